@@ -1,0 +1,95 @@
+"""Spatial pyramid pooling of whole feature maps: the paper's section 2.2.
+
+Shapes: N maps · (H, W) cells · C channels · B = sum(n * n for n in levels) bins.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from spp_jax.pooling import bins as bins_lib
+
+Reduce = Literal["max", "mean"]
+
+
+def spatial_pyramid_pool(
+    fmap: jax.Array,
+    levels: Sequence[int] = (6, 3, 2, 1),
+    *,
+    bins: Literal["adaptive", "sliding"] = "adaptive",
+    reduce: Reduce = "max",
+) -> jax.Array:
+    """Pools maps of any height and width to vectors of one length.
+
+    Args:
+      fmap: (N, H, W, C), any H, W >= 1, also smaller than a level.
+      levels: bins per side of each level of the pyramid.
+      bins: "adaptive" is the rule of appendix A, defined for every size (`bins.adaptive_bins`);
+        "sliding" is the literal window and stride of section 2.3 (`bins.sliding_bins`).
+      reduce: "max" as in the paper, or "mean" over the cells of each bin.
+
+    Returns:
+      (N, B * C) in the dtype of fmap; the axis runs over level (in the order given), bin row, bin
+      column, channel, the last fastest.
+
+    Raises:
+      ValueError: a wrong rank, level, option or an empty map; with "sliding", a side for which the
+        recipe does not give the level's count.
+    """
+    check_levels(levels)
+    check_reduce(reduce)
+    if fmap.ndim != 4 or fmap.shape[1] < 1 or fmap.shape[2] < 1:
+        raise ValueError(f"fmap must be (N, H, W, C) with H, W >= 1, got shape {fmap.shape}")
+    if bins not in ("adaptive", "sliding"):
+        raise ValueError(f'bins must be "adaptive" or "sliding", got {bins!r}')
+
+    _, height, width, channels = fmap.shape
+    edges = bins_lib.adaptive_bins if bins == "adaptive" else bins_lib.sliding_bins
+    # Only adaptive bins nest, and only a maximum forgets that neighbours share cells.
+    nest = bins == "adaptive" and reduce == "max"
+    pooled: dict[int, jax.Array] = {}
+    for n in sorted(set(levels), reverse=True):
+        finer = finer_level(n, pooled) if nest else None
+        if finer is None:
+            pooled[n] = _pool_side(
+                _pool_side(fmap, edges(height, n), 1, reduce), edges(width, n), 2, reduce
+            )
+        else:
+            pooled[n] = merge_bins(pooled[finer], n)
+    return jnp.concatenate([pooled[n].reshape(-1, n * n * channels) for n in levels], axis=1)
+
+
+def finer_level(n: int, pooled: dict[int, jax.Array]) -> int | None:
+    """Returns the coarsest level in `pooled` of which each bin of level n is an exact union."""
+    return min((m for m in pooled if m % n == 0), default=None)
+
+
+def merge_bins(grid: jax.Array, n: int) -> jax.Array:
+    """Returns level n, (..., n, n, C), as maxima over blocks of a level that n divides.
+
+    Exact: bins i*k ... (i+1)*k-1 of level n*k reach from floor(i*a/n) to ceil((i+1)*a/n).
+    """
+    *lead, rows, columns, channels = grid.shape
+    blocks = grid.reshape(*lead, n, rows // n, n, columns // n, channels)
+    return blocks.max(axis=(-4, -2))
+
+
+def check_levels(levels: Sequence[int]) -> None:
+    """Raises ValueError unless levels is a non-empty sequence of whole numbers of at least 1."""
+    if not levels or any(not isinstance(n, int) or n < 1 for n in levels):
+        raise ValueError(f"levels must be whole numbers of at least 1, got {levels!r}")
+
+
+def check_reduce(reduce: str) -> None:
+    """Raises ValueError unless reduce is "max" or "mean"."""
+    if reduce not in ("max", "mean"):
+        raise ValueError(f'reduce must be "max" or "mean", got {reduce!r}')
+
+
+def _pool_side(x: jax.Array, ranges: list[tuple[int, int]], axis: int, reduce: Reduce) -> jax.Array:
+    """Reduces each range of one axis to one cell; static slices, so the gradient has no scatter."""
+    parts = [jax.lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in ranges]
+    op = jnp.max if reduce == "max" else jnp.mean
+    return jnp.stack([op(part, axis=axis) for part in parts], axis=axis)
