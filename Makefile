@@ -1,0 +1,42 @@
+# make train  trains on digit scenes and scores the result; make test  runs the tests.
+# Both set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given.
+
+VENV ?= .venv
+PYTHON ?= $(shell tools/find_python.sh)
+WORKDIR ?= runs/digits_multisize
+RUN := $(VENV)/bin/python
+REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
+
+.PHONY: setup train test test-all check lint format clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt requirements-cuda.txt requirements-dev.txt
+	@test -n "$(PYTHON)"
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
+	@touch $@
+
+train: setup
+	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(WORKDIR)
+	$(RUN) eval.py --workdir=$(WORKDIR) --protocol=full
+
+test: setup
+	$(RUN) -m pytest -m "not slow"
+
+test-all: setup
+	$(RUN) -m pytest
+
+check: lint test
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(RUN)
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info

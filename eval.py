@@ -1,0 +1,62 @@
+"""Scores a trained network: python eval.py --workdir=DIR --protocol=center|full|warp.
+
+Config and classes are the checkpoint's; --config.field=value changes fields, for example
+--config.data.path=FOLDER or --config.eval.scale=256. Writes DIR/eval_PROTOCOL.json.
+"""
+
+import json
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from spp_jax import checkpoint, cli, errors
+from spp_jax import config as config_lib
+from spp_jax.data import sources
+from spp_jax.evaluation import classify
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of train.py.", required=True)
+_PROTOCOL = flags.DEFINE_enum("protocol", "center", config_lib.PROTOCOLS, "The test views.")
+
+
+def define_config() -> None:
+    workdir = os.path.expanduser(_WORKDIR.value or "")
+    step_dir = checkpoint.latest_step_dir(workdir)
+    if step_dir is None:
+        raise errors.InputError(f"no checkpoint in --workdir={workdir}")
+    config_flags.DEFINE_config_dataclass("config", checkpoint.read_meta(step_dir).config)
+
+
+def main() -> int:
+    workdir = os.path.expanduser(_WORKDIR.value)
+    config: config_lib.Config = flags.FLAGS.config
+    config_lib.validate(config)
+    config_lib.check_protocol(config, _PROTOCOL.value)
+    model, variables, meta = checkpoint.load_with_meta(workdir)
+    data = config.data
+    source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
+    where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
+    print(f"step {meta.step} of {workdir}: {len(source)} examples of {where}", flush=True)
+    if data.name == "folder" and not source.split and data.path == meta.config.data.path:
+        print("this folder has no split of its own: examples trained on are scored too")
+
+    result = classify.evaluate(
+        model, variables, config, source, _PROTOCOL.value, has_progress_bar=True
+    )
+    for sentence in result["refused"]:
+        print(f"refused: {sentence}")
+    path = os.path.join(workdir, f"eval_{_PROTOCOL.value}.json")
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        json.dump({"step": meta.step, **result}, f, indent=2)
+    os.replace(path + ".new", path)
+    print(
+        f"{_PROTOCOL.value}: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
+        f"loss {result['loss']:.4f}  {result['num_examples']} examples, "
+        f"{result['num_refused']} refused, {result['num_canvases']} canvas sizes, "
+        f"{result['seconds']:.1f} s -> {path}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, define_config)

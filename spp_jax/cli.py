@@ -1,0 +1,66 @@
+"""What the commands share: flags to a config, the compilation cache, and errors as sentences."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from spp_jax import errors
+
+
+def run(main: Callable[[], int], define_config: Callable[[], None] | None = None) -> None:
+    """Parses the flags, runs `main` and exits with what it returns.
+
+    Wrong flags and InputErrors are printed as one sentence; the exit code is then 2.
+
+    Args:
+        main: the command; it reads its flags from absl.flags.FLAGS.
+        define_config: called when all flags but `--config` are parsed, to define that one.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            if define_config is not None:
+                flags.FLAGS(argv, known_only=True)
+                define_config()
+            rest = flags.FLAGS(argv)[1:]
+        except KeyError as e:  # what ml_collections says of a field that is not there
+            _fail(f"unknown config field: {e.args[0]}")
+        except (flags.Error, errors.InputError, ValueError, TypeError) as e:
+            _fail(str(e))
+        # Orbax tells of every file it writes.
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        if rest:
+            _fail(f"unexpected argument {rest[0]!r}")
+        return [argv[0]]
+
+    def guarded(_: Sequence[str]) -> None:
+        try:
+            sys.exit(main())
+        except errors.InputError as e:
+            _fail(str(e))
+
+    _use_compilation_cache()
+    app.run(guarded, flags_parser=parse)
+
+
+def define_config_file() -> flags.FlagHolder:
+    """Defines `--config=FILE`, a preset, and `--config.field=value`."""
+    return config_flags.DEFINE_config_file("config", help_string="Preset: a file of configs/.")
+
+
+def _fail(sentence: str):
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, unless the user says where or that not (JAX's own
+    JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE)."""
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "spp_jax", "xla"))

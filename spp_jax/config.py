@@ -1,0 +1,281 @@
+"""The configuration of every command: its fields, their defaults, and the checks of combinations.
+
+A preset in configs/ returns a `Config`; the command line overrides single fields, as in
+`--config.train.learning_rate=0.02`. Checkpoints store it whole.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from spp_jax import errors
+from spp_jax.models import backbones, sppnet
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """The network; arguments of `spp_jax.make_model`."""
+
+    name: str = "zf5"
+    # None (on the command line also "()") is the network without SPP.
+    levels: tuple[int, ...] | None = (6, 3, 2, 1)
+    reduce: str = "max"
+    # 0: as many as the training data has.
+    num_classes: int = 0
+    dtype: str = "float32"
+    dropout: float = 0.5
+    lrn: str = "within"
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """What is read, and how an image becomes a view.
+
+    `name` is "folder" (class folders, or train/ and val/ or test/ of them, under `path`),
+    "digit_scenes" (the embedded set), or any TFDS classification set; for TFDS `path` is its
+    data_dir, "" TFDS's own default.
+    """
+
+    name: str = "folder"
+    path: str = ""
+    split: str = "train"
+    # "": validation, val or test, the first that the data has.
+    eval_split: str = ""
+    # Share held out by seed where a folder has no split of its own.
+    held_out: float = 0.1
+    # Examples of a step, over all devices and hosts.
+    batch_size: int = 128
+    # 0: threads of the main process, enough while decoding keeps up; else loader processes.
+    num_workers: int = 0
+    # "corners": the centre or a corner of the whole image (section 3.1), `crop_size` pixels of an
+    # image whose shorter side is `shorter_side`, resized to the step's size. "warp": the whole
+    # image, its aspect given up.
+    view: str = "corners"
+    shorter_side: int = 256
+    crop_size: int = 224
+    # Training stops when a larger share of the examples turns out to be unreadable.
+    max_refused: float = 0.01
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """The recipe of section 3.1."""
+
+    num_epochs: int = 70
+    sizes: tuple[int, ...] = (224, 180)
+    # "epoch": whole epochs alternate `sizes`, and the last epoch is at the first of them.
+    # "random": a size an epoch, drawn from the whole numbers from the smallest to the largest.
+    size_schedule: str = "epoch"
+    learning_rate: float = 0.01
+    # "plateau": times `lr_factor` whenever the training loss, averaged over one round of sizes,
+    # has not improved for `patience` rounds, `num_drops` times at most. "step": times `lr_factor`
+    # at each of `drop_epochs`.
+    lr_schedule: str = "plateau"
+    lr_factor: float = 0.1
+    patience: int = 3
+    num_drops: int = 2
+    drop_epochs: tuple[int, ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    flip: bool = True
+    # Deviation of AlexNet's colour noise, in units of the principal components' own; 0 is none.
+    color_noise: float = 0.1
+    eval_every_epochs: int = 1
+    eval_protocol: str = "center"
+    checkpoint_every_steps: int = 1000
+    keep_checkpoints: int = 2
+    log_every_steps: int = 50
+    # No operation whose result depends on the order of threads; slower on GPUs.
+    deterministic: bool = False
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    """How eval.py makes its views."""
+
+    # Shorter side of the image for protocols center and full; 0: data.shorter_side.
+    scale: int = 0
+    # 0: data.batch_size.
+    batch_size: int = 0
+    # Sides of padded canvases are multiples of it: more pixels lost, fewer programs.
+    canvas_step: int = 32
+
+
+@dataclasses.dataclass
+class Config:
+    """Everything a run depends on."""
+
+    seed: int = 0
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+PROTOCOLS = ("center", "full", "warp")
+
+# What a run may change between its start and its continuation without becoming another run.
+_FREE_ON_RESUME = {
+    "data.path",
+    "data.num_workers",
+    "data.max_refused",
+    "train.eval_every_epochs",
+    "train.eval_protocol",
+    "train.checkpoint_every_steps",
+    "train.keep_checkpoints",
+    "train.log_every_steps",
+    "eval.scale",
+    "eval.batch_size",
+    "eval.canvas_step",
+}
+
+
+def validate(config: Config) -> None:
+    """Puts `levels` into its one form and raises InputError for the first value that is wrong."""
+    model, data, train = config.model, config.data, config.train
+    if model.levels in ((), (None,)):  # what the command line makes of "()" and "None"
+        model.levels = None
+    for path, value in _fields(config):
+        _check_type(path, value, _hint(path))
+
+    def check(ok: bool, sentence: str) -> None:
+        if not ok:
+            raise errors.InputError(sentence)
+
+    try:
+        net = make_model(config, num_classes=max(1, model.num_classes))
+    except ValueError as e:
+        raise errors.InputError(f"config.model: {e}") from e
+    check(bool(train.sizes), "config.train.sizes is empty")
+    for size in train.sizes:
+        try:
+            sppnet.check_images(net.backbone, (1, size, size, 3), has_levels=bool(model.levels))
+        except ValueError as e:
+            raise errors.InputError(f"config.train.sizes={train.sizes}: {e}") from e
+
+    positive = "data.batch_size data.shorter_side data.crop_size train.num_epochs train.lr_factor"
+    positive += " train.learning_rate train.patience train.log_every_steps train.keep_checkpoints"
+    positive += " train.checkpoint_every_steps eval.canvas_step"
+    not_negative = "seed model.num_classes data.num_workers train.weight_decay train.color_noise"
+    not_negative += " train.num_drops train.eval_every_epochs eval.scale eval.batch_size"
+    values = dict(_fields(config))
+    for path in positive.split():
+        check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
+    for path in not_negative.split():
+        check(values[path] >= 0, f"config.{path} must be at least 0, got {values[path]}")
+    for path in ("data.held_out", "data.max_refused", "train.momentum"):
+        check(0 <= values[path] <= 1, f"config.{path} must be from 0 to 1, got {values[path]}")
+    for path, choices in {
+        "data.view": ("corners", "warp"),
+        "train.size_schedule": ("epoch", "random"),
+        "train.lr_schedule": ("plateau", "step"),
+        "train.eval_protocol": PROTOCOLS,
+    }.items():
+        names = ", ".join(choices)
+        check(values[path] in choices, f"config.{path} must be one of {names}, got {values[path]}")
+    check(
+        data.view == "warp" or data.crop_size <= data.shorter_side,
+        f"config.data.crop_size={data.crop_size} is larger than "
+        f"config.data.shorter_side={data.shorter_side}",
+    )
+    check_protocol(config, train.eval_protocol)
+
+
+def check_protocol(config: Config, protocol: str) -> None:
+    """Raises InputError if the network or the sizes of the config cannot be scored that way."""
+    if protocol not in PROTOCOLS:
+        raise errors.InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+    if protocol == "full" and config.model.levels is None:
+        raise errors.InputError(
+            "protocol full needs a network that takes any size, and this one has no SPP "
+            "(config.model.levels=None); use protocol center or warp"
+        )
+    scale, size = config.eval.scale or config.data.shorter_side, config.train.sizes[0]
+    if protocol == "center" and scale < size:
+        raise errors.InputError(
+            f"protocol center crops {size} pixels (the first of config.train.sizes), more than "
+            f"the shorter side {scale} (config.eval.scale or config.data.shorter_side)"
+        )
+    if protocol == "full":
+        smallest = backbones.smallest_side(make_model(config, num_classes=1).backbone)
+        if scale < smallest:
+            raise errors.InputError(
+                f"protocol full at shorter side {scale} (config.eval.scale or "
+                f"config.data.shorter_side): {config.model.name} takes at least {smallest} pixels"
+            )
+
+
+def make_model(config: Config, num_classes: int) -> sppnet.SPPNet:
+    """Returns the network of a config, for as many classes as its data turned out to have."""
+    return sppnet.make_model(**{**dataclasses.asdict(config.model), "num_classes": num_classes})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the config as nested dictionaries that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Returns the config that `to_dict` gave, also after JSON made lists of its tuples.
+
+    Raises:
+        InputError: a field that this version does not have.
+    """
+    return _build(Config, values, "config")
+
+
+def difference(old: Config, new: Config) -> str | None:
+    """Returns "config.seed was 0 and is 1" for the first field that makes it another run."""
+    before = dict(_fields(old))
+    for path, value in _fields(new):
+        if path not in _FREE_ON_RESUME and value != before[path]:
+            return f"config.{path} was {before[path]!r} and is {value!r}"
+    return None
+
+
+def _build(kind: type, values: dict[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    given = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise errors.InputError(f"{path}.{name} is no field of this version of spp_jax")
+        if dataclasses.is_dataclass(hints[name]):
+            value = _build(typing.cast(type, hints[name]), value, f"{path}.{name}")
+        given[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**given)
+
+
+def _fields(config: Config) -> list[tuple[str, Any]]:
+    """Returns ("train.sizes", value) of every field, in order."""
+    found: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found += [
+                (f"{field.name}.{inner.name}", getattr(value, inner.name))
+                for inner in dataclasses.fields(value)
+            ]
+        else:
+            found.append((field.name, value))
+    return found
+
+
+def _hint(path: str) -> Any:
+    kind: Any = Config
+    for name in path.split("."):
+        kind = typing.get_type_hints(kind)[name]
+    return kind
+
+
+def _check_type(path: str, value: Any, hint: Any) -> None:
+    """The command line lets ("a",) pass for a tuple of integers; presets can hold anything."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if typing.get_origin(option) is tuple:
+            item = typing.get_args(option)[0]
+            if isinstance(value, tuple) and all(type(v) is item for v in value):
+                return
+        elif type(value) is option or (option is float and type(value) is int):
+            return
+    raise errors.InputError(f"config.{path} must be {hint}, got {value!r}")

@@ -1,0 +1,206 @@
+"""From a source to batches: what step t trains on depends on (seed, t) only.
+
+Not on the number of loader workers, of hosts, or on where the run was resumed: the place of an
+example in the stream gives its epoch, its row in the global batch and its random numbers.
+
+Images are (H, W, 3) uint8 RGB.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from spp_jax import errors
+from spp_jax.data import images, sources
+
+# Streams of random numbers that must not meet: the order of an epoch, the view of an example.
+_ORDER, _VIEW = 0, 1
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainView:
+    """How a training image becomes a square: the fields of `config.DataConfig` of these names."""
+
+    view: str
+    shorter_side: int
+    crop_size: int
+
+    def __call__(self, rng: np.random.Generator, data: bytes, name: str, size: int) -> np.ndarray:
+        """Decodes an image and returns (size, size, 3)."""
+        if self.view == "warp":
+            return images.resize(images.decode(data, name, shorter_side=size), size, size)
+        image = images.decode(data, name, shorter_side=self.shorter_side)
+        image = images.resize_shorter(image, self.shorter_side)
+        height, width = image.shape[:2]
+        position = int(rng.integers(images.NUM_POSITIONS))
+        top, left = images.five_crop_origin(height, width, self.crop_size, position)
+        crop = images.crop(image, top, left, self.crop_size, self.crop_size)
+        return images.resize(crop, size, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStream:
+    """Every example of a run in order, this process's rows only.
+
+    Attributes:
+        source: the examples.
+        view: makes a square image of a decoded one.
+        seed: of order and views.
+        batch_size: rows of the global batch; an epoch has len(source) // batch_size of them.
+        epoch_sizes: the size of each epoch, pixels.
+        process_index, process_count: which rows of each batch are this process's.
+    """
+
+    source: sources.Source
+    view: TrainView
+    seed: int
+    batch_size: int
+    epoch_sizes: tuple[int, ...]
+    process_index: int = 0
+    process_count: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.source) // self.batch_size
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.batch_size // self.process_count
+
+    def example(self, place: int) -> dict[str, Any]:
+        """Returns row `place % local_batch_size` of step `place // local_batch_size`.
+
+        An image that cannot be read keeps its row, black and with weight 0.
+        """
+        step, row = divmod(place, self.local_batch_size)
+        row += self.process_index * self.local_batch_size
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        order = _epoch_order(self.seed, epoch, len(self.source))
+        example = self.source[int(order[step_of_epoch * self.batch_size + row])]
+        rng = np.random.default_rng([self.seed, _VIEW, step, row])
+        size = self.epoch_sizes[epoch]
+        try:
+            image = self.view(rng, example.data, example.name, size)
+            refused = ""
+        except images.ImageError as e:
+            image, refused = np.zeros((size, size, 3), np.uint8), str(e)
+        return {"image": image, "label": example.label, "refused": refused}
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
+
+
+def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "image": np.stack([e["image"] for e in examples]),
+        "label": np.asarray([e["label"] for e in examples], np.int32),
+        "weight": np.asarray([not e["refused"] for e in examples], np.float32),
+        "refused": [e["refused"] for e in examples if e["refused"]],
+    }
+
+
+class TrainBatches:
+    """Iterates over (batch, refusals) from a step on; close it when done.
+
+    A batch is {"image": (b, s, s, 3) uint8, "label": (b,) int32, "weight": (b,) float32}, b the
+    rows of this process; refusals are one sentence for each image that could not be read.
+
+    Raises:
+        InputError: fewer examples than one batch.
+    """
+
+    def __init__(self, stream: TrainStream, start_step: int, num_workers: int):
+        if stream.steps_per_epoch < 1:
+            raise errors.InputError(
+                f"{len(stream.source)} training examples are fewer than one batch of "
+                f"{stream.batch_size} (config.data.batch_size)"
+            )
+        num_steps = len(stream.epoch_sizes) * stream.steps_per_epoch
+        places = range(start_step * stream.local_batch_size, num_steps * stream.local_batch_size)
+        batches = (
+            grain.MapDataset.source(places)
+            .map(stream.example)
+            .batch(stream.local_batch_size, batch_fn=_collate)
+        )
+        self._iterator = _iterate(batches, num_workers, buffer_size=4)
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:
+        return self
+
+    def __next__(self) -> tuple[Batch, list[str]]:
+        batch = next(self._iterator)
+        refused = batch.pop("refused")
+        return batch, refused
+
+    def close(self) -> None:
+        self._iterator.close()
+
+
+class EvalExample(NamedTuple):
+    """A view of one example; `refused` is a sentence, and `image` empty, if it has none."""
+
+    image: np.ndarray
+    label: int
+    refused: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalView:
+    source: sources.Source
+    view: Callable[[bytes, str], np.ndarray]
+
+    def __call__(self, index: int) -> EvalExample:
+        example = self.source[index]
+        try:
+            return EvalExample(self.view(example.data, example.name), example.label, "")
+        except images.ImageError as e:
+            return EvalExample(np.zeros((0, 0, 3), np.uint8), example.label, str(e))
+
+
+def eval_examples(
+    source: sources.Source,
+    view: Callable[[bytes, str], np.ndarray],
+    num_workers: int,
+) -> Iterator[EvalExample]:
+    """Yields a view of each example of the source exactly once, in order."""
+    examples = grain.MapDataset.source(range(len(source))).map(_EvalView(source, view))
+    iterator = _iterate(examples, num_workers, buffer_size=64)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _iterate(dataset: grain.MapDataset, num_workers: int, buffer_size: int):
+    """Returns a grain iterator that reads ahead in threads, or in processes of `num_workers`."""
+    _use_one_thread_an_image()
+    threads = min(16, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer_size)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers ask for its flags' defaults
+            flags.FLAGS.mark_as_parsed()
+        # Each process reads every num_workers-th element, one at a time.
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    iterable = dataset.to_iter_dataset(options)
+    if num_workers:
+        iterable = iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers),
+            worker_init_fn=_use_one_thread_an_image,
+        )
+    return iter(iterable)
+
+
+def _use_one_thread_an_image(*_: int) -> None:
+    """The images are read in parallel already; OpenCV's own threads would be too many."""
+    cv2.setNumThreads(0)

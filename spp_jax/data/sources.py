@@ -1,0 +1,265 @@
+"""Where examples come from: a folder of class folders, or any TFDS classification set.
+
+A source is a sequence of examples in a fixed order, read at random, of encoded images; it can be
+sent to loader processes.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from spp_jax import errors
+from spp_jax.data import digits
+
+IMAGE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp"]
+    + [".ppm", ".pgm", ".pbm"]
+)
+EVAL_SPLITS = ("validation", "val", "test")
+
+
+class Example(NamedTuple):
+    """An encoded image, the index of its class, and its name: a path, or "digit_scenes[7]"."""
+
+    data: bytes
+    label: int
+    name: str
+
+
+class Source(Protocol):
+    """A sequence of examples."""
+
+    class_names: tuple[str, ...]
+    split: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class FolderSource:
+    """Images of class folders, classes and files in sorted order; nested folders are walked.
+
+    Attributes:
+        class_names: the names of the class folders.
+        split: "train", "val" ... for a folder of its own, "" for the whole folder.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        class_names: Sequence[str],
+        files: Sequence[str],
+        labels: Sequence[int],
+        split: str,
+    ):
+        self.path = path
+        self.class_names = tuple(class_names)
+        self.split = split
+        self._files = list(files)
+        self._labels = list(labels)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        name = os.path.join(self.path, self._files[index])
+        try:
+            with open(name, "rb") as f:
+                data = f.read()
+        except OSError:
+            data = b""  # decode refuses it by name, as any file it cannot read
+        return Example(data, self._labels[index], name)
+
+    def subset(self, indices: Sequence[int]) -> "FolderSource":
+        """Returns the source of some of the examples, in the given order."""
+        files = [self._files[i] for i in indices]
+        labels = [self._labels[i] for i in indices]
+        return FolderSource(self.path, self.class_names, files, labels, self.split)
+
+    def relabel(self, class_names: Sequence[str]) -> "FolderSource":
+        """Returns the source with the labels these names have in a network's list of classes.
+
+        Raises:
+            InputError: a class folder that the network does not know.
+        """
+        unknown = [name for name in self.class_names if name not in class_names]
+        if unknown:
+            raise errors.InputError(
+                f"{self.path}: the network was not trained on class {unknown[0]!r}"
+                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+            )
+        new = [list(class_names).index(name) for name in self.class_names]
+        labels = [new[label] for label in self._labels]
+        return FolderSource(self.path, class_names, self._files, labels, self.split)
+
+
+class TfdsSource:
+    """A prepared TFDS set with features `image` and `label`, through ArrayRecord."""
+
+    def __init__(self, name: str, split: str, data_dir: str):
+        builder = load_builder(name, data_dir)
+        features = builder.info.features
+        if not {"image", "label"} <= set(features or {}):
+            raise errors.InputError(f"{name} has no features `image` and `label` to classify")
+        if split not in builder.info.splits:
+            known = ", ".join(builder.info.splits)
+            raise errors.InputError(f"{name} has no split {split!r}, only {known}")
+        self.class_names = tuple(features["label"].names)
+        self.split = split
+        self._name = name
+        try:
+            self._examples: Any = builder.as_data_source(
+                split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except NotImplementedError as e:
+            raise errors.InputError(
+                f"{name} under {builder.data_dir} is not stored as ArrayRecord; run `tfds "
+                f"convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record` "
+                "once"
+            ) from e
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._examples[index]
+        name = f"{self._name}[{self.split}][{index}]"
+        return Example(bytes(example["image"]), int(example["label"]), name)
+
+
+def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a prepared set; the embedded one is prepared if it is not yet.
+
+    Raises:
+        InputError: TFDS does not know the name, or the set is not prepared.
+    """
+    if name == "digit_scenes":
+        digits.prepare(data_dir or None)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    except tfds.core.DatasetNotFoundError as e:
+        raise errors.InputError(
+            f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
+        ) from e
+    if not builder.info.splits:
+        raise errors.InputError(
+            f"{name} is not prepared under {builder.data_dir}; run `tfds build {name} "
+            f"--file_format=array_record` once (it needs tensorflow), or give --config.data.path"
+        )
+    return builder
+
+
+def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> Source:
+    """Returns the training examples.
+
+    A folder without train/ is split by seed: a share `held_out` of it is left to `open_eval`.
+
+    Raises:
+        InputError: a missing or empty folder, a class without images, an unknown set or split.
+    """
+    if name != "folder":
+        return TfdsSource(name, split, path)
+    if _has_splits(path):
+        return scan_folder(path, split)
+    whole = scan_folder(path, "")
+    return whole.subset(_split_by_seed(len(whole), held_out, seed)[0])
+
+
+def open_held_out(
+    name: str, path: str, split: str, held_out: float, seed: int, class_names: Sequence[str]
+) -> Source | None:
+    """Returns the examples training is watched on: an evaluation split, or what was held out.
+
+    None where a folder has only train/, or nothing was held out.
+    """
+    if name != "folder" or _has_splits(path):
+        if name == "folder" and not split and not _find_split(path):
+            return None
+        return open_eval(name, path, split, class_names)
+    whole = scan_folder(path, "")
+    indices = _split_by_seed(len(whole), held_out, seed)[1]
+    return whole.subset(indices) if len(indices) else None
+
+
+def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> Source:
+    """Returns the examples of a split; a folder without splits of its own is taken whole.
+
+    Args:
+        name: "folder", "digit_scenes" or a TFDS set.
+        path: the folder, or TFDS's data_dir.
+        split: its name; "" is validation, val or test, the first there is.
+        class_names: the network's; a folder's classes are matched to them by name.
+
+    Raises:
+        InputError: as `open_train`, or a class the network was not trained on.
+    """
+    if name == "folder":
+        if _has_splits(path):
+            split = split or _find_split(path) or "train"
+            return scan_folder(path, split).relabel(class_names)
+        return scan_folder(path, "").relabel(class_names)
+    known = load_builder(name, path).info.splits
+    split = split or next((s for s in EVAL_SPLITS if s in known), "test")
+    source = TfdsSource(name, split, path)
+    if source.class_names != tuple(class_names[: len(source.class_names)]):
+        raise errors.InputError(f"the classes of {name} are not those the network was trained on")
+    return source
+
+
+def scan_folder(path: str, split: str) -> FolderSource:
+    """Lists the images of the class folders under path/split, or under path for split "".
+
+    Raises:
+        InputError: a missing or empty folder, or a class without images.
+    """
+    if not path:
+        raise errors.InputError("config.data.path is not set; give --config.data.path=FOLDER")
+    folder = os.path.join(path, split) if split else path
+    if not os.path.isdir(folder):
+        raise errors.InputError(f"no folder {folder}")
+    classes = _folders(folder)
+    if not classes:
+        raise errors.InputError(f"{folder} has no class folders in it")
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = _images(os.path.join(folder, name))
+        if not found:
+            raise errors.InputError(f"class folder {os.path.join(folder, name)} holds no image")
+        files += [os.path.join(name, file) for file in found]
+        labels += [label] * len(found)
+    return FolderSource(folder, classes, files, labels, split)
+
+
+def _has_splits(path: str) -> bool:
+    return bool(path) and os.path.isdir(os.path.join(path, "train"))
+
+
+def _find_split(path: str) -> str | None:
+    return next((s for s in EVAL_SPLITS if os.path.isdir(os.path.join(path, s))), None)
+
+
+def _split_by_seed(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+    order = np.random.default_rng([seed, count]).permutation(count)
+    num_held_out = round(count * held_out)
+    kept, rest = order[num_held_out:], order[:num_held_out]
+    return sorted(kept.tolist()), sorted(rest.tolist())
+
+
+def _folders(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _images(path: str) -> list[str]:
+    found = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in files:
+            suffix = os.path.splitext(file)[1].lower()
+            if suffix in IMAGE_SUFFIXES and not file.startswith("."):
+                found.append(os.path.relpath(os.path.join(folder, file), path))
+    return sorted(found)

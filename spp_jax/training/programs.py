@@ -1,0 +1,93 @@
+"""One compiled program a size, before the first step: the paper's alternating networks."""
+
+import concurrent.futures
+import dataclasses
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from spp_jax import sharding
+from spp_jax.training import state as state_lib
+from spp_jax.training import steps
+
+# XLA compiles on several cores by itself; a few programs at once fill the gaps.
+_COMPILED_AT_ONCE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled training step of one size, and what it costs.
+
+    Attributes:
+        size: side of its images, pixels.
+        run: (state, batch) -> (state, metrics); the state given is consumed.
+        seconds: that compiling took.
+        flops: of a step, all devices; None where XLA does not say.
+        bytes: of memory a device holds while it runs; None where XLA does not say.
+    """
+
+    size: int
+    run: Any
+    seconds: float
+    flops: float | None
+    bytes: int | None
+
+
+def compile_programs(
+    step: steps.TrainStep,
+    spec: state_lib.TrainState,
+    sizes: Iterable[int],
+    batch_size: int,
+    mesh: Mesh,
+    *,
+    deterministic: bool = False,
+) -> dict[int, Program]:
+    """Compiles the step once for each distinct size.
+
+    A shape that was not foreseen is then an error and never a silent recompilation.
+
+    Args:
+        step: of `steps.make_train_step`.
+        spec: shapes and shardings of the state, from `state_spec`.
+        sizes: sides of the square images.
+        batch_size: rows of the global batch.
+        mesh: its devices share the batch.
+        deterministic: forbid operations whose result depends on the order of threads (GPU).
+    """
+    options: dict[str, Any] = {}
+    if deterministic and jax.default_backend() == "gpu":
+        options["xla_gpu_deterministic_ops"] = True
+
+    def compile_one(size: int) -> Program:
+        split = sharding.split(mesh)
+        batch = {
+            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=split),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=split),
+            "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32, sharding=split),
+        }
+        whole = sharding.replicated(mesh)
+        start = time.monotonic()
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=whole)
+        run = jitted.lower(spec, batch).compile(compiler_options=options)
+        seconds = time.monotonic() - start
+        cost, memory = run.cost_analysis(), run.memory_analysis()
+        return Program(
+            size,
+            run,
+            seconds,
+            # XLA counts one device's share.
+            flops=cost["flops"] * mesh.size if cost and "flops" in cost else None,
+            bytes=_peak_bytes(memory) if memory else None,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+        return {p.size: p for p in pool.map(compile_one, sorted(set(sizes), reverse=True))}
+
+
+def _peak_bytes(memory: Any) -> int:
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return arguments + memory.temp_size_in_bytes - memory.alias_size_in_bytes

@@ -1,0 +1,63 @@
+"""What changes from step to step: the size, and the learning rate."""
+
+import numpy as np
+import optax
+
+from spp_jax import config as config_lib
+
+# Keeps the draw of sizes apart from the other uses of the seed.
+_SIZES = 2
+
+
+def epoch_sizes(train: config_lib.TrainConfig, seed: int) -> tuple[int, ...]:
+    """Returns the size, in pixels, of every epoch: section 2.3's multi-size training.
+
+    "epoch" alternates `sizes` so that the last epoch is at the first of them: the paper does not
+    say which comes first, and a network is mostly used at its main size. "random" draws each
+    epoch's size from the whole numbers between the smallest and the largest, from the seed.
+    """
+    if train.size_schedule == "random":
+        low, high = min(train.sizes), max(train.sizes)
+        rng = np.random.default_rng([seed, _SIZES])
+        drawn = rng.integers(low, high, size=train.num_epochs, endpoint=True)
+        return tuple(int(size) for size in drawn)
+    last = train.num_epochs - 1
+    return tuple(train.sizes[(last - i) % len(train.sizes)] for i in range(train.num_epochs))
+
+
+def make_optimizer(
+    train: config_lib.TrainConfig, steps_per_epoch: int
+) -> optax.GradientTransformationExtraArgs:
+    """Returns SGD with momentum and weight decay (on every parameter, as released) and the
+    learning-rate schedule of section 3.1; `update` takes the loss as `value`.
+
+    The plateau is one of the training loss. It is averaged over as many epochs as there are
+    sizes, because the loss of one size says nothing about another's.
+    """
+    rate = train.learning_rate
+    if train.lr_schedule == "step":
+        drops = {epoch * steps_per_epoch: train.lr_factor for epoch in train.drop_epochs}
+        rate = optax.piecewise_constant_schedule(train.learning_rate, drops)
+    sgd = optax.chain(
+        optax.add_decayed_weights(train.weight_decay), optax.sgd(rate, momentum=train.momentum)
+    )
+    if train.lr_schedule == "step":
+        return optax.with_extra_args_support(sgd)
+    num_sizes = len(train.sizes) if train.size_schedule == "epoch" else 1
+    plateau = optax.contrib.reduce_on_plateau(
+        factor=train.lr_factor,
+        patience=train.patience,
+        accumulation_size=steps_per_epoch * num_sizes,
+        min_scale=train.lr_factor**train.num_drops,
+    )
+    return optax.chain(sgd, plateau)
+
+
+def learning_rate(
+    train: config_lib.TrainConfig, steps_per_epoch: int, step: int, opt_state: optax.OptState
+) -> float:
+    """Returns the learning rate of a step, for reports."""
+    if train.lr_schedule == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in train.drop_epochs)
+        return train.learning_rate * train.lr_factor**passed
+    return train.learning_rate * float(optax.tree_utils.tree_get(opt_state, "scale"))

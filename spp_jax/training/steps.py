@@ -1,0 +1,112 @@
+"""The training step: one pure function for every size.
+
+Shapes: b images · (s, s) pixels · K classes. Images are uint8 RGB until this step.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from spp_jax.models import sppnet
+from spp_jax.training import state as state_lib
+
+# Principal components of ImageNet's RGB values and their deviations, on the scale of 0 to 255:
+# the eigenvectors (columns) and square roots of eigenvalues of AlexNet's colour noise, as
+# published with fb.resnet.torch.
+PCA_VECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+PCA_DEVIATIONS = (0.2175 * 255, 0.0188 * 255, 0.0045 * 255)
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[
+    [state_lib.TrainState, dict[str, jax.Array]], tuple[state_lib.TrainState, Metrics]
+]
+
+
+def make_train_step(
+    model: sppnet.SPPNet,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    seed: int,
+    flip: bool,
+    color_noise: float,
+) -> TrainStep:
+    """Returns step(state, batch) -> (state, metrics).
+
+    The batch is {"image": (b, s, s, 3) uint8, "label": (b,), "weight": (b,)}, global when it is
+    sharded. Metrics are sums over the batch: loss, top1 and weight, each float32; an example of
+    weight 0 counts in none of them, nor in the gradient.
+
+    Args:
+        model: the network.
+        optimizer: its `update` is given the loss as `value`.
+        seed: of dropout, flips and colours; together with the step it gives their keys.
+        flip: whether to mirror half of the images.
+        color_noise: deviation of the colour noise, 0 for none.
+    """
+
+    def step(
+        state: state_lib.TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[state_lib.TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        flip_key, color_key, dropout_key = jax.random.split(key, 3)
+        images = batch["image"]
+        if flip:
+            images = flip_half(flip_key, images)
+        if color_noise:
+            images = shift_colors(color_key, images, color_noise)
+
+        def loss_fn(params: dict) -> tuple[jax.Array, Metrics]:
+            logits = model.apply(
+                {"params": params}, images, train=True, rngs={"dropout": dropout_key}
+            )
+            sums = score(logits, batch["label"], batch["weight"])
+            return sums["loss"] / jnp.maximum(sums["weight"], 1), sums
+
+        (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+        params = optax.apply_updates(state.params, updates)
+        return state_lib.TrainState(state.step + 1, params, opt_state), sums
+
+    return step
+
+
+def score(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
+    """Returns the weighted sums of cross entropy and of correct answers, and of the weights.
+
+    Args:
+        logits: (b, K) float32.
+        labels: (b,) class indices.
+        weights: (b,) 1, or 0 for rows that do not count.
+    """
+    # One-hot: the gradient of picking the label's logit would be a scatter.
+    losses = optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[1]))
+    correct = jnp.argmax(logits, axis=1) == labels
+    return {
+        "loss": jnp.sum(jnp.where(weights > 0, losses * weights, 0)),
+        "top1": jnp.sum(correct * weights),
+        "weight": jnp.sum(weights),
+    }
+
+
+def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each of (b, H, W, 3) images left to right with probability 1/2."""
+    is_flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(is_flipped, images[:, :, ::-1], images)
+
+
+def shift_colors(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
+    """Adds to each of (b, H, W, 3) images one colour, drawn along ImageNet's principal components.
+
+    AlexNet's colour noise, which section 3.1 takes over: component i is scaled by its own
+    deviation and by N(0, deviation). Returns float32, 0 to 255 and a little beyond.
+    """
+    amounts = deviation * jax.random.normal(key, (images.shape[0], 3))
+    vectors = jnp.asarray(PCA_VECTORS) * jnp.asarray(PCA_DEVIATIONS)
+    colors = jnp.einsum("bi,ci->bc", amounts, vectors, precision="highest")
+    return images.astype(jnp.float32) + colors[:, None, None, :]

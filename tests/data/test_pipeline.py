@@ -1,0 +1,156 @@
+"""Batches are a function of seed and step: not of workers, hosts or the step resumed from."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from spp_jax import errors
+from spp_jax.data import pipeline, sources
+
+
+class Squares:
+    """23 images of one colour each, of two shapes; number 7 is no image."""
+
+    class_names = ("even", "odd")
+    split = "train"
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        shape = (40, 60, 3) if index % 2 else (50, 30, 3)
+        data = cv2.imencode(".png", np.full(shape, 10 * index, np.uint8))[1].tobytes()
+        return sources.Example(b"rubbish" if index == 7 else data, index % 2, f"square {index}")
+
+
+WARP = pipeline.TrainView("warp", 32, 24)
+STREAM = pipeline.TrainStream(Squares(), WARP, 3, 4, (16, 24, 16))
+
+
+def _batches(stream, start=0, num_workers=0):
+    batches = pipeline.TrainBatches(stream, start, num_workers)
+    try:
+        return [(batch, refused) for batch, refused in batches]
+    finally:
+        batches.close()
+
+
+def _assert_same(a, b):
+    assert len(a) == len(b)
+    for (batch, refused), (other, other_refused) in zip(a, b):
+        assert refused == other_refused
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def _ids(batch):
+    """The examples are told apart by their colour; the refused one is black like number 0."""
+    return (batch["image"][:, 0, 0, 0] // 10).tolist()
+
+
+def test_whole_epochs_at_their_sizes():
+    batches = _batches(STREAM)
+    assert STREAM.steps_per_epoch == 5
+    sizes = [batch["image"].shape[1:] for batch, _ in batches]
+    assert sizes == [(16, 16, 3)] * 5 + [(24, 24, 3)] * 5 + [(16, 16, 3)] * 5
+    assert all(batch["image"].dtype == np.uint8 for batch, _ in batches)
+
+
+def test_an_epoch_is_a_permutation_and_the_next_one_another():
+    batches = _batches(STREAM)
+    epochs = [[i for batch, _ in batches[e * 5 : e * 5 + 5] for i in _ids(batch)] for e in range(3)]
+    for ids in epochs:
+        assert len(ids) == 20  # of 23: the rest does not fill a batch
+        assert len(set(ids) - {0}) >= 18  # 0 may stand for itself and for the refused 7
+    assert epochs[0] != epochs[2]
+
+
+def test_labels_belong_to_their_images():
+    for batch, _ in _batches(STREAM):
+        for i, label, weight in zip(_ids(batch), batch["label"], batch["weight"]):
+            assert label == (i % 2 if weight else 1)
+
+
+def test_a_bad_image_keeps_its_row_with_weight_0():
+    found = [
+        (batch, row, refused)
+        for batch, refused in _batches(STREAM)
+        for row in range(4)
+        if batch["weight"][row] == 0
+    ]
+    assert found
+    for batch, row, refused in found:
+        assert batch["image"][row].max() == 0
+        assert batch["label"][row] == 1
+        assert len(refused) == 1
+        assert refused[0].startswith("square 7: ")
+
+
+def test_the_same_from_any_step():
+    whole = _batches(STREAM)
+    for start in (1, 5, 7, 14):
+        _assert_same(_batches(STREAM, start), whole[start:])
+    assert _batches(STREAM, 15) == []
+
+
+def test_hosts_share_the_global_batch():
+    whole = _batches(STREAM)
+    halves = [
+        _batches(dataclasses.replace(STREAM, process_index=i, process_count=2)) for i in range(2)
+    ]
+    for (batch, _), (upper, _), (lower, _) in zip(whole, *halves):
+        for name in batch:
+            np.testing.assert_array_equal(np.concatenate([upper[name], lower[name]]), batch[name])
+
+
+def test_another_seed_is_another_order():
+    other = _batches(dataclasses.replace(STREAM, seed=4))
+    assert [_ids(b) for b, _ in other] != [_ids(b) for b, _ in _batches(STREAM)]
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches():
+    _assert_same(_batches(STREAM, 3, num_workers=2), _batches(STREAM, 3))
+
+
+def test_corners_are_crops_of_the_whole_image():
+    # Columns 0, 1, 2 ...: a crop tells where it was cut.
+    image = np.tile(np.arange(96, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    data = cv2.imencode(".png", image)[1].tobytes()
+    view = pipeline.TrainView("corners", 48, 32)
+    lefts = set()
+    for seed in range(40):
+        found = view(np.random.default_rng(seed), data, "columns", 32)
+        assert found.shape == (32, 32, 3)
+        lefts.add(int(found[0, 0, 0]))
+    assert lefts == {0, 32, 64}  # left corners, centre, right corners
+
+
+def test_the_small_size_is_the_large_crop_resized():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8), (9, 9), 3)
+    data = cv2.imencode(".png", image)[1].tobytes()
+    view = pipeline.TrainView("corners", 48, 32)
+    large = view(np.random.default_rng(1), data, "blur", 32)
+    small = view(np.random.default_rng(1), data, "blur", 16)
+    np.testing.assert_array_equal(cv2.resize(large, (16, 16), interpolation=cv2.INTER_AREA), small)
+
+
+def test_too_few_examples_for_a_batch():
+    with pytest.raises(errors.InputError, match=r"23 training examples are fewer than .* of 24"):
+        pipeline.TrainBatches(dataclasses.replace(STREAM, batch_size=24), 0, 0)
+
+
+def test_evaluation_reads_every_example_once_and_in_order():
+    def view(data, name):
+        return WARP(np.random.default_rng(0), data, name, 8)
+
+    examples = list(pipeline.eval_examples(Squares(), view, 0))
+    assert [e.label for e in examples] == [i % 2 for i in range(23)]
+    assert [bool(e.refused) for e in examples] == [i == 7 for i in range(23)]
+    assert examples[7].refused.startswith("square 7: ")
+    assert [e.image[0, 0, 0] // 10 for e in examples if not e.refused] == [
+        i for i in range(23) if i != 7
+    ]

@@ -1,0 +1,152 @@
+"""Folders and TFDS sets: what they list, how they split, and what is wrong with them."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from spp_jax import errors
+from spp_jax.data import digits, sources
+
+
+def _write_image(path, value=100):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((40, 50, 3), value, np.uint8))
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """dog: 6 images of mixed types, one nested; cat: 4; and files that are no images."""
+    root = tmp_path / "flat"
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.webp", "e.bmp", "more/f.tif"):
+        _write_image(root / "dog" / name)
+    for i in range(4):
+        _write_image(root / "cat" / f"{i}.png")
+    (root / "dog" / "notes.txt").write_text("no image")
+    (root / "cat" / ".hidden.png").write_bytes(b"")
+    (root / ".cache").mkdir()
+    (root / "README").write_text("no folder")
+    return str(root)
+
+
+@pytest.fixture
+def with_splits(tmp_path):
+    root = tmp_path / "splits"
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("x", "y"):
+            for i in range(count):
+                _write_image(root / split / name / f"{i}.png")
+    return str(root)
+
+
+def _files(source):
+    return [os.path.relpath(source[i].name, source.path) for i in range(len(source))]
+
+
+def test_a_folder_lists_its_images_in_order(flat):
+    source = sources.scan_folder(flat, "")
+    assert source.class_names == ("cat", "dog")
+    assert _files(source) == [
+        *[f"cat/{i}.png" for i in range(4)],
+        *["dog/a.jpg", "dog/b.JPEG", "dog/c.png", "dog/d.webp", "dog/e.bmp", "dog/more/f.tif"],
+    ]
+    assert [source[i].label for i in range(10)] == [0] * 4 + [1] * 6
+    with open(os.path.join(flat, "cat", "0.png"), "rb") as f:
+        assert source[0].data == f.read()
+
+
+def test_a_folder_without_splits_is_split_by_seed(flat):
+    def parts(seed):
+        train = sources.open_train("folder", flat, "train", 0.3, seed)
+        rest = sources.open_held_out("folder", flat, "", 0.3, seed, ("cat", "dog"))
+        assert rest is not None
+        return _files(train), _files(rest)
+
+    train, rest = parts(0)
+    assert len(train) == 7
+    assert len(rest) == 3
+    assert sorted(train + rest) == sorted(_files(sources.scan_folder(flat, "")))
+    assert parts(0) == (train, rest)
+    assert any(parts(seed) != (train, rest) for seed in range(1, 4))
+
+
+def test_evaluation_takes_such_a_folder_whole(flat):
+    assert len(sources.open_eval("folder", flat, "", ("cat", "dog"))) == 10
+
+
+def test_a_folder_with_splits_keeps_them(with_splits):
+    assert len(sources.open_train("folder", with_splits, "train", 0.5, 0)) == 6
+    held_out = sources.open_held_out("folder", with_splits, "", 0.5, 0, ("x", "y"))
+    assert held_out is not None
+    assert held_out.split == "val"
+    assert len(held_out) == 4
+    assert len(sources.open_eval("folder", with_splits, "train", ("x", "y"))) == 6
+
+
+def test_only_train_leaves_nothing_to_evaluate_on(tmp_path):
+    _write_image(tmp_path / "train" / "x" / "0.png")
+    assert sources.open_held_out("folder", str(tmp_path), "", 0.1, 0, ("x",)) is None
+
+
+def test_classes_are_matched_by_name(flat):
+    source = sources.open_eval("folder", flat, "", ("bird", "dog", "cat"))
+    assert [source[i].label for i in range(10)] == [2] * 4 + [1] * 6
+    with pytest.raises(errors.InputError, match="not trained on class 'cat'"):
+        sources.open_eval("folder", flat, "", ("bird", "dog"))
+
+
+def test_a_file_that_went_away_is_an_empty_example(flat):
+    source = sources.scan_folder(flat, "")
+    os.remove(os.path.join(flat, "cat", "0.png"))
+    assert source[0].data == b""
+    assert source[0].name.endswith("cat/0.png")
+
+
+def test_wrong_folders_are_named(tmp_path, flat):
+    def message(path):
+        with pytest.raises(errors.InputError) as info:
+            sources.open_train("folder", str(path), "train", 0.1, 0)
+        return str(info.value)
+
+    assert message("") == "config.data.path is not set; give --config.data.path=FOLDER"
+    assert message(tmp_path / "nowhere") == f"no folder {tmp_path}/nowhere"
+    (tmp_path / "empty").mkdir()
+    assert message(tmp_path / "empty") == f"{tmp_path}/empty has no class folders in it"
+    os.makedirs(os.path.join(flat, "fish"))
+    assert message(flat) == f"class folder {flat}/fish holds no image"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("tfds"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "NUM_SCENES", {"train": 20, "test": 10})
+        digits.prepare(path)
+    return path
+
+
+def test_a_tfds_set_by_name(scenes):
+    source = sources.open_train("digit_scenes", scenes, "train", 0.1, 0)
+    assert source.class_names == tuple("0123456789")
+    assert len(source) == 20
+    assert source[3].data.startswith(b"\x89PNG")
+    assert source[3].name == "digit_scenes[train][3]"
+    assert sorted(source[i].label for i in range(20)) == sorted(list(range(10)) * 2)
+    held_out = sources.open_held_out("digit_scenes", scenes, "", 0.1, 0, source.class_names)
+    assert held_out is not None
+    assert (held_out.split, len(held_out)) == ("test", 10)
+
+
+def test_wrong_tfds_sets_are_named(scenes):
+    with pytest.raises(errors.InputError, match=r"config.data.name='no_such_set'"):
+        sources.open_train("no_such_set", scenes, "train", 0.1, 0)
+    with pytest.raises(errors.InputError, match="no split 'dev', only"):
+        sources.open_train("digit_scenes", scenes, "dev", 0.1, 0)
+    with pytest.raises(errors.InputError, match="classes of digit_scenes are not those"):
+        sources.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
+
+
+def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
+    with pytest.raises(errors.InputError, match=r"mnist is not prepared under .*tfds build mnist"):
+        sources.open_train("mnist", str(tmp_path), "train", 0.1, 0)

@@ -1,0 +1,207 @@
+"""The networks: exact parameter counts, one tree for every size, padded equal to alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spp_jax
+from spp_jax.models import backbones
+
+# A small network with every kind of layer and trait of the large ones.
+TINY = backbones.Backbone(
+    name="tiny",
+    layers=(
+        backbones.Conv("conv1", 8, 5, stride=2, padding=1, bias=0.5),
+        backbones.LRN("norm1"),
+        backbones.MaxPool("pool1", 3, 2),
+        backbones.Conv("conv2", 12, 3, bias=1.0),
+        backbones.LRN("norm2", "across", 5),
+        backbones.MaxPool("pool2", 3, 2, padding=1),
+        backbones.Conv("conv3", 16, 3, padding=1),
+    ),
+    last_pool=backbones.MaxPool("pool3", 3, 2),
+    size=64,
+    hidden=(24, 20),
+    kernel_std=None,
+    scale=1 / 64,
+)
+
+
+def _shapes(model, size):
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+
+def _count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("levels", "count"),
+    # PAPER 1.4: no SPP (36 bins), 30 bins, 50 bins.
+    [(None, 62_357_608), ((4, 3, 2, 1), 56_066_152), ((6, 3, 2, 1), 77_037_672)],
+)
+def test_zf5_parameter_counts(levels, count):
+    params = _shapes(spp_jax.make_model("zf5", levels=levels), 224)
+    assert _count(params) == count
+    assert _count(params["backbone"]) == 3_726_464
+
+
+def test_zf5_tree_is_the_same_at_every_size():
+    model = spp_jax.make_model("zf5")
+    params = _shapes(model, 224)
+    for size in (180, 97, 333):
+        chex.assert_trees_all_equal_shapes_and_dtypes(_shapes(model, size), params)
+    assert list(params) == ["backbone", "head"]
+    assert sorted(params["backbone"]) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    assert sorted(params["head"]) == ["fc6", "fc7", "fc8"]
+    assert params["head"]["fc6"]["kernel"].shape == (50 * 256, 4096)
+
+
+@pytest.mark.parametrize(("size", "side"), [(224, 13), (180, 10)])
+def test_zf5_shapes(size, side):
+    model = spp_jax.make_model("zf5")
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
+    variables = {"params": _shapes(model, size)}
+    maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="maps"), variables, images)
+    chex.assert_shape(maps["conv5"], (2, side, side, 256))
+    chex.assert_shape(maps["pool"], (2, 12800))
+    chex.assert_shape([maps["fc6"], maps["fc7"]], (2, 4096))
+    chex.assert_shape(maps["logits"], (2, 1000))
+    names = {layer.name for layer in backbones.ZF5.layers}
+    assert set(maps) == names | {"pool", "fc6", "fc7", "logits"}
+
+
+def test_initial_values_are_the_released_ones():
+    variables = spp_jax.make_model("zf5", levels=(1,), num_classes=5).init(
+        jax.random.key(0), jnp.zeros((1, 64, 64, 3))
+    )
+    params = variables["params"]
+    ones = {k: float(v["bias"][0]) for part in params.values() for k, v in part.items()}
+    assert ones == {
+        "conv1": 0, "conv2": 1, "conv3": 0, "conv4": 1, "conv5": 1, "fc6": 1, "fc7": 1, "fc8": 1,
+    }  # fmt: skip
+    # 1.3 million samples: the deviation is known to 0.1 %.
+    assert float(params["backbone"]["conv4"]["kernel"].std()) == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = spp_jax.make_model(TINY, levels=(3, 2, 1), num_classes=7)
+    return model, model.init(jax.random.key(1), jnp.zeros((1, 64, 64, 3)))
+
+
+SIZES = [(64, 64), (50, 71), (37, 96), (96, 33), (15, 80)]
+
+
+def _canvas(sizes):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (h, w, 3)).astype(np.uint8) for h, w in sizes]
+    canvas = np.full((len(sizes), 96, 96, 3), 201, np.uint8)  # rubbish beyond the extents
+    for row, image in zip(canvas, images):
+        row[: image.shape[0], : image.shape[1]] = image
+    return images, canvas, jnp.asarray(sizes)
+
+
+def test_padded_images_give_what_each_gives_alone(tiny):
+    model, variables = tiny
+    images, canvas, extents = _canvas(SIZES)
+    run = jax.jit(lambda x, e: model.apply(variables, x, extents=e, method="maps"))
+    alone = jax.jit(lambda x: model.apply(variables, x, method="maps"))
+    together = run(canvas, extents)
+    for i, image in enumerate(images):
+        for name, expected in alone(image[None]).items():
+            found = together[name][i]
+            if found.ndim == 3:
+                height, width = expected.shape[1:3]
+                assert float(jnp.abs(found[height:]).sum() + jnp.abs(found[:, width:]).sum()) == 0
+                found = found[:height, :width]
+            # The promise is 1e-4 of the map's scale; float32 sums in another order take 1e-6.
+            scale = float(jnp.abs(expected).max())
+            np.testing.assert_allclose(found, expected[0], rtol=0, atol=1e-5 * scale)
+
+
+def test_features_and_head_are_the_two_halves(tiny):
+    model, variables = tiny
+    _, canvas, extents = _canvas(SIZES)
+    logits = jax.jit(lambda x, e: model.apply(variables, x, extents=e))(canvas, extents)
+    pooled = model.apply(variables, canvas, extents, method="features")
+    chex.assert_shape(pooled, (5, 14 * 16))
+    # Same arithmetic in two programs: float32 roundings.
+    found = model.apply(variables, pooled, method="head")
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_uint8_and_float_images_are_the_same(tiny):
+    model, variables = tiny
+    image = _canvas(SIZES)[1][:1]
+    a = model.apply(variables, image)
+    np.testing.assert_array_equal(a, model.apply(variables, image.astype(np.float32)))
+
+
+def test_dropout_only_in_training(tiny):
+    model, variables = tiny
+    image = _canvas(SIZES)[1][:1]
+    keys = [{"dropout": jax.random.key(i)} for i in range(2)]
+    a, b = (model.apply(variables, image, train=True, rngs=key) for key in keys)
+    assert not np.allclose(a, b)
+    np.testing.assert_array_equal(model.apply(variables, image), model.apply(variables, image))
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits(tiny):
+    model, variables = tiny
+    half = spp_jax.make_model(TINY, levels=(3, 2, 1), num_classes=7, dtype="bfloat16")
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        jax.eval_shape(half.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))),
+        jax.eval_shape(lambda v: v, variables),
+    )
+    image = _canvas(SIZES)[1][:1]
+    maps = half.apply(variables, image, method="maps")
+    assert maps["conv3"].dtype == jnp.bfloat16
+    assert maps["logits"].dtype == jnp.float32
+    exact = model.apply(variables, image)
+    # Six layers of numbers of 8 bits: about 2^-8 of the scale each.
+    np.testing.assert_allclose(maps["logits"], exact, rtol=0, atol=0.05 * float(abs(exact).max()))
+
+
+def test_without_spp_one_size_is_taken_and_others_are_named():
+    model = spp_jax.make_model("zf5", levels=None)
+    with pytest.raises(ValueError, match="takes 224x224 images only, got 180x224"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 180, 224, 3)))
+
+
+@pytest.mark.parametrize(
+    ("images", "extents", "message"),
+    [
+        ((1, 30, 64, 3), None, "at least 31x31 pixels, got 30x64"),
+        ((1, 64, 64, 1), None, r"images must be \(N, H, W, 3\), got shape \(1, 64, 64, 1\)"),
+        ((64, 64, 3), None, "got shape"),
+        ((2, 64, 64, 3), (1, 2), r"extents must be \(2, 2\)"),
+    ],
+)
+def test_wrong_images_are_named(images, extents, message):
+    model = spp_jax.make_model("zf5")
+    extents = None if extents is None else jnp.ones(extents, jnp.int32)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(
+            lambda x: model.init(jax.random.key(0), x, extents=extents), jnp.zeros(images)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet50", {}, "no network 'resnet50'; there are zf5"),
+        ("zf5", {"levels": (6, 0)}, "levels"),
+        ("zf5", {"dtype": "float16"}, "'float16'"),
+        ("zf5", {"reduce": "sum"}, "'sum'"),
+        ("zf5", {"lrn": "none"}, "'none'"),
+        ("zf5", {"num_classes": 0}, "num_classes .* 0"),
+        ("zf5", {"dropout": 1.0}, r"dropout .* 1\.0"),
+    ],
+)
+def test_wrong_arguments_of_make_model_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        spp_jax.make_model(name, **arguments)

@@ -1,0 +1,136 @@
+"""spatial_pyramid_pool: against hand-made answers, numpy loops, torch, and its own gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from spp_jax.pooling import pyramid
+from tests import hlo
+from tests.pooling import reference
+
+# One compilation a case in place of one an operation.
+POOL = jax.jit(
+    pyramid.spatial_pyramid_pool, static_argnums=1, static_argnames=("levels", "reduce", "bins")
+)
+SIZES = [(13, 13), (10, 10), (1, 1), (2, 7), (5, 3), (16, 9)]
+
+
+def _maps(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_by_hand():
+    fmap = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    found = pyramid.spatial_pyramid_pool(fmap, (2, 1))
+    # Rows 0-1 and 2-3, columns 0-1 and 2-3, then the whole map.
+    np.testing.assert_array_equal(found, [[5, 7, 13, 15, 15]])
+    found = pyramid.spatial_pyramid_pool(fmap, (1, 2), reduce="mean")
+    np.testing.assert_array_equal(found, [[7.5, 2.5, 4.5, 10.5, 12.5]])
+
+
+def test_order_is_level_row_column_channel():
+    fmap = jnp.stack([jnp.arange(4.0).reshape(2, 2), -jnp.arange(4.0).reshape(2, 2)], axis=-1)[None]
+    found = pyramid.spatial_pyramid_pool(fmap, (1, 2))
+    np.testing.assert_array_equal(found, [[3, 0, 0, 0, 1, -1, 2, -2, 3, -3]])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("levels", [(6, 3, 2, 1), (4, 3, 2, 1), (1, 2, 4), (5,)])
+def test_equals_numpy_loops(size, levels):
+    fmap = _maps((2, *size, 3))
+    found = POOL(fmap, levels)
+    expected = np.stack([reference.pool_rectangle(f, levels) for f in fmap])
+    np.testing.assert_array_equal(found, expected)
+    found = POOL(fmap, levels, reduce="mean")
+    expected = np.stack([reference.pool_rectangle(f, levels, np.mean) for f in fmap])
+    # Sums of at most 256 float32 numbers of size 1, in another order.
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_torch_adaptive_max_pool(size):
+    torch = pytest.importorskip("torch", reason="torch is not installed: no adaptive_max_pool2d")
+    fmap = _maps((2, *size, 4))
+    for n in (6, 4, 3, 2, 1):
+        found = POOL(fmap, (n,))
+        peer = torch.nn.functional.adaptive_max_pool2d(torch.tensor(fmap).permute(0, 3, 1, 2), n)
+        np.testing.assert_array_equal(found, peer.permute(0, 2, 3, 1).reshape(2, -1).numpy())
+
+
+@pytest.mark.parametrize("size", [(13, 13), (10, 10), (7, 20), (1, 4)])
+def test_shapes_and_dtypes(variant, size):
+    pool = variant(pyramid.spatial_pyramid_pool, static_argnames=("levels",))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        found = pool(jnp.zeros((3, *size, 8), dtype), levels=(6, 3, 2, 1))
+        chex.assert_shape(found, (3, 50 * 8))
+        chex.assert_type(found, dtype)
+
+
+@pytest.fixture(params=["with_jit", "without_jit"])
+def variant(request):
+    return {"with_jit": jax.jit, "without_jit": lambda f, static_argnames: f}[request.param]
+
+
+def test_jit_vmap_and_bfloat16_agree_with_eager():
+    fmap = jnp.asarray(_maps((4, 10, 13, 3)))
+    eager = pyramid.spatial_pyramid_pool(fmap)
+    np.testing.assert_array_equal(jax.jit(pyramid.spatial_pyramid_pool)(fmap), eager)
+    mapped = jax.vmap(lambda f: pyramid.spatial_pyramid_pool(f[None])[0])(fmap)
+    np.testing.assert_array_equal(mapped, eager)
+    # A maximum rounds nothing: pooling rounded numbers is rounding the pooled ones.
+    rounded = pyramid.spatial_pyramid_pool(fmap.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(rounded, eager.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_gradient_away_from_ties(reduce):
+    rng = np.random.default_rng(0)
+    # Distinct values far apart against check_grads' step, so that no maximum changes place.
+    fmap = jnp.asarray(rng.permutation(7 * 9 * 2).reshape(1, 7, 9, 2), jnp.float32)
+    check_grads(
+        lambda x: POOL(x, (4, 3, 2, 1), reduce=reduce),
+        (fmap,), order=1, modes=("fwd", "rev"), eps=0.25, atol=1e-2, rtol=1e-3,
+    )  # fmt: skip
+
+
+def test_tied_cells_share_the_gradient():
+    grad = jax.grad(lambda x: pyramid.spatial_pyramid_pool(x, (1,)).sum())(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(grad.ravel(), [0.25] * 4)
+
+
+def test_the_gradient_has_no_scatter():
+    grad = jax.jit(jax.grad(lambda x: pyramid.spatial_pyramid_pool(x).sum()))
+    found = hlo.operations(grad.lower(jnp.zeros((2, 13, 13, 8))))
+    assert not found & {"scatter", "select_and_scatter"}
+
+
+def test_sliding_is_the_literal_recipe():
+    fmap = jnp.asarray(_maps((2, 13, 13, 3)))
+    literal = pyramid.spatial_pyramid_pool(fmap, bins="sliding")
+    np.testing.assert_array_equal(literal, pyramid.spatial_pyramid_pool(fmap))
+    with pytest.raises(ValueError, match=r"level 6 on a side of 10 cells.* 9 bins"):
+        pyramid.spatial_pyramid_pool(jnp.zeros((1, 10, 13, 3)), bins="sliding")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"levels": ()}, r"levels .*\(\)"),
+        ({"levels": (0,)}, r"levels .*\(0,\)"),
+        ({"levels": (2.0,)}, r"levels .*2\.0"),
+        ({"reduce": "min"}, "'min'"),
+        ({"bins": "round"}, "'round'"),
+    ],
+)
+def test_wrong_options_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pyramid.spatial_pyramid_pool(jnp.zeros((1, 4, 4, 1)), **arguments)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (1, 0, 4, 1)])
+def test_wrong_maps_are_named(shape):
+    with pytest.raises(ValueError, match="got shape"):
+        pyramid.spatial_pyramid_pool(jnp.zeros(shape))

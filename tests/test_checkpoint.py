@@ -1,0 +1,162 @@
+"""Checkpoints: exact, strict, and clear about what is wrong with them."""
+
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, Mesh
+
+import spp_jax
+from spp_jax import checkpoint, errors, sharding
+from spp_jax import config as config_lib
+from spp_jax.training import state as state_lib
+
+
+def _config():
+    config = config_lib.Config()
+    config.model.name, config.model.levels = "digits", (2, 1)
+    config.train.sizes = (64,)
+    return config
+
+
+OPTIMIZER = optax.chain(optax.sgd(0.1, momentum=0.9), optax.contrib.reduce_on_plateau())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A workdir with steps 3 and 7 of a network of 4 classes."""
+    workdir = str(tmp_path_factory.mktemp("run"))
+    model = config_lib.make_model(_config(), 4)
+    state = state_lib.init_state(model, OPTIMIZER, 0, 64, sharding.make_mesh())
+    writer = checkpoint.Writer(workdir, keep=2)
+    for step in (1, 3, 7):
+        params = jax.tree.map(lambda x, step=step: x + step, state.params)
+        names = ("a", "b", "c", "d")
+        writer.save(step, params, state.opt_state, _config(), names, {"top1": step / 10})
+    writer.close()
+    return workdir, params, state.opt_state
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved[0], tmp_path / "copy")
+
+
+def _spec(tree):
+    whole = sharding.replicated(sharding.make_mesh())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
+
+
+def test_the_last_steps_are_kept(saved):
+    steps = sorted(int(d) for d in os.listdir(os.path.join(saved[0], "checkpoints")) if d.isdigit())
+    assert steps == [3, 7]
+
+
+@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/7"])
+def test_load_from_the_directory_alone(saved, part):
+    workdir, params, _ = saved
+    model, variables, config = spp_jax.load(os.path.join(workdir, part))
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], params)
+    assert config == _config()
+    assert model == config_lib.make_model(_config(), 4)
+    logits = model.apply(variables, jnp.zeros((2, 50, 70, 3), jnp.uint8))
+    assert logits.shape == (2, 4)
+
+
+def test_an_older_step_by_its_own_directory(saved):
+    _, variables, _ = spp_jax.load(os.path.join(saved[0], "checkpoints", "3"))
+    bias = variables["params"]["head"]["fc7"]["bias"]
+    np.testing.assert_array_equal(bias, 3)
+
+
+def test_meta_says_what_it_was_made_with(saved):
+    meta = checkpoint.read_meta(checkpoint.latest_step_dir(saved[0]))
+    assert (meta.step, meta.class_names, meta.metrics) == (7, ("a", "b", "c", "d"), {"top1": 0.7})
+    assert meta.config == _config()
+    assert meta.versions["jax"] == jax.__version__
+
+
+def test_the_optimizer_comes_back_as_it_was(saved):
+    workdir, params, opt_state = saved
+    step_dir = checkpoint.latest_step_dir(workdir)
+    found = checkpoint.restore(step_dir, params=_spec(params), optimizer=_spec(opt_state))
+    assert jax.tree.structure(found["optimizer"]) == jax.tree.structure(opt_state)
+    jax.tree.map(np.testing.assert_array_equal, found["optimizer"], opt_state)
+
+
+def test_restores_on_another_number_of_devices(saved):
+    workdir, params, _ = saved
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
+    spec = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), params
+    )
+    found = checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)["params"]
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    assert jax.tree.leaves(found)[0].devices() == {jax.devices()[0]}
+
+
+def test_each_parameter_that_does_not_fit_is_named(saved):
+    workdir, params, _ = saved
+    spec = _spec(params)
+    spec["head"]["fc9"] = spec["head"].pop("fc7")
+    spec["backbone"]["conv1"]["bias"] = jax.ShapeDtypeStruct((25,), jnp.float32)
+    with pytest.raises(errors.InputError) as info:
+        checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)
+    for part in (
+        "head/fc7/kernel is only in the checkpoint",
+        "head/fc9/bias is missing in the checkpoint",
+        "backbone/conv1/bias is float32(",
+        "in the checkpoint and float32(25,) here",
+    ):
+        assert part in str(info.value)
+
+
+def test_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(errors.InputError, match=f"no checkpoint in {tmp_path}"):
+        spp_jax.load(tmp_path)
+    with pytest.raises(errors.InputError, match="there is no folder /nowhere"):
+        spp_jax.load("/nowhere")
+
+
+def _data_files(step_dir):
+    return [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(os.path.join(step_dir, "params"))
+        for name in names
+        if os.path.basename(folder) == "d"
+    ]
+
+
+def test_a_truncated_file_is_damage(copy):
+    files = _data_files(copy / "checkpoints" / "7")
+    assert files
+    for name in files:
+        os.truncate(name, os.path.getsize(name) // 2)
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged: "):
+        spp_jax.load(copy)
+
+
+@pytest.mark.parametrize("name", ["params", "params/_METADATA", "_CHECKPOINT_METADATA"])
+def test_a_missing_part_is_damage(copy, name):
+    path = copy / "checkpoints" / "7" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 (is damaged|was not written)"):
+        spp_jax.load(copy / "checkpoints" / "7")
+
+
+def test_metadata_that_is_no_json_is_damage(copy):
+    path = copy / "checkpoints" / "7" / "_CHECKPOINT_METADATA"
+    path.write_text(json.dumps(json.loads(path.read_text()))[:-20])
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 (is damaged|was not written)"):
+        spp_jax.load(copy)
+
+
+def test_a_step_that_was_being_written_is_passed_over(copy):
+    step_dir = copy / "checkpoints" / "7"
+    step_dir.rename(copy / "checkpoints" / "7.orbax-checkpoint-tmp")
+    assert checkpoint.latest_step_dir(str(copy)).endswith("/3")

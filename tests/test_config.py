@@ -1,0 +1,91 @@
+"""Every wrong value is named in one sentence; the config survives JSON."""
+
+import json
+
+import pytest
+
+from spp_jax import config as config_lib
+from spp_jax import errors
+
+
+def _set(config, path, value):
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    assert hasattr(config, name)
+    setattr(config, name, value)
+
+
+def test_the_default_is_valid():
+    config_lib.validate(config_lib.Config())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.name", "resnet", "config.model: no network 'resnet'; there are zf5, digits"),
+        ("model.levels", (6, 0), "config.model: levels must be .* (6, 0)"),
+        ("model.levels", ("six",), "config.model.levels must be .* ('six',)"),
+        ("model.dtype", "half", "config.model: dtype must be .* 'half'"),
+        ("model.num_classes", -1, "config.model.num_classes must be at least 0, got -1"),
+        ("data.batch_size", 0, "config.data.batch_size must be more than 0, got 0"),
+        ("data.batch_size", "128", "config.data.batch_size must be .* got '128'"),
+        ("data.view", "random", "config.data.view must be one of corners, warp, got random"),
+        (
+            "data.crop_size",
+            300,
+            "config.data.crop_size=300 is larger than config.data.shorter_side=256",
+        ),
+        ("data.held_out", 1.5, "config.data.held_out must be from 0 to 1, got 1.5"),
+        ("train.sizes", (), "config.train.sizes is empty"),
+        ("train.sizes", (224, 16), "sizes=(224, 16): zf5 takes images of at least 31x31 .* 16x16"),
+        ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),
+        ("train.size_schedule", "step", "config.train.size_schedule must be one of epoch, random"),
+        ("train.eval_protocol", "best", "config.train.eval_protocol must be one of center, full"),
+        ("eval.scale", 200, "protocol center crops 224 pixels .* more than the shorter side 200"),
+    ],
+)
+def test_wrong_values_are_named(path, value, message):
+    config = config_lib.Config()
+    _set(config, path, value)
+    with pytest.raises(errors.InputError) as info:
+        config_lib.validate(config)
+    position = 0
+    for part in message.split(" .* "):
+        assert part in str(info.value)[position:]
+        position = str(info.value).index(part, position) + len(part)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("given", [(), (None,), None])
+def test_no_spp_from_the_command_line(given):
+    config = config_lib.Config()
+    config.model.levels = given
+    config.train.sizes = (224,)
+    config_lib.validate(config)
+    assert config.model.levels is None
+    with pytest.raises(errors.InputError, match="full needs a network that takes any size"):
+        config_lib.check_protocol(config, "full")
+    config.train.sizes = (224, 180)
+    with pytest.raises(errors.InputError, match="takes 224x224 images only, got 180x180"):
+        config_lib.validate(config)
+
+
+def test_json_keeps_a_config():
+    config = config_lib.Config(seed=3)
+    config.model.levels = None
+    config.train.sizes = (64, 48)
+    stored = json.loads(json.dumps(config_lib.to_dict(config)))
+    assert config_lib.from_dict(stored) == config
+    stored["train"]["speed"] = 1
+    with pytest.raises(errors.InputError, match=r"config\.train\.speed is no field"):
+        config_lib.from_dict(stored)
+
+
+def test_what_makes_another_run():
+    old, new = config_lib.Config(), config_lib.Config()
+    assert config_lib.difference(old, new) is None
+    new.data.path, new.data.num_workers, new.train.log_every_steps = "/elsewhere", 8, 1
+    assert config_lib.difference(old, new) is None
+    new.train.sizes = (224,)
+    assert config_lib.difference(old, new) == "config.train.sizes was (224, 180) and is (224,)"

@@ -1,0 +1,210 @@
+"""The loop: resumed equals unbroken, bad files, wrong workdirs, and signals."""
+
+import functools
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
+from spp_jax.evaluation import classify
+from spp_jax.training import loop
+from tests import folders
+
+STEPS = 12  # four epochs of three
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folders.make_folder(tmp_path_factory.mktemp("images"), {"train": 13, "val": 5})
+
+
+def _config(folder):
+    config = config_lib.Config(seed=5)
+    config.model.name, config.model.levels, config.model.dropout = "digits", (2, 1), 0.5
+    config.data.path, config.data.batch_size = folder, 8
+    config.data.shorter_side, config.data.crop_size = 36, 32
+    config.train.sizes, config.train.num_epochs = (32, 24), 4
+    config.train.learning_rate, config.train.patience = 0.005, 1
+    config.train.log_every_steps, config.train.checkpoint_every_steps = 1, 2
+    config.eval.canvas_step = 64
+    config_lib.validate(config)
+    return config
+
+
+@pytest.fixture
+def config(folder):
+    return _config(folder)
+
+
+EVALUATE = functools.partial(classify.evaluate, protocol="full")
+
+
+def _lines(workdir):
+    with open(os.path.join(workdir, "metrics.jsonl")) as f:
+        return [json.loads(line) for line in f]
+
+
+def _params(workdir):
+    return checkpoint.load(workdir)[1]["params"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, folder):
+    workdir = str(tmp_path_factory.mktemp("unbroken"))
+    result = loop.train(_config(folder), workdir, EVALUATE)
+    assert result == loop.Result(None, STEPS)
+    return workdir
+
+
+def _trained(lines):
+    return [line for line in lines if "protocol" not in line]
+
+
+def test_what_a_run_writes(unbroken):
+    lines = _lines(unbroken)
+    trained = _trained(lines)
+    assert [line["step"] for line in trained] == list(range(1, STEPS + 1))
+    assert [line["size"] for line in trained] == [24] * 3 + [32] * 3 + [24] * 3 + [32] * 3
+    assert len({line["batch_hash"] for line in trained}) == STEPS
+    evaluated = [line for line in lines if "protocol" in line]
+    assert [line["step"] for line in evaluated] == [3, 6, 9, 12]
+    assert all(line["num_examples"] == 10 for line in evaluated)
+    with open(os.path.join(unbroken, "config.json")) as f:
+        assert config_lib.from_dict(json.load(f)).seed == 5
+    assert any(name.startswith("events") for name in os.listdir(f"{unbroken}/tensorboard"))
+    steps = sorted(int(d) for d in os.listdir(f"{unbroken}/checkpoints") if d.isdigit())
+    assert steps == [10, 12]
+
+
+class Crash(Exception):
+    pass
+
+
+def _crash_after(epoch):
+    """An evaluation that ends the process' work the rude way, after some epoch."""
+    calls = []
+
+    def evaluate(*arguments):
+        calls.append(1)
+        if len(calls) == epoch:
+            raise Crash
+        return EVALUATE(*arguments)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_resumed_equals_unbroken_bit_for_bit(unbroken, config, tmp_path, epoch):
+    """After epoch 1 step 2 is the last one saved, after epoch 3 step 8: inside an epoch."""
+    workdir = str(tmp_path)
+    with pytest.raises(Crash):
+        loop.train(config, workdir, _crash_after(epoch))
+    assert _lines(workdir)[-1]["step"] == 3 * epoch
+    assert checkpoint.latest_step_dir(workdir).endswith(f"/{3 * epoch - 1}")
+    assert loop.train(config, workdir, EVALUATE) == loop.Result(None, STEPS)
+    jax.tree.map(np.testing.assert_array_equal, _params(workdir), _params(unbroken))
+    expected, found = _lines(unbroken), _lines(workdir)
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for name in ("batch_hash", "loss", "top1", "learning_rate"):
+        assert [line.get(name) for line in found] == [line.get(name) for line in expected]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_say_so(unbroken, config, tmp_path, number, capfd):
+    def evaluate(*arguments):
+        os.kill(os.getpid(), number)
+        return EVALUATE(*arguments)
+
+    before = signal.getsignal(number)
+    config.train.checkpoint_every_steps = 100
+    assert loop.train(config, str(tmp_path), evaluate) == loop.Result(number, 3)
+    assert signal.getsignal(number) == before
+    assert f"{number.name}: saved step 3 of 12" in capfd.readouterr().out
+    loop.train(config, str(tmp_path), EVALUATE)
+    jax.tree.map(np.testing.assert_array_equal, _params(tmp_path), _params(unbroken))
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken, config, capfd):
+    before = _lines(unbroken)
+    assert loop.train(config, unbroken, EVALUATE) == loop.Result(None, STEPS)
+    assert "already trained to its last step, 12" in capfd.readouterr().out
+    assert _lines(unbroken) == before
+
+
+def test_a_workdir_of_another_config_is_refused_and_untouched(unbroken, config):
+    config.train.learning_rate = 0.5
+    with pytest.raises(errors.InputError, match=r"learning_rate was 0\.005 and is 0\.5"):
+        loop.train(config, unbroken, EVALUATE)
+    with open(os.path.join(unbroken, "config.json")) as f:
+        assert json.load(f)["train"]["learning_rate"] == 0.005
+
+
+def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path, capfd):
+    path = folders.make_folder(tmp_path / "images", {"train": 13, "val": 4})
+    for i in (2, 3):
+        with open(f"{path}/train/dark/{i}.png", "wb") as f:
+            f.write(b"\x89PNG\r\n\x1a\nrubbish")
+    config.data.path, config.data.max_refused = path, 0.1
+    loop.train(config, str(tmp_path / "run"), EVALUATE)
+    out = capfd.readouterr().out
+    for i in (2, 3):
+        assert out.count(f"{path}/train/dark/{i}.png: ") == 1
+    config.data.max_refused = 0.05
+    with pytest.raises(errors.InputError, match=r"2 of 26 training images .*max_refused=0\.05"):
+        loop.train(config, str(tmp_path / "strict"), EVALUATE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("batch_size", 6, r"config\.data\.batch_size=6 does not divide evenly among 4 devices"),
+        ("batch_size", 32, "26 training examples are fewer than one batch of 32"),
+        ("path", "/nowhere", "no folder /nowhere"),
+    ],
+)
+def test_wrong_data_is_named_before_anything_is_written(config, tmp_path, field, value, message):
+    setattr(config.data, field, value)
+    with pytest.raises(errors.InputError, match=message):
+        loop.train(config, str(tmp_path / "run"), EVALUATE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_outputs_are_named(config, tmp_path):
+    config.model.num_classes = 1
+    with pytest.raises(errors.InputError, match="num_classes=1 but folder has 2 classes"):
+        loop.train(config, str(tmp_path / "run"), EVALUATE)
+
+
+def test_more_outputs_than_classes_are_allowed(config, tmp_path):
+    config.model.num_classes = 5
+    config.train.num_epochs = 1
+    loop.train(config, str(tmp_path), EVALUATE)
+    _, _, meta = checkpoint.load_with_meta(str(tmp_path))
+    assert meta.class_names == ("dark", "light", "class 2", "class 3", "class 4")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(config, tmp_path):
+    config.train.learning_rate = 1e8
+    with pytest.raises(errors.InputError, match=r"the loss is (nan|inf) at step \d+; .*may be too"):
+        loop.train(config, str(tmp_path), EVALUATE)
+
+
+def test_a_torn_last_line_is_dropped_on_resume(config, tmp_path):
+    config.train.num_epochs = 1
+    loop.train(config, str(tmp_path), EVALUATE)
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"step": 3, "lo')
+    loop.train(config, str(tmp_path), EVALUATE)
+    assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"speed": 1}'])
+def test_a_config_json_that_is_none_is_named(config, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(errors.InputError, match=r"config\.json is no config|no field"):
+        loop.train(config, str(tmp_path), EVALUATE)

@@ -1,0 +1,37 @@
+"""Trains an SPP network: python train.py --config=configs/digits_multisize.py --workdir=DIR.
+
+Started again with the same flags it goes on from its last checkpoint.
+"""
+
+import functools
+import os
+import signal
+
+from absl import flags
+
+from spp_jax import cli, errors
+from spp_jax import config as config_lib
+from spp_jax.evaluation import classify
+from spp_jax.training import loop
+
+_CONFIG = cli.define_config_file()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, metrics.jsonl and config.json go.", required=True
+)
+
+
+def main() -> int:
+    try:
+        config = _CONFIG.value
+    except OSError as e:
+        raise errors.InputError(f"--config: {e}") from e
+    if not isinstance(config, config_lib.Config):
+        raise errors.InputError("--config=FILE is missing or its get_config() gives no Config")
+    config_lib.validate(config)
+    evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
+    result = loop.train(config, os.path.expanduser(_WORKDIR.value), evaluate)
+    return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
