@@ -9,7 +9,7 @@ import signal
 
 from absl import flags
 
-from spp_jax import cli, errors
+from spp_jax import cli
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
 from spp_jax.training import loop
@@ -21,12 +21,7 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main() -> int:
-    try:
-        config = _CONFIG.value
-    except OSError as e:
-        raise errors.InputError(f"--config: {e}") from e
-    if not isinstance(config, config_lib.Config):
-        raise errors.InputError("--config=FILE is missing or its get_config() gives no Config")
+    config = cli.read_config(_CONFIG)
     config_lib.validate(config)
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     result = loop.train(config, os.path.expanduser(_WORKDIR.value), evaluate)

@@ -51,7 +51,7 @@ class Writer:
     def __init__(self, workdir: str, keep: int):
         self._checkpointer = ocp.training.Checkpointer(
             os.path.join(os.path.abspath(workdir), CHECKPOINTS),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType] (their protocol and their class disagree)
             cleanup_tmp_directories=True,
         )
         self._pending: Any = None
@@ -67,17 +67,18 @@ class Writer:
     ) -> None:
         """Starts to save; an error shows at the next `save` or at `wait`."""
         self.wait()
+        stored: dict[str, Any] = {
+            "step": step,
+            "config": config_lib.to_dict(config),
+            "class_names": list(class_names),
+            "metrics": metrics,
+            "versions": _versions(),
+        }
         self._pending = self._checkpointer.save_checkpointables_async(
             step,
             {"params": params, "optimizer": opt_state},
             force=True,
-            custom_metadata={
-                "step": step,
-                "config": config_lib.to_dict(config),
-                "class_names": list(class_names),
-                "metrics": metrics,
-                "versions": _versions(),
-            },
+            custom_metadata=stored,
         )
 
     def wait(self) -> None:

@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 
 
@@ -29,7 +31,9 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
             rest = flags.FLAGS(argv)[1:]
         except KeyError as e:  # what ml_collections says of a field that is not there
             _fail(f"unknown config field: {e.args[0]}")
-        except (flags.Error, errors.InputError, ValueError, TypeError) as e:
+        except OSError:  # of a preset that was given fields to change
+            _fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
+        except (flags.Error, ValueError, TypeError) as e:
             _fail(str(e))
         # Orbax tells of every file it writes.
         if not flags.FLAGS["verbosity"].present:
@@ -53,7 +57,20 @@ def define_config_file() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file("config", help_string="Preset: a file of configs/.")
 
 
-def _fail(sentence: str):
+def read_config(holder: flags.FlagHolder) -> config_lib.Config:
+    """Returns the preset of `--config` with its overrides; raises InputError if it is none."""
+    config = holder.value
+    try:
+        # Of a file that could not be read ml_collections tells only when it is looked into.
+        if hasattr(config, "seed") and isinstance(config, config_lib.Config):
+            return config
+    except OSError as e:
+        path = config_flags.get_config_filename(flags.FLAGS[holder.name])
+        raise errors.InputError(f"--config={path} cannot be read") from e
+    raise errors.InputError("--config=FILE is missing, or its get_config() returns no Config")
+
+
+def _fail(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     sys.exit(2)
 

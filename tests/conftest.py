@@ -1,11 +1,19 @@
-"""Four CPU devices, so that sharding is really tested; set before JAX starts.
-
-A failure of one device against four shows on CPUs as well as on GPUs.
+"""Set before JAX starts: four CPU devices, so that sharding is really tested, and a compilation
+cache, so that tests that train the same small network, here or in a command, compile it once.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
+_CACHE = tempfile.mkdtemp(prefix="spp_jax_test_cache_")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"

@@ -18,7 +18,7 @@ ALLOWED = {
     "sharding": {"errors"},
     "config": {"models", "errors"},
     "checkpoint": {"config", "models", "sharding", "errors", "spp_jax"},
-    "cli": {"errors"},
+    "cli": {"config", "errors"},
     "__init__": {"checkpoint", "models", "pooling"},
 }
 

@@ -15,8 +15,10 @@ from spp_jax import errors
 from spp_jax.data import digits
 
 IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp"]
-    + [".ppm", ".pgm", ".pbm"]
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp"),
+        *(".ppm", ".pgm", ".pbm"),
+    }
 )
 EVAL_SPLITS = ("validation", "val", "test")
 
@@ -102,8 +104,8 @@ class TfdsSource:
 
     def __init__(self, name: str, split: str, data_dir: str):
         builder = load_builder(name, data_dir)
-        features = builder.info.features
-        if not {"image", "label"} <= set(features or {}):
+        features: Any = builder.info.features or {}
+        if not {"image", "label"} <= set(features):
             raise errors.InputError(f"{name} has no features `image` and `label` to classify")
         if split not in builder.info.splits:
             known = ", ".join(builder.info.splits)
@@ -112,9 +114,9 @@ class TfdsSource:
         self.split = split
         self._name = name
         try:
-            self._examples: Any = builder.as_data_source(
-                split, decoders={"image": tfds.decode.SkipDecoding()}
-            )
+            # A decorated method, whose arguments pyright cannot see.
+            open_split: Any = builder.as_data_source
+            self._examples: Any = open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
         except NotImplementedError as e:
             raise errors.InputError(
                 f"{name} under {builder.data_dir} is not stored as ArrayRecord; run `tfds "

@@ -134,7 +134,7 @@ def _make_batch(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(model: sppnet.SPPNet, variables: dict, batch: dict) -> dict[str, jax.Array]:
-    logits = model.apply(variables, batch["image"], extents=batch.get("extents"))
+    logits: Any = model.apply(variables, batch["image"], extents=batch.get("extents"))
     labels, weights = batch["label"], batch["weight"]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     rank = ranks(logits, labels)

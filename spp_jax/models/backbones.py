@@ -6,13 +6,10 @@ by a ReLU. Sides of convolutions round down, those of pools round up, as in Caff
 """
 
 import dataclasses
-from typing import Literal, TypeVar
-
-import jax
+from typing import Literal
 
 from spp_jax.pooling import max_pool
-
-Side = TypeVar("Side", int, jax.Array)
+from spp_jax.pooling.max_pool import Side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +106,7 @@ def smallest_side(backbone: Backbone) -> int:
     return side
 
 
-def with_lrn(backbone: Backbone, kind: Literal["within", "across"]) -> Backbone:
+def with_lrn(backbone: Backbone, kind: str) -> Backbone:
     """Returns the backbone with all its normalisation of one kind.
 
     "within" are the constants released for ZF-5; "across" are AlexNet's (k 2, n 5, 1e-4, 0.75;

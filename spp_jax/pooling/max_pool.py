@@ -5,11 +5,17 @@ GPUs. The same maximum over strided slices, rows first and columns after, differ
 selects and pads.
 """
 
+import functools
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
+# A side in cells, or an array of them.
+Side = TypeVar("Side", int, jax.Array)
 
-def pooled_side(side: int, window: int, stride: int, padding: int = 0, *, ceil_mode: bool) -> int:
+
+def pooled_side(side: Side, window: int, stride: int, padding: int = 0, *, ceil_mode: bool) -> Side:
     """Returns the number of outputs along a side; works on Python and on traced integers.
 
     With ceil_mode a last, partly filled window is kept as Caffe keeps it: only if it starts inside
@@ -55,11 +61,11 @@ def _pool_side(x: jax.Array, axis: int, window: int, stride: int, padding: int, 
         pads = [(0, 0)] * x.ndim
         pads[axis] = (padding, max(0, reach - side - padding))
         x = jnp.pad(x, pads, constant_values=_lowest(x.dtype))
-    out = None
-    for offset in range(window):
-        part = jax.lax.slice_in_dim(x, offset, offset + (count - 1) * stride + 1, stride, axis)
-        out = part if out is None else jnp.maximum(out, part)
-    return out
+    parts = [
+        jax.lax.slice_in_dim(x, offset, offset + (count - 1) * stride + 1, stride, axis)
+        for offset in range(window)
+    ]
+    return functools.reduce(jnp.maximum, parts)
 
 
 def _lowest(dtype: jnp.dtype):

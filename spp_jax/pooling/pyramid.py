@@ -51,7 +51,8 @@ def spatial_pyramid_pool(
     nest = bins == "adaptive" and reduce == "max"
     pooled: dict[int, jax.Array] = {}
     for n in sorted(set(levels), reverse=True):
-        finer = finer_level(n, pooled) if nest else None
+        # The coarsest level of which each bin of this one is an exact union.
+        finer = min((m for m in pooled if m % n == 0), default=None) if nest else None
         if finer is None:
             pooled[n] = _pool_side(
                 _pool_side(fmap, edges(height, n), 1, reduce), edges(width, n), 2, reduce
@@ -59,11 +60,6 @@ def spatial_pyramid_pool(
         else:
             pooled[n] = merge_bins(pooled[finer], n)
     return jnp.concatenate([pooled[n].reshape(-1, n * n * channels) for n in levels], axis=1)
-
-
-def finer_level(n: int, pooled: dict[int, jax.Array]) -> int | None:
-    """Returns the coarsest level in `pooled` of which each bin of level n is an exact union."""
-    return min((m for m in pooled if m % n == 0), default=None)
 
 
 def merge_bins(grid: jax.Array, n: int) -> jax.Array:

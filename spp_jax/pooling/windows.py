@@ -120,7 +120,7 @@ def _max_of_levels(fmap, map_index, window, levels) -> dict[int, jax.Array]:
         grids[n] = bins[:, first : first + n * n].reshape(-1, n, n, channels)
         first += n * n
     for n in sorted(set(levels) - set(looked_up), reverse=True):
-        grids[n] = pyramid.merge_bins(grids[pyramid.finer_level(n, grids)], n)
+        grids[n] = pyramid.merge_bins(grids[min(m for m in grids if m % n == 0)], n)
     return grids
 
 

@@ -1,5 +1,7 @@
 """What training changes, and the programs start from."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ def init_state(
 
     def init() -> TrainState:
         images = jnp.zeros((1, size, size, 3), jnp.uint8)
-        params = model.init(jax.random.key(seed), images)["params"]
+        params: Any = model.init(jax.random.key(seed), images)["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()

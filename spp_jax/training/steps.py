@@ -4,6 +4,7 @@ Shapes: b images · (s, s) pixels · K classes. Images are uint8 RGB until this 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def make_train_step(
             images = shift_colors(color_key, images, color_noise)
 
         def loss_fn(params: dict) -> tuple[jax.Array, Metrics]:
-            logits = model.apply(
+            logits: Any = model.apply(
                 {"params": params}, images, train=True, rngs={"dropout": dropout_key}
             )
             sums = score(logits, batch["label"], batch["weight"])
@@ -70,7 +71,7 @@ def make_train_step(
 
         (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         return state_lib.TrainState(state.step + 1, params, opt_state), sums
 
     return step

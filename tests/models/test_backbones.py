@@ -53,4 +53,4 @@ def test_lrn_kinds():
     assert [(n.kind, n.size, n.k) for n in norms] == [("across", 5, 2.0)] * 2
     assert backbones.with_lrn(across, "within") == backbones.ZF5
     with pytest.raises(ValueError, match="'local'"):
-        backbones.with_lrn(backbones.ZF5, "local")  # pyright: ignore[reportArgumentType]
+        backbones.with_lrn(backbones.ZF5, "local")

@@ -1,0 +1,196 @@
+"""The commands as a user runs them: one sentence for wrong input, and a whole small run."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from spp_jax import checkpoint
+from tests import folders
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+SMALL = """
+from spp_jax import config as config_lib
+
+def get_config():
+    config = config_lib.Config()
+    config.model.name, config.model.levels = "digits", (2, 1)
+    config.data.batch_size, config.data.shorter_side, config.data.crop_size = 8, 36, 32
+    config.train.sizes, config.train.num_epochs = (32, 24), 4
+    config.train.learning_rate = 0.005
+    config.train.log_every_steps, config.train.checkpoint_every_steps = 1, 2
+    config.train.eval_protocol = "full"
+    config.eval.canvas_step = 64
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "small.py"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folders.make_folder(tmp_path_factory.mktemp("images"), {"train": 13, "val": 5})
+
+
+def _command(script, *arguments):
+    return [sys.executable, str(ROOT / script), *arguments]
+
+
+def _run(script, *arguments):
+    return subprocess.run(
+        _command(script, *arguments), capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, preset, folder):
+    workdir = str(tmp_path_factory.mktemp("trained"))
+    result = _run(
+        "train.py", f"--config={preset}", f"--workdir={workdir}", f"--config.data.path={folder}"
+    )
+    assert result.returncode == 0, result.stderr
+    return workdir, result.stdout
+
+
+def test_what_a_user_sees(trained):
+    _, out = trained
+    assert "4 cpu device(s), mesh {'data': 4}" in out
+    assert "folder: 26 training examples of 2 classes, 10 to evaluate on; 3 steps of 8" in out
+    assert re.search(r"backbone/conv1/kernel +5x5x3x\d+", out)
+    assert re.search(r"32 px: compiled in [\d.]+ s, [\d.]+ GFLOP/image, [\d.]+ GB\n24 px: ", out)
+    assert re.search(
+        r"step 12/12 100% \| size 32 \| loss [\d.]+ \| top1 [\d.]+ \| lr 0.005 \| \d+ img/s \| "
+        r"data \d+% \| eta 0m00s\n",
+        out,
+    )
+    assert re.search(
+        r"epoch 4 \| full \| top1 [\d.]+ \| top5 1.0000 \| loss [\d.]+ \| 10 exam", out
+    )
+
+
+@pytest.mark.parametrize("protocol", ["center", "full"])
+def test_eval_writes_its_numbers(trained, protocol):
+    workdir, _ = trained
+    result = _run("eval.py", f"--workdir={workdir}", f"--protocol={protocol}")
+    assert result.returncode == 0, result.stderr
+    with open(f"{workdir}/eval_{protocol}.json") as f:
+        found = json.load(f)
+    assert found["num_examples"] == 10
+    assert found["step"] == 12
+    assert set(found) >= {"top1", "top5", "loss"}
+    assert f"top1 {found['top1']:.4f}" in result.stdout
+
+
+def test_eval_of_another_folder_and_scale(trained, folder):
+    workdir, _ = trained
+    result = _run(
+        "eval.py", f"--workdir={workdir}", "--protocol=full", "--config.eval.scale=48",
+        f"--config.data.path={folder}/train",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with open(f"{workdir}/eval_full.json") as f:
+        found = json.load(f)
+    assert (found["num_examples"], found["scale"]) == (26, 48)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "sentence"),
+    [
+        ("train.py", ["--config.train.speed=1"], "unknown config field: .*speed"),
+        ("train.py", ["--config.train.sizes=2,"], r"config.train.sizes=\(2,\): .* at least"),
+        ("train.py", ["--config.data.path=/nowhere"], "no folder /nowhere"),
+        ("train.py", ["--config=/nowhere.py"], "--config=/nowhere.py cannot be read"),
+        ("train.py", ["--config=train.py"], "get_config"),
+        ("train.py", ["--config.train.learning_rate=fast"], "fast"),
+        ("eval.py", ["--workdir=/nowhere"], "no checkpoint in --workdir=/nowhere"),
+        ("eval.py", ["--protocol=best"], "best"),
+    ],
+)
+def test_wrong_input_is_one_sentence(script, arguments, sentence, preset, tmp_path):
+    defaults = [f"--workdir={tmp_path / 'run'}"]
+    if script == "train.py":
+        defaults.append(f"--config={preset}")
+    result = _run(script, *defaults, *arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.strip().split("\n")
+    assert len(lines) == 1, result.stderr
+    assert re.match(f"error: .*{sentence}", lines[0])
+    assert not (tmp_path / "run").exists()
+
+
+def _start(preset, folder, workdir):
+    return subprocess.Popen(
+        _command(
+            "train.py", f"--config={preset}", f"--workdir={workdir}",
+            f"--config.data.path={folder}", "--config.train.num_epochs=200",
+        ),
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _wait_for_step(process, step):
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step ") and int(line.split()[1].split("/")[0]) >= step:
+            return
+    raise AssertionError("the run ended early")
+
+
+def test_sigterm_saves_and_exits_143_and_the_run_goes_on(preset, folder, tmp_path):
+    process = _start(preset, folder, tmp_path)
+    _wait_for_step(process, 4)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    saved = int(re.search(r"SIGTERM: saved step (\d+) of 600; the same command", out).group(1))  # pyright: ignore[reportOptionalMemberAccess]
+    assert checkpoint.load_with_meta(str(tmp_path))[2].step == saved
+    process = _start(preset, folder, tmp_path)
+    _wait_for_step(process, saved + 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_steps_then_resume_equals_the_unbroken_run(
+    trained, preset, folder, tmp_path
+):
+    command = _command(
+        "train.py", f"--config={preset}", f"--workdir={tmp_path}", f"--config.data.path={folder}"
+    )
+    rng = np.random.default_rng(time.time_ns())
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        stop_at = int(rng.integers(1, 10))
+        for line in process.stdout:
+            if line.startswith("step ") and int(line.split()[1].split("/")[0]) >= stop_at:
+                break
+        process.kill()
+        process.wait()
+    assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
+    found, expected = (checkpoint.load(path)[1]["params"] for path in (tmp_path, trained[0]))
+    for part in expected:
+        for layer in expected[part]:
+            for name, value in expected[part][layer].items():
+                np.testing.assert_array_equal(found[part][layer][name], value)
+    with (
+        open(tmp_path / "metrics.jsonl") as a,
+        open(os.path.join(trained[0], "metrics.jsonl")) as b,
+    ):
+        hashes = [[json.loads(line).get("batch_hash") for line in f] for f in (a, b)]
+    assert hashes[0] == hashes[1]
