@@ -50,10 +50,11 @@ class DataConfig:
     num_workers: int = 0
     # "corners": the centre or a corner of the whole image (section 3.1), `crop_size` pixels of an
     # image whose shorter side is `shorter_side`, resized to the step's size. "warp": the whole
-    # image, its aspect given up.
+    # image, its aspect given up, but for a share of each side, up to `jitter`, cut off at random.
     view: str = "corners"
     shorter_side: int = 256
     crop_size: int = 224
+    jitter: float = 0.0
     # Training stops when a larger share of the examples turns out to be unreadable.
     max_refused: float = 0.01
 
@@ -164,8 +165,8 @@ def validate(config: Config) -> None:
         check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
     for path in not_negative.split():
         check(values[path] >= 0, f"config.{path} must be at least 0, got {values[path]}")
-    for path in ("data.held_out", "data.max_refused", "train.momentum"):
-        check(0 <= values[path] <= 1, f"config.{path} must be from 0 to 1, got {values[path]}")
+    for path in ("data.held_out", "data.jitter", "data.max_refused", "train.momentum"):
+        check(0 <= values[path] < 1, f"config.{path} must be from 0 to below 1: {values[path]}")
     for path, choices in {
         "data.view": ("corners", "warp"),
         "train.size_schedule": ("epoch", "random"),

@@ -36,7 +36,7 @@ def test_the_default_is_valid():
             300,
             "config.data.crop_size=300 is larger than config.data.shorter_side=256",
         ),
-        ("data.held_out", 1.5, "config.data.held_out must be from 0 to 1, got 1.5"),
+        ("data.held_out", 1.5, "config.data.held_out must be from 0 to below 1: 1.5"),
         ("train.sizes", (), "config.train.sizes is empty"),
         ("train.sizes", (224, 16), "sizes=(224, 16): zf5 takes images of at least 31x31 .* 16x16"),
         ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),

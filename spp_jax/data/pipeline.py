@@ -9,6 +9,7 @@ Images are (H, W, 3) uint8 RGB.
 import dataclasses
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -33,11 +34,13 @@ class TrainView:
     view: str
     shorter_side: int
     crop_size: int
+    jitter: float = 0.0
 
     def __call__(self, rng: np.random.Generator, data: bytes, name: str, size: int) -> np.ndarray:
         """Decodes an image and returns (size, size, 3)."""
         if self.view == "warp":
-            return images.resize(images.decode(data, name, shorter_side=size), size, size)
+            image = images.decode(data, name, shorter_side=size)
+            return images.resize(self._cut(rng, image), size, size)
         image = images.decode(data, name, shorter_side=self.shorter_side)
         image = images.resize_shorter(image, self.shorter_side)
         height, width = image.shape[:2]
@@ -45,6 +48,14 @@ class TrainView:
         top, left = images.five_crop_origin(height, width, self.crop_size, position)
         crop = images.crop(image, top, left, self.crop_size, self.crop_size)
         return images.resize(crop, size, size)
+
+    def _cut(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """Cuts off a share of each side, uniform from 0 to `jitter`, at a random place."""
+        shares, places = rng.random((2, 2))
+        whole = np.asarray(image.shape[:2])
+        kept = np.maximum(1, np.rint(whole * (1 - self.jitter * shares))).astype(int)
+        top, left = np.floor(places * (whole - kept + 1)).astype(int)
+        return images.crop(image, int(top), int(left), int(kept[0]), int(kept[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +69,9 @@ class TrainStream:
         batch_size: rows of the global batch; an epoch has len(source) // batch_size of them.
         epoch_sizes: the size of each epoch, pixels.
         process_index, process_count: which rows of each batch are this process's.
+
+    Raises:
+        InputError: fewer examples than one batch.
     """
 
     source: sources.Source
@@ -67,6 +81,13 @@ class TrainStream:
     epoch_sizes: tuple[int, ...]
     process_index: int = 0
     process_count: int = 1
+
+    def __post_init__(self):
+        if self.steps_per_epoch < 1:
+            raise errors.InputError(
+                f"{len(self.source)} training examples are fewer than one batch of "
+                f"{self.batch_size} (config.data.batch_size)"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,17 +136,9 @@ class TrainBatches:
 
     A batch is {"image": (b, s, s, 3) uint8, "label": (b,) int32, "weight": (b,) float32}, b the
     rows of this process; refusals are one sentence for each image that could not be read.
-
-    Raises:
-        InputError: fewer examples than one batch.
     """
 
     def __init__(self, stream: TrainStream, start_step: int, num_workers: int):
-        if stream.steps_per_epoch < 1:
-            raise errors.InputError(
-                f"{len(stream.source)} training examples are fewer than one batch of "
-                f"{stream.batch_size} (config.data.batch_size)"
-            )
         num_steps = len(stream.epoch_sizes) * stream.steps_per_epoch
         places = range(start_step * stream.local_batch_size, num_steps * stream.local_batch_size)
         batches = (
@@ -196,11 +209,18 @@ def _iterate(dataset: grain.MapDataset, num_workers: int, buffer_size: int):
     if num_workers:
         iterable = iterable.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers),
-            worker_init_fn=_use_one_thread_an_image,
+            worker_init_fn=_init_worker,
         )
     return iter(iterable)
 
 
-def _use_one_thread_an_image(*_: int) -> None:
+def _use_one_thread_an_image() -> None:
     """The images are read in parallel already; OpenCV's own threads would be too many."""
     cv2.setNumThreads(0)
+
+
+def _init_worker(index: int, count: int) -> None:
+    del index, count
+    _use_one_thread_an_image()
+    # Ctrl-C reaches every process of a terminal; the main one still wants its batches.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

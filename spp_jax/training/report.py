@@ -1,15 +1,28 @@
 """What a run says: console lines, metrics.jsonl and TensorBoard."""
 
+import collections
 import json
+import math
 import os
+import time
+import zlib
 from typing import Any
 
 import jax
+import numpy as np
 import tensorboardX
 
+from spp_jax import config as config_lib
+from spp_jax import errors
+from spp_jax.data import pipeline
 from spp_jax.training import programs as programs_lib
+from spp_jax.training import schedule
+from spp_jax.training import state as state_lib
 
 METRICS_FILE = "metrics.jsonl"
+
+# Steps that may be under way on the device: one more keeps it busy while a batch is fetched.
+_STEPS_IN_FLIGHT = 2
 
 
 class Report:
@@ -93,3 +106,120 @@ def step_line(values: dict[str, Any], num_steps: int, seconds_left: float) -> st
         f"lr {values['learning_rate']:.2g} | {values['images_per_second']:.0f} img/s | "
         f"data {100 * values['data_share']:.0f}% | eta {eta}"
     )
+
+
+class Interval:
+    """Sums metrics and times between two lines, and writes the lines."""
+
+    def __init__(
+        self,
+        report: Report,
+        config: config_lib.Config,
+        stream: pipeline.TrainStream,
+        num_steps: int,
+    ):
+        self._report = report
+        self._config = config
+        self._stream = stream
+        self._num_steps = num_steps
+        self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
+        self._sums: dict[str, float] = collections.defaultdict(float)
+        self._num_timed = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock anew, so that an evaluation does not count as training time."""
+        self._start = time.monotonic()
+        self._waited = 0.0
+        self._num_timed = 0
+
+    def add(
+        self,
+        step: int,
+        size: int,
+        batch: pipeline.Batch,
+        sums: dict[str, jax.Array],
+        waited: float,
+        state: state_lib.TrainState,
+    ) -> None:
+        """Takes in a step; after the last one of an interval writes its line."""
+        self._in_flight.append((step, sums))
+        self._waited += waited
+        self._num_timed += 1
+        is_due = step % self._config.train.log_every_steps == 0 or step == self._num_steps
+        self.drain(0 if is_due else _STEPS_IN_FLIGHT)
+        if is_due:
+            self._write(step, size, batch, state)
+
+    def drain(self, num_left: int = 0) -> None:
+        """Waits until at most `num_left` steps are under way; raises InputError if one failed."""
+        while len(self._in_flight) > num_left:
+            step, sums = self._in_flight.popleft()
+            for name, value in jax.device_get(sums).items():
+                self._sums[name] += float(value)
+            if not math.isfinite(self._sums["loss"]):
+                raise errors.InputError(
+                    f"the loss is {self._sums['loss']} at step {step}; "
+                    f"config.train.learning_rate={self._config.train.learning_rate} "
+                    "may be too high"
+                )
+
+    def _write(
+        self, step: int, size: int, batch: pipeline.Batch, state: state_lib.TrainState
+    ) -> None:
+        seconds = time.monotonic() - self._start
+        weight = max(self._sums["weight"], 1)
+        rate = self._num_timed * self._stream.batch_size / seconds
+        values = {
+            "step": step,
+            "size": size,
+            "loss": self._sums["loss"] / weight,
+            "top1": self._sums["top1"] / weight,
+            "learning_rate": schedule.learning_rate(
+                self._config.train, self._stream.steps_per_epoch, step - 1, state.opt_state
+            ),
+            "images_per_second": rate,
+            "data_share": self._waited / seconds,
+            # Of this step's rows on the first host: equal runs see equal batches.
+            "batch_hash": f"{_hash(batch):08x}",
+        }
+        seconds_left = (self._num_steps - step) * self._stream.batch_size / rate
+        self._report.write(values)
+        self._report.say(step_line(values, self._num_steps, seconds_left))
+        self._sums.clear()
+        self.restart()
+
+
+def _hash(batch: pipeline.Batch) -> int:
+    value = 0
+    for name in sorted(batch):
+        value = zlib.crc32(np.ascontiguousarray(batch[name]).data, value)
+    return value
+
+
+class Refusals:
+    """Names each unreadable file once and stops the run when too many are of training."""
+
+    def __init__(self, report: Report, num_examples: int, max_share: float):
+        self._report = report
+        self._num_examples = num_examples
+        self._max_share = max_share
+        self._named: set[str] = set()
+        self._in_training: set[str] = set()
+
+    def name(self, refused: list[str]) -> None:
+        """Prints the sentences that were not printed before."""
+        for sentence in refused:
+            if sentence not in self._named:
+                self._named.add(sentence)
+                self._report.say(f"refused ({len(self._named)}): {sentence}")
+
+    def add(self, refused: list[str]) -> None:
+        """Names and counts images of a training batch."""
+        self.name(refused)
+        self._in_training.update(refused)
+        if len(self._in_training) > self._max_share * self._num_examples:
+            raise errors.InputError(
+                f"{len(self._in_training)} of {self._num_examples} training images cannot be "
+                f"read, more than the share config.data.max_refused={self._max_share}"
+            )

@@ -128,6 +128,21 @@ def test_corners_are_crops_of_the_whole_image():
     assert lefts == {0, 32, 64}  # left corners, centre, right corners
 
 
+def test_jitter_cuts_up_to_its_share_of_each_side_anywhere():
+    rows, columns = np.mgrid[0:40, 0:80].astype(np.uint8)
+    image = np.stack([rows, columns, columns], axis=2)
+    view = pipeline.TrainView("warp", 0, 0, jitter=0.25)
+    cuts = [view._cut(np.random.default_rng(seed), image) for seed in range(300)]
+    for cut in cuts:
+        assert 30 <= cut.shape[0] <= 40
+        assert 60 <= cut.shape[1] <= 80
+    assert {cut.shape[0] for cut in cuts} == set(range(30, 41))
+    assert {int(cut[0, 0, 0]) for cut in cuts} >= {0, 8}
+    assert {int(cut[-1, 0, 0]) for cut in cuts} >= {31, 39}
+    whole = pipeline.TrainView("warp", 0, 0)._cut(np.random.default_rng(0), image)
+    np.testing.assert_array_equal(whole, image)
+
+
 def test_the_small_size_is_the_large_crop_resized():
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8), (9, 9), 3)
@@ -140,7 +155,7 @@ def test_the_small_size_is_the_large_crop_resized():
 
 def test_too_few_examples_for_a_batch():
     with pytest.raises(errors.InputError, match=r"23 training examples are fewer than .* of 24"):
-        pipeline.TrainBatches(dataclasses.replace(STREAM, batch_size=24), 0, 0)
+        dataclasses.replace(STREAM, batch_size=24)
 
 
 def test_evaluation_reads_every_example_once_and_in_order():
