@@ -33,6 +33,8 @@ def main() -> int:
     config_lib.validate(config)
     config_lib.check_protocol(config, _PROTOCOL.value)
     model, variables, meta = checkpoint.load_with_meta(workdir)
+    if config.model != meta.config.model:
+        raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
     data = config.data
     source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()

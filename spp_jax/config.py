@@ -25,7 +25,7 @@ class ModelConfig:
     num_classes: int = 0
     dtype: str = "float32"
     dropout: float = 0.5
-    lrn: str = "within"
+    lrn: str | None = None
 
 
 @dataclasses.dataclass
@@ -48,9 +48,12 @@ class DataConfig:
     batch_size: int = 128
     # 0: threads of the main process, enough while decoding keeps up; else loader processes.
     num_workers: int = 0
+    # MiB of decoded training images to keep in memory (each loader process its own).
+    cache_mb: int = 0
     # "corners": the centre or a corner of the whole image (section 3.1), `crop_size` pixels of an
     # image whose shorter side is `shorter_side`, resized to the step's size. "warp": the whole
-    # image, its aspect given up, but for a share of each side, up to `jitter`, cut off at random.
+    # image, its aspect given up, but for a share of each side, up to `jitter`, cut off at random;
+    # JPEGs are decoded no smaller than `shorter_side`.
     view: str = "corners"
     shorter_side: int = 256
     crop_size: int = 224
@@ -95,7 +98,7 @@ class TrainConfig:
 class EvalConfig:
     """How eval.py makes its views."""
 
-    # Shorter side of the image for protocols center and full; 0: data.shorter_side.
+    # Shorter side of the image in protocol full; 0: data.shorter_side, which center always takes.
     scale: int = 0
     # 0: data.batch_size.
     batch_size: int = 0
@@ -120,6 +123,7 @@ PROTOCOLS = ("center", "full", "warp")
 _FREE_ON_RESUME = {
     "data.path",
     "data.num_workers",
+    "data.cache_mb",
     "data.max_refused",
     "train.eval_every_epochs",
     "train.eval_protocol",
@@ -158,7 +162,9 @@ def validate(config: Config) -> None:
     positive = "data.batch_size data.shorter_side data.crop_size train.num_epochs train.lr_factor"
     positive += " train.learning_rate train.patience train.log_every_steps train.keep_checkpoints"
     positive += " train.checkpoint_every_steps eval.canvas_step"
-    not_negative = "seed model.num_classes data.num_workers train.weight_decay train.color_noise"
+    not_negative = (
+        "seed model.num_classes data.num_workers data.cache_mb train.weight_decay train.color_noise"
+    )
     not_negative += " train.num_drops train.eval_every_epochs eval.scale eval.batch_size"
     values = dict(_fields(config))
     for path in positive.split():
@@ -175,10 +181,11 @@ def validate(config: Config) -> None:
     }.items():
         names = ", ".join(choices)
         check(values[path] in choices, f"config.{path} must be one of {names}, got {values[path]}")
+    name = "max(config.train.sizes)" if data.view == "warp" else "config.data.crop_size"
+    needed = max(train.sizes) if data.view == "warp" else data.crop_size
     check(
-        data.view == "warp" or data.crop_size <= data.shorter_side,
-        f"config.data.crop_size={data.crop_size} is larger than "
-        f"config.data.shorter_side={data.shorter_side}",
+        needed <= data.shorter_side,
+        f"{name}={needed} is larger than config.data.shorter_side={data.shorter_side}",
     )
     check_protocol(config, train.eval_protocol)
 
@@ -192,12 +199,13 @@ def check_protocol(config: Config, protocol: str) -> None:
             "protocol full needs a network that takes any size, and this one has no SPP "
             "(config.model.levels=None); use protocol center or warp"
         )
-    scale, size = config.eval.scale or config.data.shorter_side, config.train.sizes[0]
-    if protocol == "center" and scale < size:
+    side, size = config.data.shorter_side, config.train.sizes[0]
+    if protocol == "center" and side < size:
         raise errors.InputError(
             f"protocol center crops {size} pixels (the first of config.train.sizes), more than "
-            f"the shorter side {scale} (config.eval.scale or config.data.shorter_side)"
+            f"config.data.shorter_side={side}"
         )
+    scale = config.eval.scale or side
     if protocol == "full":
         smallest = backbones.smallest_side(make_model(config, num_classes=1).backbone)
         if scale < smallest:

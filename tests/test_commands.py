@@ -106,6 +106,12 @@ def test_eval_of_another_folder_and_scale(trained, folder):
     assert (found["num_examples"], found["scale"]) == (26, 48)
 
 
+def test_eval_keeps_the_network_of_the_checkpoint(trained):
+    result = _run("eval.py", f"--workdir={trained[0]}", "--config.model.levels=(3,)")
+    assert result.returncode == 2
+    assert result.stderr == "error: config.model is the checkpoint's and cannot be changed here\n"
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "sentence"),
     [

@@ -42,7 +42,11 @@ def test_the_default_is_valid():
         ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),
         ("train.size_schedule", "step", "config.train.size_schedule must be one of epoch, random"),
         ("train.eval_protocol", "best", "config.train.eval_protocol must be one of center, full"),
-        ("eval.scale", 200, "protocol center crops 224 pixels .* more than the shorter side 200"),
+        (
+            "data.shorter_side",
+            200,
+            "config.data.crop_size=224 is larger than config.data.shorter_side=200",
+        ),
     ],
 )
 def test_wrong_values_are_named(path, value, message):
@@ -89,3 +93,16 @@ def test_what_makes_another_run():
     assert config_lib.difference(old, new) is None
     new.train.sizes = (224,)
     assert config_lib.difference(old, new) == "config.train.sizes was (224, 180) and is (224,)"
+
+
+def test_protocols_that_do_not_fit_are_named():
+    config = config_lib.Config()
+    config.data.view, config.data.shorter_side = "warp", 200
+    with pytest.raises(
+        errors.InputError, match=r"crops 224 pixels .* config.data.shorter_side=200"
+    ):
+        config_lib.check_protocol(config, "center")
+    config_lib.check_protocol(config, "full")
+    config.eval.scale = 20
+    with pytest.raises(errors.InputError, match=r"full at shorter side 20 .* takes at least 31"):
+        config_lib.check_protocol(config, "full")

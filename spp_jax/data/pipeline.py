@@ -36,13 +36,18 @@ class TrainView:
     crop_size: int
     jitter: float = 0.0
 
-    def __call__(self, rng: np.random.Generator, data: bytes, name: str, size: int) -> np.ndarray:
-        """Decodes an image and returns (size, size, 3)."""
-        if self.view == "warp":
-            image = images.decode(data, name, shorter_side=size)
-            return images.resize(self._cut(rng, image), size, size)
+    def read(self, data: bytes, name: str) -> np.ndarray:
+        """Decodes an image: the part that is the same in every epoch.
+
+        Returns (H, W, 3); the shorter side is `shorter_side`, or for "warp" may be longer.
+        """
         image = images.decode(data, name, shorter_side=self.shorter_side)
-        image = images.resize_shorter(image, self.shorter_side)
+        return image if self.view == "warp" else images.resize_shorter(image, self.shorter_side)
+
+    def square(self, rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
+        """Returns the (size, size, 3) view of a read image."""
+        if self.view == "warp":
+            return images.resize(self._cut(rng, image), size, size)
         height, width = image.shape[:2]
         position = int(rng.integers(images.NUM_POSITIONS))
         top, left = images.five_crop_origin(height, width, self.crop_size, position)
@@ -58,17 +63,39 @@ class TrainView:
         return images.crop(image, int(top), int(left), int(kept[0]), int(kept[1]))
 
 
+class ReadCache:
+    """Keeps read images up to a number of bytes: a set that fits is decoded once.
+
+    Threads share it, processes do not.
+    """
+
+    def __init__(self, num_bytes: int):
+        self._num_left = num_bytes
+        self._kept: dict[int, tuple[np.ndarray, int]] = {}
+
+    def get(self, index: int) -> tuple[np.ndarray, int] | None:
+        """Returns the image and label kept for an example, if they are."""
+        return self._kept.get(index)
+
+    def put(self, index: int, image: np.ndarray, label: int) -> None:
+        """Keeps an example if there is room for it."""
+        if index not in self._kept and image.nbytes <= self._num_left:
+            self._num_left -= image.nbytes
+            self._kept[index] = image, label
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStream:
     """Every example of a run in order, this process's rows only.
 
     Attributes:
         source: the examples.
-        view: makes a square image of a decoded one.
+        view: makes a square image of an encoded one.
         seed: of order and views.
         batch_size: rows of the global batch; an epoch has len(source) // batch_size of them.
         epoch_sizes: the size of each epoch, pixels.
         process_index, process_count: which rows of each batch are this process's.
+        cache: of read images.
 
     Raises:
         InputError: fewer examples than one batch.
@@ -81,6 +108,7 @@ class TrainStream:
     epoch_sizes: tuple[int, ...]
     process_index: int = 0
     process_count: int = 1
+    cache: ReadCache = dataclasses.field(default_factory=lambda: ReadCache(0))
 
     def __post_init__(self):
         if self.steps_per_epoch < 1:
@@ -106,15 +134,20 @@ class TrainStream:
         row += self.process_index * self.local_batch_size
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.seed, epoch, len(self.source))
-        example = self.source[int(order[step_of_epoch * self.batch_size + row])]
-        rng = np.random.default_rng([self.seed, _VIEW, step, row])
+        index = int(order[step_of_epoch * self.batch_size + row])
         size = self.epoch_sizes[epoch]
-        try:
-            image = self.view(rng, example.data, example.name, size)
-            refused = ""
-        except images.ImageError as e:
-            image, refused = np.zeros((size, size, 3), np.uint8), str(e)
-        return {"image": image, "label": example.label, "refused": refused}
+        found = self.cache.get(index)
+        if found is None:
+            example = self.source[index]
+            try:
+                found = self.view.read(example.data, example.name), example.label
+            except images.ImageError as e:
+                black = np.zeros((size, size, 3), np.uint8)
+                return {"image": black, "label": example.label, "refused": str(e)}
+            self.cache.put(index, *found)
+        image, label = found
+        rng = np.random.default_rng([self.seed, _VIEW, step, row])
+        return {"image": self.view.square(rng, image, size), "label": label, "refused": ""}
 
 
 @functools.lru_cache(maxsize=2)

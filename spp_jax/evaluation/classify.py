@@ -54,7 +54,9 @@ def evaluate(
     config_lib.check_protocol(config, protocol)
     start = time.monotonic()
     size = config.train.sizes[0]
-    scale = config.eval.scale or config.data.shorter_side
+    scale = config.data.shorter_side
+    if protocol == "full":
+        scale = config.eval.scale or scale
     batch_size = config.eval.batch_size or config.data.batch_size
     num_pixels = batch_size * (scale if protocol == "full" else size) ** 2
     view = views.View(protocol, scale, size)

@@ -52,7 +52,15 @@ def normalize_responses(x: jax.Array, layer: backbones.LRN) -> jax.Array:
     else:
         total, count = _sum_along(squares, 3, layer.size), layer.size
     scale = layer.k + layer.alpha / count * total
-    return (x * scale**-layer.beta).astype(x.dtype)
+    return (x * _inverse_power(scale, layer.beta)).astype(x.dtype)
+
+
+def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
+    """Returns x**-beta; for the beta of every published network by roots, many times faster."""
+    if beta == 0.75:
+        root = jax.lax.rsqrt(x)
+        return root * jnp.sqrt(root)
+    return x**-beta
 
 
 def _sum_along(x: jax.Array, axis: int, size: int) -> jax.Array:

@@ -113,7 +113,7 @@ def make_model(
     num_classes: int = 1000,
     dtype: str = "float32",
     dropout: float = 0.5,
-    lrn: str = "within",
+    lrn: str | None = None,
 ) -> SPPNet:
     """Makes a network from its name, a key of `backbones.BACKBONES`, or from a Backbone.
 
@@ -124,8 +124,8 @@ def make_model(
         num_classes: outputs of the last layer.
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
         dropout: share of fc6's and fc7's outputs dropped in training.
-        lrn: "within" one channel, as released for ZF-5, or "across" channels, as AlexNet. Only a
-            backbone given by name is changed.
+        lrn: None leaves normalisation as the backbone has it; "within" makes all of it that of
+            one channel, as released for ZF-5, "across" that across channels, as AlexNet.
 
     Raises:
         ValueError: an unknown name, dtype, level or option.
@@ -133,9 +133,11 @@ def make_model(
     if isinstance(name, backbones.Backbone):
         backbone = name
     elif name in backbones.BACKBONES:
-        backbone = backbones.with_lrn(backbones.BACKBONES[name], lrn)
+        backbone = backbones.BACKBONES[name]
     else:
         raise ValueError(f"no network {name!r}; there are {', '.join(backbones.BACKBONES)}")
+    if lrn is not None:
+        backbone = backbones.with_lrn(backbone, lrn)
     if levels is not None:
         levels = tuple(levels)
         pyramid.check_levels(levels)

@@ -77,6 +77,7 @@ def _train(
         schedule.epoch_sizes(train, config.seed),
         jax.process_index(),
         jax.process_count(),
+        pipeline.ReadCache(data.cache_mb * 2**20),
     )
     num_steps = train.num_epochs * stream.steps_per_epoch
     meta = checkpoint.read_meta(step_dir) if step_dir else None

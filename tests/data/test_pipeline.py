@@ -26,6 +26,12 @@ class Squares:
 
 
 WARP = pipeline.TrainView("warp", 32, 24)
+
+
+def _square(view, rng, data, name, size):
+    return view.square(rng, view.read(data, name), size)
+
+
 STREAM = pipeline.TrainStream(Squares(), WARP, 3, 4, (16, 24, 16))
 
 
@@ -95,6 +101,24 @@ def test_the_same_from_any_step():
     assert _batches(STREAM, 15) == []
 
 
+@pytest.mark.parametrize("num_bytes", [10**9, 40 * 60 * 3 * 5])
+def test_a_cache_changes_nothing_but_the_number_of_reads(num_bytes):
+    class Counted(Squares):
+        num_reads = 0
+
+        def __getitem__(self, index):
+            Counted.num_reads += 1
+            return super().__getitem__(index)
+
+    cached = dataclasses.replace(STREAM, source=Counted(), cache=pipeline.ReadCache(num_bytes))
+    _assert_same(_batches(cached), _batches(STREAM))
+    if num_bytes == 10**9:
+        # 22 good images once each; the bad one, and what two threads read at once, again.
+        assert Counted.num_reads <= 22 + 3 + 8
+    else:
+        assert 40 < Counted.num_reads <= 60 - 5
+
+
 def test_hosts_share_the_global_batch():
     whole = _batches(STREAM)
     halves = [
@@ -122,7 +146,7 @@ def test_corners_are_crops_of_the_whole_image():
     view = pipeline.TrainView("corners", 48, 32)
     lefts = set()
     for seed in range(40):
-        found = view(np.random.default_rng(seed), data, "columns", 32)
+        found = _square(view, np.random.default_rng(seed), data, "columns", 32)
         assert found.shape == (32, 32, 3)
         lefts.add(int(found[0, 0, 0]))
     assert lefts == {0, 32, 64}  # left corners, centre, right corners
@@ -148,8 +172,8 @@ def test_the_small_size_is_the_large_crop_resized():
     image = cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8), (9, 9), 3)
     data = cv2.imencode(".png", image)[1].tobytes()
     view = pipeline.TrainView("corners", 48, 32)
-    large = view(np.random.default_rng(1), data, "blur", 32)
-    small = view(np.random.default_rng(1), data, "blur", 16)
+    large = _square(view, np.random.default_rng(1), data, "blur", 32)
+    small = _square(view, np.random.default_rng(1), data, "blur", 16)
     np.testing.assert_array_equal(cv2.resize(large, (16, 16), interpolation=cv2.INTER_AREA), small)
 
 
@@ -160,7 +184,7 @@ def test_too_few_examples_for_a_batch():
 
 def test_evaluation_reads_every_example_once_and_in_order():
     def view(data, name):
-        return WARP(np.random.default_rng(0), data, name, 8)
+        return _square(WARP, np.random.default_rng(0), data, name, 8)
 
     examples = list(pipeline.eval_examples(Squares(), view, 0))
     assert [e.label for e in examples] == [i % 2 for i in range(23)]

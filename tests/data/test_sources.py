@@ -1,6 +1,8 @@
 """Folders and TFDS sets: what they list, how they split, and what is wrong with them."""
 
+import json
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -145,6 +147,17 @@ def test_wrong_tfds_sets_are_named(scenes):
         sources.open_train("digit_scenes", scenes, "dev", 0.1, 0)
     with pytest.raises(errors.InputError, match="classes of digit_scenes are not those"):
         sources.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
+
+
+def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "prepare", lambda path: None)
+    path = shutil.copytree(scenes, tmp_path / "copy")
+    (info,) = path.glob("digit_scenes/*/dataset_info.json")
+    stored = json.loads(info.read_text())
+    stored["fileFormat"] = "tfrecord"
+    info.write_text(json.dumps(stored))
+    with pytest.raises(errors.InputError, match=r"not stored as ArrayRecord; run `tfds convert_f"):
+        sources.open_train("digit_scenes", str(path), "train", 0.1, 0)
 
 
 def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
