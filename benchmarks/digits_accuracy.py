@@ -1,12 +1,13 @@
 """Multi-size against single-size against no SPP on digit scenes, several seeds: a table.
 
-    python benchmarks/digits_accuracy.py --workdir=runs/accuracy --output=docs/results/digits
+    python benchmarks/digits_accuracy.py --workdir=runs/accuracy --output=docs/results/digits.json
 
-Runs train.py and eval.py as a user would, one run after another, and writes OUTPUT.json and the
-table of OUTPUT.md. Started again it goes on where it was stopped.
+Runs train.py and eval.py as a user would, one run after another, prints the table and writes the
+numbers. Started again it goes on where it was stopped.
 """
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import time
 from absl import app, flags
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/accuracy", "Where the runs go.")
-_OUTPUT = flags.DEFINE_string("output", "docs/results/digits", "Path of .json and .md to write.")
+_OUTPUT = flags.DEFINE_string("output", "docs/results/digits.json", "JSON file to write.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "config.seed of the runs.")
 _DATA = flags.DEFINE_string("data_path", "", "TFDS's data_dir of digit_scenes.")
 
@@ -54,8 +55,7 @@ def run(preset: str, seed: str) -> dict:
 
 def table(runs: list[dict]) -> str:
     """Returns a Markdown table: mean and deviation over the seeds, percent."""
-    lines = ["| preset | centre crop | warped | full image | minutes of training |"]
-    lines.append("|---|---|---|---|---|")
+    lines = ["| preset | centre crop | warped | full image |", "|---|---|---|---|"]
     for preset in PRESETS:
         mine = [r for r in runs if r["preset"] == preset]
         cells = []
@@ -63,13 +63,11 @@ def table(runs: list[dict]) -> str:
             values = [100 * r[protocol] for r in mine if protocol in r]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "-")
-        minutes = statistics.mean(r["seconds"] for r in mine) / 60
-        lines.append(f"| {preset} | {' | '.join(cells)} | {minutes:.1f} |")
+        lines.append(f"| {preset} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main(_: list[str]) -> None:
-    runs = [run(preset, seed) for seed in _SEEDS.value for preset in PRESETS]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -79,11 +77,12 @@ def main(_: list[str]) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{os.cpu_count()} {platform.machine()} cores",
         "python": platform.python_version(),
-        "runs": runs,
+        "jax": importlib.metadata.version("jax"),
     }
+    runs = [run(preset, seed) for seed in _SEEDS.value for preset in PRESETS]
     os.makedirs(os.path.dirname(_OUTPUT.value) or ".", exist_ok=True)
-    with open(_OUTPUT.value + ".json", "w", encoding="utf-8") as f:
-        json.dump(facts, f, indent=1)
+    with open(_OUTPUT.value, "w", encoding="utf-8") as f:
+        json.dump({**facts, "runs": runs}, f, indent=1)
     print(table(runs))
 
 

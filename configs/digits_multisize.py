@@ -10,10 +10,10 @@ def get_config() -> config_lib.Config:
     config = config_lib.Config()
     config.model.name = "digits"
     config.model.levels = (4, 2, 1)
-    config.model.dropout = 0.3
+    config.model.dropout = 0.5
     config.data.name = "digit_scenes"
     config.data.view = "warp"
-    config.data.jitter = 0.15
+    config.data.jitter = 0.2
     config.data.shorter_side = 64
     config.data.batch_size = 16
     config.data.cache_mb = 512
@@ -23,6 +23,7 @@ def get_config() -> config_lib.Config:
     config.train.lr_schedule = "step"
     config.train.lr_factor = 0.5
     config.train.drop_epochs = (14, 18, 21, 24, 27, 29)
+    config.train.color_noise = 0.5
     config.train.flip = False  # a mirrored digit is another shape, or none
     config.train.eval_protocol = "full"
     config.train.eval_every_epochs = 4
