@@ -1,6 +1,6 @@
 """Digit scenes at 64 and 48 pixels, alternating epoch by epoch: what `make train` runs.
 
-Cost and result: docs/results/digits.md.
+Four minutes on two cores; top-1 97.7 % of full images (docs/results/digits.md).
 """
 
 from spp_jax import config as config_lib

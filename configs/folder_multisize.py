@@ -3,7 +3,8 @@
     python train.py --config=configs/folder_multisize.py --config.data.path=FOLDER --workdir=DIR
 
 FOLDER holds class folders, or train/ and val/ (or test/) of them. The recipe is the paper's
-(section 3.1) at half its batch. Cost: see docs/results/folder.md.
+(section 3.1) at half its batch. 77 million parameters
+for 1000 classes: a GPU's work. On two cores it runs at about ten images a second.
 """
 
 from spp_jax import config as config_lib
