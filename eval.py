@@ -29,6 +29,8 @@ def define_config() -> None:
 
 def main() -> int:
     workdir = os.path.expanduser(_WORKDIR.value)
+    if not os.access(workdir, os.W_OK):
+        raise errors.InputError(f"workdir {workdir} cannot be written")
     config: config_lib.Config = flags.FLAGS.config
     config_lib.validate(config)
     config_lib.check_protocol(config, _PROTOCOL.value)
@@ -39,8 +41,9 @@ def main() -> int:
     source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
     print(f"step {meta.step} of {workdir}: {len(source)} examples of {where}", flush=True)
-    if data.name == "folder" and not source.split and data.path == meta.config.data.path:
-        print("this folder has no split of its own: examples trained on are scored too")
+    same = (data.name, data.path) == (meta.config.data.name, meta.config.data.path)
+    if same and source.split in ("", data.split):
+        print("these are the examples of training, or hold them: no measure of what it learned")
 
     result = classify.evaluate(
         model, variables, config, source, _PROTOCOL.value, has_progress_bar=True

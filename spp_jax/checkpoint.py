@@ -34,6 +34,7 @@ class Meta:
         step: number of updates made.
         config: of the run.
         class_names: name of each output of the network.
+        num_examples: that it was trained on.
         metrics: of the last evaluation before it was saved.
         versions: of the libraries it was made with.
     """
@@ -41,6 +42,7 @@ class Meta:
     step: int
     config: config_lib.Config
     class_names: tuple[str, ...]
+    num_examples: int
     metrics: dict[str, Any]
     versions: dict[str, str]
 
@@ -63,6 +65,7 @@ class Writer:
         opt_state: optax.OptState,
         config: config_lib.Config,
         class_names: tuple[str, ...],
+        num_examples: int,
         metrics: dict[str, Any],
     ) -> None:
         """Starts to save; an error shows at the next `save` or at `wait`."""
@@ -71,6 +74,7 @@ class Writer:
             "step": step,
             "config": config_lib.to_dict(config),
             "class_names": list(class_names),
+            "num_examples": num_examples,
             "metrics": metrics,
             "versions": _versions(),
         }
@@ -101,14 +105,15 @@ def latest_step_dir(path: str) -> str | None:
     None where there is none. A step that was being written when its process died is not whole.
     """
     root = os.path.abspath(path)
-    for folder in (os.path.join(root, CHECKPOINTS), root):
-        if os.path.isdir(folder):
-            # Orbax renames a step into place when it is whole.
-            steps = [int(d) for d in os.listdir(folder) if d.isdigit()]
-            if steps:
-                return os.path.join(folder, str(max(steps)))
-    is_step = os.path.isdir(os.path.join(root, _PARTS[0]))
-    return root if is_step or (os.path.basename(root).isdigit() and os.path.isdir(root)) else None
+    is_root = os.path.basename(root) == CHECKPOINTS
+    folder = root if is_root else os.path.join(root, CHECKPOINTS)
+    if os.path.isdir(folder):
+        # Orbax renames a step into place when it is whole.
+        steps = [int(d) for d in os.listdir(folder) if d.isdigit()]
+        return os.path.join(folder, str(max(steps))) if steps else None
+    in_root = os.path.basename(os.path.dirname(root)) == CHECKPOINTS
+    is_step = os.path.isdir(os.path.join(root, _PARTS[0])) or (in_root and os.path.isdir(root))
+    return root if is_step else None
 
 
 def read_meta(step_dir: str) -> Meta:
@@ -121,11 +126,12 @@ def read_meta(step_dir: str) -> Meta:
     if not isinstance(stored, dict) or not {f.name for f in dataclasses.fields(Meta)} <= set(
         stored
     ):
-        raise errors.InputError(f"checkpoint {step_dir} was not written by spp_jax")
+        raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
     return Meta(
         step=stored["step"],
         config=config_lib.from_dict(stored["config"]),
         class_names=tuple(stored["class_names"]),
+        num_examples=stored["num_examples"],
         metrics=stored["metrics"],
         versions=stored["versions"],
     )

@@ -29,15 +29,19 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
                 flags.FLAGS(argv, known_only=True)
                 define_config()
             rest = flags.FLAGS(argv)[1:]
-        except KeyError as e:  # what ml_collections says of a field that is not there
-            _fail(f"unknown config field: {e.args[0]}")
+        except KeyError as e:
+            # What ml_collections says of a field that is not there.
+            is_field = str(e.args[0]).startswith("Field ")
+            _fail(f"unknown config field: {e.args[0]}" if is_field else f"--config: {e!r}")
         except OSError:  # of a preset that was given fields to change
             _fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
         except (flags.Error, ValueError, TypeError) as e:
-            _fail(str(e))
-        # Orbax tells of every file it writes.
+            _fail(str(e).split("\n")[0])
+        except (SyntaxError, NameError, AttributeError, ImportError) as e:  # a preset's own
+            _fail(f"--config: {type(e).__name__}: {e}")
+        # Orbax tells of every file it writes, and warns before it fails; our error says it.
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)
+            logging.set_verbosity(logging.ERROR)
         if rest:
             _fail(f"unexpected argument {rest[0]!r}")
         return [argv[0]]

@@ -13,7 +13,7 @@ from spp_jax import errors
 from spp_jax.models import backbones, sppnet
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class ModelConfig:
     """The network; arguments of `spp_jax.make_model`."""
 
@@ -28,7 +28,7 @@ class ModelConfig:
     lrn: str | None = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class DataConfig:
     """What is read, and how an image becomes a view.
 
@@ -62,7 +62,7 @@ class DataConfig:
     max_refused: float = 0.01
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class TrainConfig:
     """The recipe of section 3.1."""
 
@@ -94,7 +94,7 @@ class TrainConfig:
     deterministic: bool = False
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class EvalConfig:
     """How eval.py makes its views."""
 
@@ -106,7 +106,7 @@ class EvalConfig:
     canvas_step: int = 32
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Config:
     """Everything a run depends on."""
 
@@ -171,7 +171,14 @@ def validate(config: Config) -> None:
         check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
     for path in not_negative.split():
         check(values[path] >= 0, f"config.{path} must be at least 0, got {values[path]}")
-    for path in ("data.held_out", "data.jitter", "data.max_refused", "train.momentum"):
+    check(config.seed < 2**31, f"config.seed must be less than 2**31, got {config.seed}")
+    drops = train.drop_epochs
+    check(
+        list(drops) == sorted(set(drops)) and min(drops, default=0) >= 0,
+        f"config.train.drop_epochs must be increasing and at least 0, got {drops}",
+    )
+    shares = "data.held_out data.jitter data.max_refused train.momentum train.lr_factor"
+    for path in shares.split():
         check(0 <= values[path] < 1, f"config.{path} must be from 0 to below 1: {values[path]}")
     for path, choices in {
         "data.view": ("corners", "warp"),

@@ -37,7 +37,7 @@ def saved(tmp_path_factory):
     for step in (1, 3, 7):
         params = jax.tree.map(lambda x, step=step: x + step, state.params)
         names = ("a", "b", "c", "d")
-        writer.save(step, params, state.opt_state, _config(), names, {"top1": step / 10})
+        writer.save(step, params, state.opt_state, _config(), names, 5, {"top1": step / 10})
     writer.close()
     return workdir, params, state.opt_state
 
@@ -145,14 +145,14 @@ def test_a_truncated_file_is_damage(copy):
 def test_a_missing_part_is_damage(copy, name):
     path = copy / "checkpoints" / "7" / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 (is damaged|was not written)"):
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged"):
         spp_jax.load(copy / "checkpoints" / "7")
 
 
 def test_metadata_that_is_no_json_is_damage(copy):
     path = copy / "checkpoints" / "7" / "_CHECKPOINT_METADATA"
     path.write_text(json.dumps(json.loads(path.read_text()))[:-20])
-    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 (is damaged|was not written)"):
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged"):
         spp_jax.load(copy)
 
 

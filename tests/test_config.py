@@ -37,6 +37,9 @@ def test_the_default_is_valid():
             "config.data.crop_size=300 is larger than config.data.shorter_side=256",
         ),
         ("data.held_out", 1.5, "config.data.held_out must be from 0 to below 1: 1.5"),
+        ("seed", 2**31, "config.seed must be less than 2**31"),
+        ("train.lr_factor", 1.0, "config.train.lr_factor must be from 0 to below 1: 1.0"),
+        ("train.drop_epochs", (2, 2), "config.train.drop_epochs must be increasing .* (2, 2)"),
         ("train.sizes", (), "config.train.sizes is empty"),
         ("train.sizes", (224, 16), "sizes=(224, 16): zf5 takes images of at least 31x31 .* 16x16"),
         ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),
@@ -73,6 +76,11 @@ def test_no_spp_from_the_command_line(given):
     config.train.sizes = (224, 180)
     with pytest.raises(errors.InputError, match="takes 224x224 images only, got 180x180"):
         config_lib.validate(config)
+
+
+def test_a_misspelt_field_of_a_preset_is_an_error():
+    with pytest.raises(AttributeError, match="learing_rate"):
+        config_lib.Config().train.learing_rate = 0.1  # pyright: ignore
 
 
 def test_json_keeps_a_config():

@@ -4,7 +4,7 @@
 # themselves are tried as well.
 for version in ${1:-3.13 3.12 3.11}; do
     for python in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python; do
-        if "$python" -c "import ssl, venv, sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" \
+        if "$python" -c "import ensurepip, ssl, venv, sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" \
             >/dev/null 2>&1; then
             command -v "$python"
             exit 0

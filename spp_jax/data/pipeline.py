@@ -128,7 +128,7 @@ class TrainStream:
     def example(self, place: int) -> dict[str, Any]:
         """Returns row `place % local_batch_size` of step `place // local_batch_size`.
 
-        An image that cannot be read keeps its row, black and with weight 0.
+        An image that cannot be read keeps its row, black, of class 0 and with weight 0.
         """
         step, row = divmod(place, self.local_batch_size)
         row += self.process_index * self.local_batch_size
@@ -138,12 +138,12 @@ class TrainStream:
         size = self.epoch_sizes[epoch]
         found = self.cache.get(index)
         if found is None:
-            example = self.source[index]
             try:
+                example = self.source[index]
                 found = self.view.read(example.data, example.name), example.label
             except images.ImageError as e:
                 black = np.zeros((size, size, 3), np.uint8)
-                return {"image": black, "label": example.label, "refused": str(e)}
+                return {"image": black, "label": 0, "refused": str(e)}
             self.cache.put(index, *found)
         image, label = found
         rng = np.random.default_rng([self.seed, _VIEW, step, row])
@@ -207,11 +207,11 @@ class _EvalView:
     view: Callable[[bytes, str], np.ndarray]
 
     def __call__(self, index: int) -> EvalExample:
-        example = self.source[index]
         try:
+            example = self.source[index]
             return EvalExample(self.view(example.data, example.name), example.label, "")
         except images.ImageError as e:
-            return EvalExample(np.zeros((0, 0, 3), np.uint8), example.label, str(e))
+            return EvalExample(np.zeros((0, 0, 3), np.uint8), 0, str(e))
 
 
 def eval_examples(

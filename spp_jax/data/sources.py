@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
-from spp_jax.data import digits
+from spp_jax.data import digits, images
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
 
 class Source(Protocol):
-    """A sequence of examples."""
+    """A sequence of examples; one whose file cannot be read raises `images.ImageError`."""
 
     class_names: tuple[str, ...]
     split: str
@@ -71,10 +71,9 @@ class FolderSource:
         name = os.path.join(self.path, self._files[index])
         try:
             with open(name, "rb") as f:
-                data = f.read()
-        except OSError:
-            data = b""  # decode refuses it by name, as any file it cannot read
-        return Example(data, self._labels[index], name)
+                return Example(f.read(), self._labels[index], name)
+        except OSError as e:
+            raise images.ImageError(f"{name}: {e.strerror}") from e
 
     def subset(self, indices: Sequence[int]) -> "FolderSource":
         """Returns the source of some of the examples, in the given order."""
@@ -105,9 +104,10 @@ class TfdsSource:
     def __init__(self, name: str, split: str, data_dir: str):
         builder = load_builder(name, data_dir)
         features: Any = builder.info.features or {}
-        if not {"image", "label"} <= set(features):
+        has_both = "image" in features and "label" in features
+        if not has_both or not isinstance(features["label"], tfds.features.ClassLabel):
             raise errors.InputError(f"{name} has no features `image` and `label` to classify")
-        if split not in builder.info.splits:
+        if split.split("[")[0] not in builder.info.splits:  # "train[:10%]" is TFDS's as well
             known = ", ".join(builder.info.splits)
             raise errors.InputError(f"{name} has no split {split!r}, only {known}")
         self.class_names = tuple(features["label"].names)
@@ -139,11 +139,14 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     Raises:
         InputError: TFDS does not know the name, or the set is not prepared.
     """
-    if name == "digit_scenes":
-        digits.prepare(data_dir or None)
     try:
+        if name == "digit_scenes":
+            digits.prepare(data_dir or None)
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except tfds.core.DatasetNotFoundError as e:
+    except OSError as e:
+        raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
+    # What TFDS makes of names with slashes, colons, or nothing in them.
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
         raise errors.InputError(
             f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
         ) from e
@@ -165,7 +168,7 @@ def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> 
     """
     if name != "folder":
         return TfdsSource(name, split, path)
-    if _has_splits(path):
+    if _splits(path):
         return scan_folder(path, split)
     whole = scan_folder(path, "")
     return whole.subset(_split_by_seed(len(whole), held_out, seed)[0])
@@ -176,12 +179,15 @@ def open_held_out(
 ) -> Source | None:
     """Returns the examples training is watched on: an evaluation split, or what was held out.
 
-    None where a folder has only train/, or nothing was held out.
+    None where there is only training data, or nothing was held out.
     """
-    if name != "folder" or _has_splits(path):
-        if name == "folder" and not split and not _find_split(path):
-            return None
-        return open_eval(name, path, split, class_names)
+    if name != "folder":
+        known = load_builder(name, path).info.splits
+        has_any = bool(split) or any(s in known for s in EVAL_SPLITS)
+        return open_eval(name, path, split, class_names) if has_any else None
+    if _splits(path):
+        has_any = bool(split) or any(s in EVAL_SPLITS for s in _splits(path))
+        return open_eval(name, path, split, class_names) if has_any else None
     whole = scan_folder(path, "")
     indices = _split_by_seed(len(whole), held_out, seed)[1]
     return whole.subset(indices) if len(indices) else None
@@ -200,12 +206,21 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> S
         InputError: as `open_train`, or a class the network was not trained on.
     """
     if name == "folder":
-        if _has_splits(path):
-            split = split or _find_split(path) or "train"
-            return scan_folder(path, split).relabel(class_names)
+        if _splits(path):
+            found = split or next((s for s in EVAL_SPLITS if s in _splits(path)), "")
+            if not found:
+                raise errors.InputError(
+                    f"{path} has only train/; give --config.data.eval_split=train to score that"
+                )
+            return scan_folder(path, found).relabel(class_names)
         return scan_folder(path, "").relabel(class_names)
     known = load_builder(name, path).info.splits
-    split = split or next((s for s in EVAL_SPLITS if s in known), "test")
+    split = split or next((s for s in EVAL_SPLITS if s in known), "")
+    if not split:
+        raise errors.InputError(
+            f"{name} has no split to evaluate on; give --config.data.eval_split, of "
+            f"{', '.join(known)}"
+        )
     source = TfdsSource(name, split, path)
     if source.class_names != tuple(class_names[: len(source.class_names)]):
         raise errors.InputError(f"the classes of {name} are not those the network was trained on")
@@ -236,12 +251,15 @@ def scan_folder(path: str, split: str) -> FolderSource:
     return FolderSource(folder, classes, files, labels, split)
 
 
-def _has_splits(path: str) -> bool:
-    return bool(path) and os.path.isdir(os.path.join(path, "train"))
+def _splits(path: str) -> list[str]:
+    """Returns the split folders of a path: train, val ... that hold class folders themselves.
 
-
-def _find_split(path: str) -> str | None:
-    return next((s for s in EVAL_SPLITS if os.path.isdir(os.path.join(path, s))), None)
+    A folder of images that is called so is a class.
+    """
+    if not os.path.isdir(path):
+        return []
+    names = ("train", *EVAL_SPLITS)
+    return [s for s in names if os.path.isdir(p := os.path.join(path, s)) and _folders(p)]
 
 
 def _split_by_seed(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:

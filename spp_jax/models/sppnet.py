@@ -97,6 +97,8 @@ class SPPNet(nn.Module):
     ) -> jax.Array:
         last = self.backbone.layers[-1].name
         if self.levels is None:
+            if extents is not None:
+                raise ValueError("a network without SPP takes no extents: its images have one size")
             pool = self.backbone.last_pool
             grid = max_pool.max_pool(maps[last], pool.window, pool.stride, ceil_mode=True)
             return grid.reshape(shape[0], -1)

@@ -38,8 +38,8 @@ def max_pool(
     Where several cells of a window tie, the gradient is shared between them.
 
     Raises:
-      ValueError: a map smaller than the window, padding not smaller than the window, or a
-        window or stride of less than 1.
+        ValueError: a map in which no window fits (with ceil_mode the last one may reach out of
+            it), padding not smaller than the window, or a window or stride of less than 1.
     """
     if window < 1 or stride < 1 or not 0 <= padding < window:
         raise ValueError(

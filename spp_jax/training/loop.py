@@ -82,6 +82,13 @@ def _train(
     num_steps = train.num_epochs * stream.steps_per_epoch
     meta = checkpoint.read_meta(step_dir) if step_dir else None
     start_step = meta.step if meta else 0
+    if meta and (meta.class_names, meta.num_examples) != (class_names, len(source)):
+        raise errors.InputError(
+            f"workdir {workdir} was trained on {meta.num_examples} examples of classes "
+            f"{', '.join(meta.class_names[:3])} ..., not on these {len(source)} of "
+            f"{', '.join(class_names[:3])} ..."
+        )
+    _write_config(config, workdir)
 
     # State and programs.
     mesh = sharding.make_mesh()
@@ -90,7 +97,6 @@ def _train(
     state = state_lib.init_state(model, optimizer, config.seed, train.sizes[0], mesh)
     if step_dir:
         state = _restore(step_dir, start_step, state)
-    _write_config(config, workdir)
     report = report_lib.Report(workdir, start_step)
     report.say(
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
@@ -134,7 +140,7 @@ def _train(
 
     def save() -> None:
         interval.drain()  # nothing is saved after a loss that is no number
-        writer.save(step, state.params, state.opt_state, config, class_names, metrics)
+        writer.save(step, state.params, state.opt_state, config, class_names, len(source), metrics)
 
     try:
         for step in range(start_step + 1, num_steps + 1):
@@ -189,8 +195,8 @@ def evaluation_line(metrics: dict[str, Any], epoch: int) -> str:
 
 def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
     """Returns the step directory to go on from, None for a new run."""
-    if os.path.exists(workdir) and not os.path.isdir(workdir):
-        raise errors.InputError(f"workdir {workdir} is not a directory")
+    if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
+        raise errors.InputError(f"workdir {workdir!r} is not a directory")
     path = os.path.join(workdir, CONFIG_FILE)
     step_dir = checkpoint.latest_step_dir(workdir) if os.path.isdir(workdir) else None
     if step_dir:
@@ -199,7 +205,7 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
         try:
             with open(path, encoding="utf-8") as f:
                 old = config_lib.from_dict(json.load(f))
-        except (json.JSONDecodeError, AttributeError, TypeError) as e:
+        except (OSError, ValueError, AttributeError, TypeError) as e:
             raise errors.InputError(f"{path} is no config of spp_jax: {e}") from e
     else:
         return None
@@ -210,11 +216,14 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
 
 
 def _write_config(config: config_lib.Config, workdir: str) -> None:
-    os.makedirs(workdir, exist_ok=True)
     path = os.path.join(workdir, CONFIG_FILE)
-    with open(path + ".new", "w", encoding="utf-8") as f:
-        json.dump(config_lib.to_dict(config), f, indent=2)
-    os.replace(path + ".new", path)
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with open(path + ".new", "w", encoding="utf-8") as f:
+            json.dump(config_lib.to_dict(config), f, indent=2)
+        os.replace(path + ".new", path)
+    except OSError as e:
+        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
 
 
 def _class_names(config: config_lib.Config, source: sources.Source) -> tuple[str, ...]:

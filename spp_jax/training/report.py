@@ -68,7 +68,7 @@ def _keep_lines_until(path: str, step: int) -> None:
             except json.JSONDecodeError:
                 continue  # the last line of a run that was killed
             if values["step"] <= step:
-                kept.append(line)
+                kept.append(line.rstrip("\n") + "\n")
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.writelines(kept)
     os.replace(path + ".new", path)
@@ -122,8 +122,10 @@ class Interval:
         self._config = config
         self._stream = stream
         self._num_steps = num_steps
+        self._steps_per_epoch = stream.steps_per_epoch
         self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._sums: dict[str, float] = collections.defaultdict(float)
+        self._num_summed = 0
         self._num_timed = 0
         self.restart()
 
@@ -146,7 +148,8 @@ class Interval:
         self._in_flight.append((step, sums))
         self._waited += waited
         self._num_timed += 1
-        is_due = step % self._config.train.log_every_steps == 0 or step == self._num_steps
+        # An epoch's end as well: the next one may be of another size.
+        is_due = 0 in (step % self._config.train.log_every_steps, step % self._steps_per_epoch)
         self.drain(0 if is_due else _STEPS_IN_FLIGHT)
         if is_due:
             self._write(step, size, batch, state)
@@ -155,11 +158,14 @@ class Interval:
         """Waits until at most `num_left` steps are under way; raises InputError if one failed."""
         while len(self._in_flight) > num_left:
             step, sums = self._in_flight.popleft()
+            self._num_summed += 1
             for name, value in jax.device_get(sums).items():
                 self._sums[name] += float(value)
-            if not math.isfinite(self._sums["loss"]):
+            # Either can be the first to overflow; what is saved must be neither.
+            bad = [n for n in ("loss", "grad_norm") if not math.isfinite(self._sums[n])]
+            if bad:
                 raise errors.InputError(
-                    f"the loss is {self._sums['loss']} at step {step}; "
+                    f"the {bad[0]} is {self._sums[bad[0]]} at step {step}; "
                     f"config.train.learning_rate={self._config.train.learning_rate} "
                     "may be too high"
                 )
@@ -175,6 +181,7 @@ class Interval:
             "size": size,
             "loss": self._sums["loss"] / weight,
             "top1": self._sums["top1"] / weight,
+            "grad_norm": self._sums["grad_norm"] / self._num_summed,
             "learning_rate": schedule.learning_rate(
                 self._config.train, self._stream.steps_per_epoch, step - 1, state.opt_state
             ),
@@ -187,6 +194,7 @@ class Interval:
         self._report.write(values)
         self._report.say(step_line(values, self._num_steps, seconds_left))
         self._sums.clear()
+        self._num_summed = 0
         self.restart()
 
 

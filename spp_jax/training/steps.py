@@ -41,7 +41,7 @@ def make_train_step(
 
     The batch is {"image": (b, s, s, 3) uint8, "label": (b,), "weight": (b,)}, global when it is
     sharded. Metrics are sums over the batch: loss, top1 and weight, each float32; an example of
-    weight 0 counts in none of them, nor in the gradient.
+    weight 0 counts in none of them, nor in the gradient. And grad_norm, the gradient's length.
 
     Args:
         model: the network.
@@ -72,6 +72,7 @@ def make_train_step(
         (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
         params: Any = optax.apply_updates(state.params, updates)
+        sums["grad_norm"] = optax.tree.norm(grads)
         return state_lib.TrainState(state.step + 1, params, opt_state), sums
 
     return step

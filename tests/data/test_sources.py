@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import digits, sources
+from spp_jax.data import digits, images, sources
 
 
 def _write_image(path, value=100):
@@ -89,6 +89,23 @@ def test_a_folder_with_splits_keeps_them(with_splits):
 def test_only_train_leaves_nothing_to_evaluate_on(tmp_path):
     _write_image(tmp_path / "train" / "x" / "0.png")
     assert sources.open_held_out("folder", str(tmp_path), "", 0.1, 0, ("x",)) is None
+    with pytest.raises(errors.InputError, match="has only train/; give"):
+        sources.open_eval("folder", str(tmp_path), "", ("x",))
+    assert len(sources.open_eval("folder", str(tmp_path), "train", ("x",))) == 1
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("car", "train"):
+        _write_image(tmp_path / name / "0.png")
+    source = sources.open_train("folder", str(tmp_path), "train", 0.0, 0)
+    assert source.class_names == ("car", "train")
+
+
+def test_only_val_can_be_scored(tmp_path):
+    _write_image(tmp_path / "val" / "x" / "0.png")
+    assert len(sources.open_eval("folder", str(tmp_path), "", ("x",))) == 1
+    with pytest.raises(errors.InputError, match=f"no folder {tmp_path}/train"):
+        sources.open_train("folder", str(tmp_path), "train", 0.1, 0)
 
 
 def test_classes_are_matched_by_name(flat):
@@ -98,11 +115,11 @@ def test_classes_are_matched_by_name(flat):
         sources.open_eval("folder", flat, "", ("bird", "dog"))
 
 
-def test_a_file_that_went_away_is_an_empty_example(flat):
+def test_a_file_that_went_away_is_refused_by_name(flat):
     source = sources.scan_folder(flat, "")
     os.remove(os.path.join(flat, "cat", "0.png"))
-    assert source[0].data == b""
-    assert source[0].name.endswith("cat/0.png")
+    with pytest.raises(images.ImageError, match=r"cat/0\.png: No such file"):
+        source[0]
 
 
 def test_wrong_folders_are_named(tmp_path, flat):

@@ -49,6 +49,12 @@ def test_zf5_parameter_counts(levels, count):
     assert _count(params["backbone"]) == 3_726_464
 
 
+def test_digits_parameter_count():
+    """Checkpoints hold the network's name only: a change of its table would orphan them."""
+    params = _shapes(spp_jax.make_model("digits", levels=(4, 2, 1), num_classes=10), 64)
+    assert _count(params) == 717_514
+
+
 def test_zf5_tree_is_the_same_at_every_size():
     model = spp_jax.make_model("zf5")
     params = _shapes(model, 224)

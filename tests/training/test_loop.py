@@ -190,7 +190,9 @@ def test_more_outputs_than_classes_are_allowed(config, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run(config, tmp_path):
     config.train.learning_rate = 1e8
-    with pytest.raises(errors.InputError, match=r"the loss is (nan|inf) at step \d+; .*may be too"):
+    with pytest.raises(
+        errors.InputError, match=r"the (loss|grad_norm) is (nan|inf) at step \d+; .*may be too"
+    ):
         loop.train(config, str(tmp_path), EVALUATE)
 
 
