@@ -82,6 +82,6 @@ def _fail(sentence: str) -> NoReturn:
 def _use_compilation_cache() -> None:
     """Keeps compiled programs between runs, unless the user says where or that not (JAX's own
     JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE)."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "spp_jax", "xla"))
