@@ -3,8 +3,9 @@
     python train.py --config=configs/folder_multisize.py --config.data.path=FOLDER --workdir=DIR
 
 FOLDER holds class folders, or train/ and val/ (or test/) of them. The recipe is the paper's
-(section 3.1) at half its batch. 77 million parameters
-for 1000 classes: a GPU's work. On two cores it runs at about ten images a second.
+(section 3.1) at half its batch. With 77 million parameters
+at 1000 classes it is a GPU's work: two busy CPU cores made 18 images a second at 180 pixels and 6
+at 224.
 """
 
 from spp_jax import config as config_lib
