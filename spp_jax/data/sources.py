@@ -161,14 +161,15 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> Source:
     """Returns the training examples.
 
-    A folder without train/ is split by seed: a share `held_out` of it is left to `open_eval`.
+    A folder without splits of its own is split by seed: a share `held_out` of it is left to
+    `open_held_out`.
 
     Raises:
         InputError: a missing or empty folder, a class without images, an unknown set or split.
     """
     if name != "folder":
         return TfdsSource(name, split, path)
-    if _splits(path):
+    if _known_splits(name, path):
         return scan_folder(path, split)
     whole = scan_folder(path, "")
     return whole.subset(_split_by_seed(len(whole), held_out, seed)[0])
@@ -181,12 +182,9 @@ def open_held_out(
 
     None where there is only training data, or nothing was held out.
     """
-    if name != "folder":
-        known = load_builder(name, path).info.splits
-        has_any = bool(split) or any(s in known for s in EVAL_SPLITS)
-        return open_eval(name, path, split, class_names) if has_any else None
-    if _splits(path):
-        has_any = bool(split) or any(s in EVAL_SPLITS for s in _splits(path))
+    known = _known_splits(name, path)
+    if known:
+        has_any = bool(_eval_split(known, split))
         return open_eval(name, path, split, class_names) if has_any else None
     whole = scan_folder(path, "")
     indices = _split_by_seed(len(whole), held_out, seed)[1]
@@ -205,22 +203,15 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> S
     Raises:
         InputError: as `open_train`, or a class the network was not trained on.
     """
-    if name == "folder":
-        if _splits(path):
-            found = split or next((s for s in EVAL_SPLITS if s in _splits(path)), "")
-            if not found:
-                raise errors.InputError(
-                    f"{path} has only train/; give --config.data.eval_split=train to score that"
-                )
-            return scan_folder(path, found).relabel(class_names)
-        return scan_folder(path, "").relabel(class_names)
-    known = load_builder(name, path).info.splits
-    split = split or next((s for s in EVAL_SPLITS if s in known), "")
-    if not split:
+    known = _known_splits(name, path)
+    split = _eval_split(known, split) if known else ""
+    if known and not split:
         raise errors.InputError(
-            f"{name} has no split to evaluate on; give --config.data.eval_split, of "
-            f"{', '.join(known)}"
+            f"{path if name == 'folder' else name} has only {'/, '.join(known)}/; give "
+            f"--config.data.eval_split={known[0]} to score that"
         )
+    if name == "folder":
+        return scan_folder(path, split).relabel(class_names)
     source = TfdsSource(name, split, path)
     if source.class_names != tuple(class_names[: len(source.class_names)]):
         raise errors.InputError(f"the classes of {name} are not those the network was trained on")
@@ -251,15 +242,22 @@ def scan_folder(path: str, split: str) -> FolderSource:
     return FolderSource(folder, classes, files, labels, split)
 
 
-def _splits(path: str) -> list[str]:
-    """Returns the split folders of a path: train, val ... that hold class folders themselves.
+def _known_splits(name: str, path: str) -> list[str]:
+    """Returns the splits of a TFDS set, or the split folders of a path: train, val ...
 
-    A folder of images that is called so is a class.
+    Those hold class folders themselves: a folder of images that is called so is a class.
     """
+    if name != "folder":
+        return list(load_builder(name, path).info.splits)
     if not os.path.isdir(path):
         return []
     names = ("train", *EVAL_SPLITS)
     return [s for s in names if os.path.isdir(p := os.path.join(path, s)) and _folders(p)]
+
+
+def _eval_split(known: Sequence[str], split: str) -> str:
+    """Returns the split asked for, else the first of EVAL_SPLITS there is, else ""."""
+    return split or next((s for s in EVAL_SPLITS if s in known), "")
 
 
 def _split_by_seed(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:

@@ -122,11 +122,9 @@ class Interval:
         self._config = config
         self._stream = stream
         self._num_steps = num_steps
-        self._steps_per_epoch = stream.steps_per_epoch
         self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._num_summed = 0
-        self._num_timed = 0
         self.restart()
 
     def restart(self) -> None:
@@ -149,7 +147,8 @@ class Interval:
         self._waited += waited
         self._num_timed += 1
         # An epoch's end as well: the next one may be of another size.
-        is_due = 0 in (step % self._config.train.log_every_steps, step % self._steps_per_epoch)
+        every = self._config.train.log_every_steps
+        is_due = step % every == 0 or step % self._stream.steps_per_epoch == 0
         self.drain(0 if is_due else _STEPS_IN_FLIGHT)
         if is_due:
             self._write(step, size, batch, state)
