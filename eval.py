@@ -1,11 +1,13 @@
-"""Scores a trained network: python eval.py --workdir=DIR --protocol=center|full|warp.
+"""Scores a trained network: python eval.py --workdir=DIR --protocol=center|full|ten_view|...
 
-Config and classes are the checkpoint's; --config.field=value changes fields, for example
---config.data.path=FOLDER or --config.eval.scale=256. Writes DIR/eval_PROTOCOL.json.
+Several protocols, --protocol=center,ten_view, make one table. Config and classes are the
+checkpoint's; --config.field=value changes fields, for example --config.data.path=FOLDER or
+--config.eval.scale=256. Writes DIR/eval_PROTOCOL.json.
 """
 
 import json
 import os
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,7 +18,14 @@ from spp_jax.data import sources
 from spp_jax.evaluation import classify
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of train.py.", required=True)
-_PROTOCOL = flags.DEFINE_enum("protocol", "center", config_lib.PROTOCOLS, "The test views.")
+_PROTOCOL = flags.DEFINE_list(
+    "protocol", ["center"], f"The test views: one or several of {', '.join(config_lib.PROTOCOLS)}."
+)
+flags.register_validator(
+    "protocol",
+    lambda names: bool(names) and set(names) <= set(config_lib.PROTOCOLS),
+    f"must be of {', '.join(config_lib.PROTOCOLS)}",
+)
 
 
 def define_config() -> None:
@@ -33,7 +42,8 @@ def main() -> int:
         raise errors.InputError(f"workdir {workdir} cannot be written")
     config: config_lib.Config = flags.FLAGS.config
     config_lib.validate(config)
-    config_lib.check_protocol(config, _PROTOCOL.value)
+    for protocol in _PROTOCOL.value:
+        config_lib.check_protocol(config, protocol)
     model, variables, meta = checkpoint.load_with_meta(workdir)
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
@@ -45,22 +55,30 @@ def main() -> int:
     if same and source.split in ("", data.split):
         print("these are the examples of training, or hold them: no measure of what it learned")
 
-    result = classify.evaluate(
-        model, variables, config, source, _PROTOCOL.value, has_progress_bar=True
-    )
+    results = []
+    for protocol in _PROTOCOL.value:
+        result = classify.evaluate(
+            model, variables, config, source, protocol, has_progress_bar=True
+        )
+        results.append(result)
+        _report(result, meta.step, os.path.join(workdir, f"eval_{protocol}.json"))
+    print(classify.table(results))
+    return 0
+
+
+def _report(result: dict[str, Any], step: int, path: str) -> None:
     for sentence in result["refused"]:
         print(f"refused: {sentence}")
-    path = os.path.join(workdir, f"eval_{_PROTOCOL.value}.json")
     with open(path + ".new", "w", encoding="utf-8") as f:
-        json.dump({"step": meta.step, **result}, f, indent=2)
+        json.dump({"step": step, **result}, f, indent=2)
     os.replace(path + ".new", path)
     print(
-        f"{_PROTOCOL.value}: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
+        f"{result['protocol']}: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
         f"loss {result['loss']:.4f}  {result['num_examples']} examples, "
         f"{result['num_refused']} refused, {result['num_canvases']} canvas sizes, "
-        f"{result['seconds']:.1f} s -> {path}"
+        f"{result['seconds']:.1f} s -> {path}",
+        flush=True,
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Saves, resumes and loads: the only file that knows Orbax.
 
-A step directory, DIR/checkpoints/STEP, holds `params` and `optimizer`, and in its metadata the
-config, the class names, the metrics and the versions it was made with. The step is also the
-place in the data: batches are a function of seed and step.
+A step directory, DIR/checkpoints/STEP, holds `params`, after training also `optimizer`, and
+`constants` where the network has any (its mean image); in its metadata the config, the class names,
+the metrics and the versions it was made with. The step is also the place in the data: batches are a
+function of seed and step.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ class Meta:
         step: number of updates made.
         config: of the run.
         class_names: name of each output of the network.
-        num_examples: that it was trained on.
+        num_examples: that it was trained on; 0 for imported weights.
         metrics: of the last evaluation before it was saved.
         versions: of the libraries it was made with.
     """
@@ -44,7 +45,7 @@ class Meta:
     class_names: tuple[str, ...]
     num_examples: int
     metrics: dict[str, Any]
-    versions: dict[str, str]
+    versions: dict[str, str] = dataclasses.field(default_factory=lambda: _versions())
 
 
 class Writer:
@@ -58,29 +59,18 @@ class Writer:
         )
         self._pending: Any = None
 
-    def save(
-        self,
-        step: int,
-        params: dict,
-        opt_state: optax.OptState,
-        config: config_lib.Config,
-        class_names: tuple[str, ...],
-        num_examples: int,
-        metrics: dict[str, Any],
-    ) -> None:
-        """Starts to save; an error shows at the next `save` or at `wait`."""
+    def save(self, meta: Meta, parts: dict[str, Any]) -> None:
+        """Starts to save; an error shows at the next `save` or at `wait`.
+
+        `parts` are trees by name: params, optimizer, constants; what is empty is left out.
+        """
         self.wait()
-        stored: dict[str, Any] = {
-            "step": step,
-            "config": config_lib.to_dict(config),
-            "class_names": list(class_names),
-            "num_examples": num_examples,
-            "metrics": metrics,
-            "versions": _versions(),
-        }
+        stored = {f.name: getattr(meta, f.name) for f in dataclasses.fields(meta)}
+        stored["config"] = config_lib.to_dict(meta.config)
+        stored["class_names"] = list(meta.class_names)
         self._pending = self._checkpointer.save_checkpointables_async(
-            step,
-            {"params": params, "optimizer": opt_state},
+            meta.step,
+            {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)},
             force=True,
             custom_metadata=stored,
         )
@@ -138,7 +128,7 @@ def read_meta(step_dir: str) -> Meta:
 
 
 def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
-    """Restores `params`, `optimizer` or both, as the given trees of shapes and shardings say.
+    """Restores `params`, `optimizer` ..., as the given trees of shapes and shardings say.
 
     Raises:
         InputError: the checkpoint is damaged, or a parameter is missing, unexpected or of
@@ -152,6 +142,20 @@ def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
     return _read(step_dir, lambda: ocp.load_checkpointables(step_dir, specs))
 
 
+def stored_spec(
+    step_dir: str, part: str, layout: jax.sharding.Sharding | None = None
+) -> dict[str, Any]:
+    """Returns the tree of shapes, in one layout, of a part as stored; {} if there is none."""
+    stored = (_stored(step_dir).metadata or {}).get(part) or {}
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), stored)
+
+
+def read_constants(step_dir: str) -> dict[str, Any]:
+    """Returns the constants of a network, {"mean": ...} on every device, or {}."""
+    spec = stored_spec(step_dir, "constants", sharding.replicated(sharding.make_mesh()))
+    return restore(step_dir, constants=spec)["constants"] if spec else {}
+
+
 def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.Config]:
     """Loads a network from its checkpoint alone, on whatever devices there are.
 
@@ -161,7 +165,8 @@ def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.
 
     Returns:
         (model, variables, config): `model.apply(variables, images)` gives logits for (N, H, W, 3)
-        RGB images, 0 to 255, of any size. The variables lie on every local device.
+        RGB images, 0 to 255, of any size. The variables, "params" and, with a mean image,
+        "constants", lie on every local device.
 
     Raises:
         InputError: no checkpoint there, or a damaged one.
@@ -184,7 +189,9 @@ def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, M
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
     whole = sharding.replicated(sharding.make_mesh())
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-    return model, {"params": restore(step_dir, params=spec)["params"]}, meta
+    variables = restore(step_dir, params=spec)
+    constants = read_constants(step_dir)
+    return model, variables | ({"constants": constants} if constants else {}), meta
 
 
 def _stored(step_dir: str) -> Any:

@@ -67,6 +67,8 @@ def read_config(holder: flags.FlagHolder) -> config_lib.Config:
     try:
         # Of a file that could not be read ml_collections tells only when it is looked into.
         if hasattr(config, "seed") and isinstance(config, config_lib.Config):
+            if config.run.smoke:
+                config_lib.make_smoke(config)
             return config
     except OSError as e:
         path = config_flags.get_config_filename(flags.FLAGS[holder.name])

@@ -10,7 +10,7 @@ import typing
 from typing import Any
 
 from spp_jax import errors
-from spp_jax.models import backbones, sppnet
+from spp_jax.models import sppnet, topology
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,6 +58,12 @@ class DataConfig:
     shorter_side: int = 256
     crop_size: int = 224
     jitter: float = 0.0
+    # What is subtracted from images: the network's own "constant" (128 for the paper's networks),
+    # or the mean of `mean_examples` training images (0: all), by "channel" or, as an "image", by
+    # pixel; that is warped to other sizes (appendix A). It is computed once and kept in the
+    # checkpoint.
+    mean: str = "constant"
+    mean_examples: int = 10_000
     # Training stops when a larger share of the examples turns out to be unreadable.
     max_refused: float = 0.01
 
@@ -67,6 +73,8 @@ class TrainConfig:
     """The recipe of section 3.1."""
 
     num_epochs: int = 70
+    # 0: as many as the examples fill.
+    steps_per_epoch: int = 0
     sizes: tuple[int, ...] = (224, 180)
     # "epoch": whole epochs alternate `sizes`, and the last epoch is at the first of them.
     # "random": a size an epoch, drawn from the whole numbers from the smallest to the largest.
@@ -98,12 +106,31 @@ class TrainConfig:
 class EvalConfig:
     """How eval.py makes its views."""
 
-    # Shorter side of the image in protocol full; 0: data.shorter_side, which center always takes.
+    # Shorter side of the image in protocol full and of multi_view's full views; 0:
+    # data.shorter_side, which center and ten_view always take.
     scale: int = 0
+    # Shorter sides of protocol multi_view; (): the paper's six, 224, 256, 300, 360, 448 and 560,
+    # in proportion to the first of train.sizes, the side of a view.
+    scales: tuple[int, ...] = ()
+    # Where multi_view's views lie: 9, the middle, corners and mid-sides; 5, without mid-sides.
+    num_positions: int = 9
+    # Whether multi_view adds the full image and its mirror.
+    has_full_views: bool = True
     # 0: data.batch_size.
     batch_size: int = 0
     # Sides of padded canvases are multiples of it: more pixels lost, fewer programs.
     canvas_step: int = 32
+    # Examples to score, evenly spread over the data; 0: all.
+    num_examples: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class RunConfig:
+    """How a preset is run."""
+
+    # Two steps an epoch, one epoch a size, a batch of 8, 32 examples to evaluate on: to see that
+    # a preset, its data and its checkpoints work, in minutes on two cores.
+    smoke: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -111,13 +138,16 @@ class Config:
     """Everything a run depends on."""
 
     seed: int = 0
+    # A checkpoint to start from (fine-tuning); what fits is restored, the rest starts fresh.
+    init_from: str = ""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
 
-PROTOCOLS = ("center", "full", "warp")
+PROTOCOLS = ("center", "full", "warp", "ten_view", "multi_view")
 
 # What a run may change between its start and its continuation without becoming another run.
 _FREE_ON_RESUME = {
@@ -131,8 +161,12 @@ _FREE_ON_RESUME = {
     "train.keep_checkpoints",
     "train.log_every_steps",
     "eval.scale",
+    "eval.scales",
+    "eval.num_positions",
+    "eval.has_full_views",
     "eval.batch_size",
     "eval.canvas_step",
+    "eval.num_examples",
 }
 
 
@@ -165,7 +199,8 @@ def validate(config: Config) -> None:
     not_negative = (
         "seed model.num_classes data.num_workers data.cache_mb train.weight_decay train.color_noise"
     )
-    not_negative += " train.num_drops train.eval_every_epochs eval.scale eval.batch_size"
+    not_negative += " train.num_drops train.eval_every_epochs train.steps_per_epoch"
+    not_negative += " data.mean_examples eval.scale eval.batch_size eval.num_examples"
     values = dict(_fields(config))
     for path in positive.split():
         check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
@@ -182,11 +217,13 @@ def validate(config: Config) -> None:
         check(0 <= values[path] < 1, f"config.{path} must be from 0 to below 1: {values[path]}")
     for path, choices in {
         "data.view": ("corners", "warp"),
+        "data.mean": ("constant", "channel", "image"),
         "train.size_schedule": ("epoch", "random"),
         "train.lr_schedule": ("plateau", "step"),
         "train.eval_protocol": PROTOCOLS,
+        "eval.num_positions": (5, 9),
     }.items():
-        names = ", ".join(choices)
+        names = ", ".join(map(str, choices))
         check(values[path] in choices, f"config.{path} must be one of {names}, got {values[path]}")
     name = "max(config.train.sizes)" if data.view == "warp" else "config.data.crop_size"
     needed = max(train.sizes) if data.view == "warp" else data.crop_size
@@ -194,32 +231,67 @@ def validate(config: Config) -> None:
         needed <= data.shorter_side,
         f"{name}={needed} is larger than config.data.shorter_side={data.shorter_side}",
     )
+    check(
+        not config.init_from or data.mean == "constant",
+        f"config.data.mean={data.mean} but the mean comes with config.init_from; leave it out",
+    )
     check_protocol(config, train.eval_protocol)
+
+
+def make_smoke(config: Config) -> None:
+    """Cuts a config down as `run.smoke` says."""
+    data, train = config.data, config.train
+    is_alternating = train.size_schedule == "epoch"
+    train.num_epochs = len(train.sizes) if is_alternating else 2
+    train.steps_per_epoch = 2
+    train.eval_every_epochs = train.num_epochs
+    train.log_every_steps = 1
+    train.checkpoint_every_steps = 2
+    data.batch_size = min(data.batch_size, 8)
+    data.mean_examples = 32
+    config.eval.num_examples = 32
+    config.eval.batch_size = min(config.eval.batch_size, 8)
 
 
 def check_protocol(config: Config, protocol: str) -> None:
     """Raises InputError if the network or the sizes of the config cannot be scored that way."""
     if protocol not in PROTOCOLS:
         raise errors.InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
-    if protocol == "full" and config.model.levels is None:
+    if protocol in ("full", "multi_view") and config.model.levels is None:
         raise errors.InputError(
-            "protocol full needs a network that takes any size, and this one has no SPP "
-            "(config.model.levels=None); use protocol center or warp"
+            f"protocol {protocol} needs a network that takes any size, and this one has no SPP "
+            "(config.model.levels=None); use protocol center, warp or ten_view"
         )
     side, size = config.data.shorter_side, config.train.sizes[0]
-    if protocol == "center" and side < size:
+    if protocol in ("center", "ten_view") and side < size:
         raise errors.InputError(
-            f"protocol center crops {size} pixels (the first of config.train.sizes), more than "
+            f"protocol {protocol} crops {size} pixels (the first of config.train.sizes), more than "
             f"config.data.shorter_side={side}"
         )
+    if protocol == "multi_view" and min(scales(config)) < size:
+        raise errors.InputError(
+            f"protocol multi_view at shorter side {min(scales(config))} (config.eval.scales): its "
+            f"views are {size} pixels (the first of config.train.sizes)"
+        )
+    is_full = protocol == "full" or (protocol == "multi_view" and config.eval.has_full_views)
     scale = config.eval.scale or side
-    if protocol == "full":
-        smallest = backbones.smallest_side(make_model(config, num_classes=1).backbone)
+    if is_full:
+        smallest = topology.smallest_side(make_model(config, num_classes=1).backbone)
         if scale < smallest:
             raise errors.InputError(
-                f"protocol full at shorter side {scale} (config.eval.scale or "
+                f"protocol {protocol} at shorter side {scale} (config.eval.scale or "
                 f"config.data.shorter_side): {config.model.name} takes at least {smallest} pixels"
             )
+
+
+# Section 3.1.5, for views of 224 pixels.
+_PAPER_SCALES = (224, 256, 300, 360, 448, 560)
+
+
+def scales(config: Config) -> tuple[int, ...]:
+    """Returns the shorter sides of protocol multi_view."""
+    size = config.train.sizes[0]
+    return config.eval.scales or tuple(round(s * size / 224) for s in _PAPER_SCALES)
 
 
 def make_model(config: Config, num_classes: int) -> sppnet.SPPNet:

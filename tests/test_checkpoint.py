@@ -37,7 +37,8 @@ def saved(tmp_path_factory):
     for step in (1, 3, 7):
         params = jax.tree.map(lambda x, step=step: x + step, state.params)
         names = ("a", "b", "c", "d")
-        writer.save(step, params, state.opt_state, _config(), names, 5, {"top1": step / 10})
+        meta = checkpoint.Meta(step, _config(), names, 5, {"top1": step / 10})
+        writer.save(meta, {"params": params, "optimizer": state.opt_state, "constants": {}})
     writer.close()
     return workdir, params, state.opt_state
 

@@ -103,7 +103,7 @@ def test_eval_of_another_folder_and_scale(trained, folder):
     assert result.returncode == 0, result.stderr
     with open(f"{workdir}/eval_full.json") as f:
         found = json.load(f)
-    assert (found["num_examples"], found["scale"]) == (26, 48)
+    assert (found["num_examples"], found["scales"]) == (26, [48])
 
 
 def test_eval_keeps_the_network_of_the_checkpoint(trained):

@@ -23,7 +23,7 @@ def test_the_default_is_valid():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.name", "resnet", "config.model: no network 'resnet'; there are zf5, digits"),
+        ("model.name", "resnet", "config.model: no network 'resnet'; there are zf5, convnet_star5"),
         ("model.levels", (6, 0), "config.model: levels must be .* (6, 0)"),
         ("model.levels", ("six",), "config.model.levels must be .* ('six',)"),
         ("model.dtype", "half", "config.model: dtype must be .* 'half'"),

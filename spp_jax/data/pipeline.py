@@ -48,11 +48,14 @@ class TrainView:
         """Returns the (size, size, 3) view of a read image."""
         if self.view == "warp":
             return images.resize(self._cut(rng, image), size, size)
-        height, width = image.shape[:2]
         position = int(rng.integers(images.NUM_POSITIONS))
-        top, left = images.five_crop_origin(height, width, self.crop_size, position)
-        crop = images.crop(image, top, left, self.crop_size, self.crop_size)
-        return images.resize(crop, size, size)
+        return images.resize(images.five_crop(image, self.crop_size, position), size, size)
+
+    def middle(self, image: np.ndarray, size: int) -> np.ndarray:
+        """Returns the (size, size, 3) view of a read image that chance has no part in."""
+        if self.view != "warp":
+            image = images.center_crop(image, self.crop_size)
+        return images.resize(image, size, size)
 
     def _cut(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         """Cuts off a share of each side, uniform from 0 to `jitter`, at a random place."""
@@ -92,10 +95,11 @@ class TrainStream:
         source: the examples.
         view: makes a square image of an encoded one.
         seed: of order and views.
-        batch_size: rows of the global batch; an epoch has len(source) // batch_size of them.
+        batch_size: rows of the global batch.
         epoch_sizes: the size of each epoch, pixels.
         process_index, process_count: which rows of each batch are this process's.
         cache: of read images.
+        max_steps_per_epoch: 0, or what cuts an epoch short of its len(source) // batch_size steps.
 
     Raises:
         InputError: fewer examples than one batch.
@@ -109,6 +113,7 @@ class TrainStream:
     process_index: int = 0
     process_count: int = 1
     cache: ReadCache = dataclasses.field(default_factory=lambda: ReadCache(0))
+    max_steps_per_epoch: int = 0
 
     def __post_init__(self):
         if self.steps_per_epoch < 1:
@@ -119,7 +124,8 @@ class TrainStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.source) // self.batch_size
+        whole = len(self.source) // self.batch_size
+        return min(whole, self.max_steps_per_epoch or whole)
 
     @property
     def local_batch_size(self) -> int:
@@ -194,9 +200,9 @@ class TrainBatches:
 
 
 class EvalExample(NamedTuple):
-    """A view of one example; `refused` is a sentence, and `image` empty, if it has none."""
+    """The views of one example; `refused` is a sentence, and `views` None, if it has none."""
 
-    image: np.ndarray
+    views: Any
     label: int
     refused: str
 
@@ -204,28 +210,66 @@ class EvalExample(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class _EvalView:
     source: sources.Source
-    view: Callable[[bytes, str], np.ndarray]
+    make_views: Callable[[bytes, str], Any]
 
     def __call__(self, index: int) -> EvalExample:
         try:
             example = self.source[index]
-            return EvalExample(self.view(example.data, example.name), example.label, "")
+            return EvalExample(self.make_views(example.data, example.name), example.label, "")
         except images.ImageError as e:
-            return EvalExample(np.zeros((0, 0, 3), np.uint8), 0, str(e))
+            return EvalExample(None, 0, str(e))
 
 
 def eval_examples(
     source: sources.Source,
-    view: Callable[[bytes, str], np.ndarray],
+    make_views: Callable[[bytes, str], Any],
     num_workers: int,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[EvalExample]:
-    """Yields a view of each example of the source exactly once, in order."""
-    examples = grain.MapDataset.source(range(len(source))).map(_EvalView(source, view))
+    """Yields the views of each example of the source, or of `indices`, exactly once, in order."""
+    chosen = range(len(source)) if indices is None else indices
+    examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
     iterator = _iterate(examples, num_workers, buffer_size=64)
     try:
         yield from iterator
     finally:
         iterator.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeanView:
+    view: TrainView
+    size: int
+
+    def __call__(self, data: bytes, name: str) -> np.ndarray:
+        return self.view.middle(self.view.read(data, name), self.size)
+
+
+def mean_image(
+    source: sources.Source,
+    view: TrainView,
+    size: int,
+    num_workers: int,
+    indices: Sequence[int],
+    on_image: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """Returns the mean (size, size, 3), float32, of the middle views of some examples.
+
+    Images that cannot be read are left out. Whole numbers are added up, so that the result is the
+    same for every number of workers.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    total, count = np.zeros((size, size, 3), np.int64), 0
+    for example in eval_examples(source, _MeanView(view, size), num_workers, indices):
+        if not example.refused:
+            total += example.views
+            count += 1
+        on_image()
+    if not count:
+        raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
+    return (total / count).astype(np.float32)
 
 
 def _iterate(dataset: grain.MapDataset, num_workers: int, buffer_size: int):

@@ -5,6 +5,7 @@ sent to loader processes.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +22,9 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 EVAL_SPLITS = ("validation", "val", "test")
+
+# WordNet's identifier of an ImageNet class, as in n01440764_10026.JPEG or "n01440764 tench".
+_WNID = re.compile(r"n[0-9]{8}(?![0-9])")
 
 
 class Example(NamedTuple):
@@ -82,18 +86,12 @@ class FolderSource:
         return FolderSource(self.path, self.class_names, files, labels, self.split)
 
     def relabel(self, class_names: Sequence[str]) -> "FolderSource":
-        """Returns the source with the labels these names have in a network's list of classes.
+        """Returns the source with the labels its classes have in a network's list of classes.
 
         Raises:
             InputError: a class folder that the network does not know.
         """
-        unknown = [name for name in self.class_names if name not in class_names]
-        if unknown:
-            raise errors.InputError(
-                f"{self.path}: the network was not trained on class {unknown[0]!r}"
-                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            )
-        new = [list(class_names).index(name) for name in self.class_names]
+        new = match_classes(self.class_names, class_names, self.path)
         labels = [new[label] for label in self._labels]
         return FolderSource(self.path, class_names, self._files, labels, self.split)
 
@@ -113,6 +111,7 @@ class TfdsSource:
         self.class_names = tuple(features["label"].names)
         self.split = split
         self._name = name
+        self._labels = list(range(len(self.class_names)))
         try:
             # A decorated method, whose arguments pyright cannot see.
             open_split: Any = builder.as_data_source
@@ -130,7 +129,37 @@ class TfdsSource:
     def __getitem__(self, index: int) -> Example:
         example = self._examples[index]
         name = f"{self._name}[{self.split}][{index}]"
-        return Example(bytes(example["image"]), int(example["label"]), name)
+        return Example(bytes(example["image"]), self._labels[int(example["label"])], name)
+
+    def relabel(self, class_names: Sequence[str]) -> "TfdsSource":
+        """As FolderSource.relabel; changes this source."""
+        self._labels = match_classes(self.class_names, class_names, self._name)
+        self.class_names = tuple(class_names)
+        return self
+
+
+def match_classes(found: Sequence[str], known: Sequence[str], where: str) -> list[int]:
+    """Returns the index in a network's classes of each class found in data.
+
+    A name matches itself; one that begins with a WordNet identifier matches every name that begins
+    with the same one: folder n01440764 is class "n01440764 tench".
+
+    Raises:
+        InputError: a class that the network does not know; `where` names the data.
+    """
+    index = {name: i for i, name in reversed(list(enumerate(known)))}
+    by_wnid = {m[0]: i for name, i in index.items() if (m := _WNID.match(name))}
+    matched, unknown = [], []
+    for name in found:
+        wnid = _WNID.match(name)
+        i = index.get(name, by_wnid.get(wnid[0]) if wnid else None)
+        (matched if i is not None else unknown).append(name if i is None else i)
+    if unknown:
+        raise errors.InputError(
+            f"{where}: the network was not trained on class {unknown[0]!r}"
+            + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+        )
+    return matched
 
 
 def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -152,8 +181,8 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         ) from e
     if not builder.info.splits:
         raise errors.InputError(
-            f"{name} is not prepared under {builder.data_dir}; run `tfds build {name} "
-            f"--file_format=array_record` once (it needs tensorflow), or give --config.data.path"
+            f"{name} is not prepared under {builder.data_dir}; run `python -m "
+            f"spp_jax.data.prepare {name}` once, or give --config.data.path"
         )
     return builder
 
@@ -210,16 +239,15 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> S
             f"{path if name == 'folder' else name} has only {'/, '.join(known)}/; give "
             f"--config.data.eval_split={known[0]} to score that"
         )
-    if name == "folder":
-        return scan_folder(path, split).relabel(class_names)
-    source = TfdsSource(name, split, path)
-    if source.class_names != tuple(class_names[: len(source.class_names)]):
-        raise errors.InputError(f"the classes of {name} are not those the network was trained on")
-    return source
+    source = scan_folder(path, split) if name == "folder" else TfdsSource(name, split, path)
+    return source.relabel(class_names)
 
 
 def scan_folder(path: str, split: str) -> FolderSource:
     """Lists the images of the class folders under path/split, or under path for split "".
+
+    A folder without folders whose images are named by class, n01440764_10026.JPEG as ImageNet's
+    are, has the classes of these names.
 
     Raises:
         InputError: a missing or empty folder, or a class without images.
@@ -231,7 +259,7 @@ def scan_folder(path: str, split: str) -> FolderSource:
         raise errors.InputError(f"no folder {folder}")
     classes = _folders(folder)
     if not classes:
-        raise errors.InputError(f"{folder} has no class folders in it")
+        return _scan_flat(folder, split)
     files, labels = [], []
     for label, name in enumerate(classes):
         found = _images(os.path.join(folder, name))
@@ -240,6 +268,18 @@ def scan_folder(path: str, split: str) -> FolderSource:
         files += [os.path.join(name, file) for file in found]
         labels += [label] * len(found)
     return FolderSource(folder, classes, files, labels, split)
+
+
+def _scan_flat(folder: str, split: str) -> FolderSource:
+    files = _images(folder)
+    wnids = [_WNID.match(file) for file in files]
+    if not files or not all(wnids):
+        raise errors.InputError(
+            f"{folder} has no class folders in it, nor only images named by class, n01440764_*"
+        )
+    names = [m[0] for m in wnids if m]
+    classes = sorted(set(names))
+    return FolderSource(folder, classes, files, [classes.index(n) for n in names], split)
 
 
 def _known_splits(name: str, path: str) -> list[str]:

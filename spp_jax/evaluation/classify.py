@@ -1,23 +1,30 @@
-"""Scores a classifier: every example exactly once, the last partial batch included.
+"""Scores a network on a set: every example exactly once, the last partial batch included.
 
-Shapes: b rows of a batch · (H, W) canvas · K classes.
+Shapes: b rows of a batch · (H, W) canvas · V views · K classes.
 """
 
+import collections
+import dataclasses
 import functools
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import rich.progress
+from jax.sharding import Mesh
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
 from spp_jax.data import pipeline, sources
 from spp_jax.evaluation import views
 from spp_jax.models import sppnet
+
+# Batches the device may be behind: enough to keep it busy, few enough to be held.
+_BATCHES_IN_FLIGHT = 2
 
 
 def evaluate(
@@ -29,133 +36,240 @@ def evaluate(
     *,
     has_progress_bar: bool = False,
 ) -> dict[str, Any]:
-    """Scores one view of every example.
+    """Scores the views of every example; several views by the mean of their softmax scores.
 
-    Images of one canvas are scored together. In protocol "full" a canvas holds images of several
-    sizes, each with its extent, so that each gets the result it would get alone; the compiled
-    programs are as many as the canvases met.
+    Images of one canvas are scored together. A canvas holds images of several sizes, each with its
+    extent, so that each gets the result it would get alone; the compiled programs are as many as
+    the canvases met.
 
     Args:
         model: the network.
         variables: its parameters, on one device or on each of several.
         config: of the run; its data.*, eval.* and train.sizes[0] make the views.
         source: the examples.
-        protocol: of `config.PROTOCOLS`.
+        protocol: of `config.PROTOCOLS`, explained at `views.Protocol`.
         has_progress_bar: whether to show one on the console.
 
     Returns:
         protocol, top1, top5 (shares; top5 counts the first K of fewer classes), loss (mean cross
-        entropy), num_examples (scored), num_refused and refused (sentences of unreadable images),
-        scale, size, num_canvases, padded_share (of the pixels computed), seconds.
+        entropy), num_examples (scored), num_views (of each), num_refused and refused (sentences of
+        unreadable images), scales, size, num_canvases, padded_share (of the pixels computed),
+        seconds.
 
     Raises:
         InputError: the network or the config does not allow the protocol.
     """
     config_lib.check_protocol(config, protocol)
     start = time.monotonic()
-    size = config.train.sizes[0]
-    scale = config.data.shorter_side
-    if protocol == "full":
-        scale = config.eval.scale or scale
-    batch_size = config.eval.batch_size or config.data.batch_size
-    num_pixels = batch_size * (scale if protocol == "full" else size) ** 2
-    view = views.View(protocol, scale, size)
-    examples = pipeline.eval_examples(source, view, config.data.num_workers)
-
-    mesh = sharding.make_mesh()
-    variables = sharding.put_replicated(variables, mesh)
-    waiting: dict[tuple[int, int], list[pipeline.EvalExample]] = {}
+    shown = make_protocol(config, protocol)
+    count = min(config.eval.num_examples or len(source), len(source))
+    indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+    examples = pipeline.eval_examples(source, shown, config.data.num_workers, indices)
+    tally = _Tally(shown.num_images)
+    batches = _Batches(model, variables, config, shown, tally)
     refused: list[str] = []
-    sums: list[dict[str, jax.Array]] = []
-    computed = 0
-
-    def score(canvas: tuple[int, int], num_rows: int) -> int:
-        batch = _make_batch(waiting.pop(canvas), canvas, num_rows, protocol == "full")
-        sums.append(_score(model, variables, sharding.put_batch(batch, mesh)))
-        return num_rows * canvas[0] * canvas[1]
-
-    used = 0
-    canvases: dict[tuple[int, int], int] = {}
     bar = rich.progress.track(
-        examples, f"protocol {protocol}", len(source), disable=not has_progress_bar
+        examples, f"protocol {protocol}", len(indices), disable=not has_progress_bar
     )
-    for example in bar:
+    for index, example in enumerate(bar):
         if example.refused:
             refused.append(example.refused)
             continue
-        height, width = example.image.shape[:2]
-        used += height * width
-        step = config.eval.canvas_step if protocol == "full" else 1
-        canvas = views.canvas(height, width, step)
-        # Large canvases go in smaller batches, so that all need about the same memory.
-        num_rows = max(1, num_pixels // (canvas[0] * canvas[1]) // mesh.size) * mesh.size
-        canvases[canvas] = num_rows
-        waiting.setdefault(canvas, []).append(example)
-        if len(waiting[canvas]) == num_rows:
-            computed += score(canvas, num_rows)
-    for canvas in list(waiting):
-        computed += score(canvas, canvases[canvas])
-
-    total = dict.fromkeys(("loss", "top1", "top5", "weight"), 0.0)
-    for batch_sums in jax.device_get(sums):
-        for name, value in batch_sums.items():
-            total[name] += float(value)
-    count = round(total.pop("weight"))
+        for image in example.views:
+            batches.add(index, example.label, image)
+    batches.finish()
     return {
         "protocol": protocol,
-        **{name: value / max(count, 1) for name, value in total.items()},
-        "num_examples": count,
+        **tally.means(),
         "num_refused": len(refused),
         "refused": refused,
-        "scale": scale,
-        "size": size,
-        "num_canvases": len(canvases),
-        "padded_share": 1 - used / max(computed, 1),
+        "scales": list(shown.shown_scales),
+        "size": shown.size,
+        "num_canvases": len(batches.num_rows),
+        "padded_share": 1 - batches.num_used / max(batches.num_computed, 1),
         "seconds": time.monotonic() - start,
     }
 
 
-def _make_batch(
-    examples: list[pipeline.EvalExample], canvas: tuple[int, int], num_rows: int, has_extents: bool
-) -> dict[str, np.ndarray]:
-    """Puts images into the upper left corners of canvases; missing rows get weight 0."""
-    batch = {
-        "image": np.zeros((num_rows, *canvas, 3), np.uint8),
-        "label": np.zeros(num_rows, np.int32),
-        "weight": np.zeros(num_rows, np.float32),
-    }
-    extents = np.tile(np.asarray(canvas, np.int32), (num_rows, 1))
-    for row, example in enumerate(examples):
-        height, width = example.image.shape[:2]
-        batch["image"][row, :height, :width] = example.image
-        batch["label"][row] = example.label
-        batch["weight"][row] = 1
-        extents[row] = height, width
-    return batch | ({"extents": extents} if has_extents else {})
+def make_protocol(config: config_lib.Config, name: str) -> views.Protocol:
+    """Returns the protocol of that name as a config has it."""
+    has_own_scale = name in ("full", "multi_view") and config.eval.scale
+    return views.Protocol(
+        name,
+        config.eval.scale if has_own_scale else config.data.shorter_side,
+        config.train.sizes[0],
+        config_lib.scales(config),
+        config.eval.num_positions,
+        config.eval.has_full_views,
+    )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score(model: sppnet.SPPNet, variables: dict, batch: dict) -> dict[str, jax.Array]:
-    logits: Any = model.apply(variables, batch["image"], extents=batch.get("extents"))
-    labels, weights = batch["label"], batch["weight"]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    rank = ranks(logits, labels)
-    return {
-        "loss": jnp.sum(jnp.where(weights > 0, losses, 0)),
-        "top1": jnp.sum((rank < 1) * weights),
-        "top5": jnp.sum((rank < 5) * weights),
-        "weight": jnp.sum(weights),
-    }
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Returns results of `evaluate` as a Markdown table of errors, like Tables 3 and 4."""
+    lines = [
+        "| protocol | shorter side | views | top-1 error % | top-5 error % | images | images/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        scales = "-" if r["protocol"] == "warp" else ", ".join(map(str, r["scales"]))
+        errors = (f"{100 * (1 - r[name]):.2f}" for name in ("top1", "top5"))
+        speed = f"{r['num_examples'] / max(r['seconds'], 1e-9):.1f}"
+        cells = (r["protocol"], scales, r["num_views"], *errors, r["num_examples"], speed)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
-def ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns how many classes stand before the label's, (b,), of logits (b, K).
+def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns how many classes stand before the label's, (b,), of scores (b, K).
 
-    Equal logits stand in the order of their classes, and a logit that is not a number stands
+    Equal scores stand in the order of their classes, and a score that is not a number stands
     before all others, so a broken network is not taken for a right one.
     """
-    mine = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    is_earlier = jnp.arange(logits.shape[1]) < labels[:, None]
-    is_before = (logits > mine) | ((logits == mine) & is_earlier) | jnp.isnan(logits)
+    mine = np.take_along_axis(scores, labels[:, None], axis=1)
+    is_earlier = np.arange(scores.shape[1]) < labels[:, None]
+    is_before = (scores > mine) | ((scores == mine) & is_earlier) | np.isnan(scores)
     # A label's own NaN counts as well: its rank is then never 0.
-    return jnp.sum(is_before, axis=1)
+    return np.sum(is_before, axis=1)
+
+
+class _Tally:
+    """Adds up the scores of each example's images, and counts it when all are there."""
+
+    def __init__(self, num_images: int):
+        self._num_images = num_images
+        self._open: dict[int, list[tuple[np.ndarray, int]]] = collections.defaultdict(list)
+        self._sums = dict.fromkeys(("top1", "top5", "loss"), 0.0)
+        self._count = 0
+        self._num_views = 0
+
+    def add(self, index: int, label: int, log_sum: np.ndarray, num_views: int) -> None:
+        """Takes the log of the sum of the softmax scores, (K,), over an image's views."""
+        self._open[index].append((log_sum, num_views))
+        if len(self._open[index]) < self._num_images:
+            return
+        parts = self._open.pop(index)
+        self._num_views = sum(n for _, n in parts)
+        log_sums = np.asarray([p for p, _ in parts], np.float64)
+        scores = np.logaddexp.reduce(log_sums, axis=0) - math.log(self._num_views)
+        rank = ranks(scores[None], np.asarray([label]))[0]
+        self._count += 1
+        self._sums["top1"] += float(rank < 1)
+        self._sums["top5"] += float(rank < 5)
+        self._sums["loss"] -= float(scores[label])
+
+    def means(self) -> dict[str, Any]:
+        means = {name: value / max(self._count, 1) for name, value in self._sums.items()}
+        return {**means, "num_examples": self._count, "num_views": self._num_views}
+
+
+@dataclasses.dataclass
+class _Row:
+    index: int
+    label: int
+    image: np.ndarray
+    cells: np.ndarray | None
+
+
+class _Batches:
+    """Collects images by canvas, runs full batches on the device, and hands on their scores."""
+
+    def __init__(
+        self,
+        model: sppnet.SPPNet,
+        variables: dict,
+        config: config_lib.Config,
+        protocol: views.Protocol,
+        tally: _Tally,
+    ):
+        self.num_rows: dict[tuple[int, ...], int] = {}
+        self.num_used = 0
+        self.num_computed = 0
+        self._model = model
+        self._mesh: Mesh = sharding.make_mesh()
+        self._variables = sharding.put_replicated(variables, self._mesh)
+        self._protocol = protocol
+        self._tally = tally
+        self._has_extents = protocol.name in ("full", "multi_view")
+        self._step = config.eval.canvas_step if self._has_extents else 1
+        side = protocol.scale if protocol.name == "full" else protocol.size
+        self._num_pixels = (config.eval.batch_size or config.data.batch_size) * side**2
+        self._waiting: dict[tuple[int, ...], list[_Row]] = {}
+        self._in_flight: collections.deque[tuple[jax.Array, list[_Row], int]] = collections.deque()
+
+    def add(self, index: int, label: int, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        self.num_used += height * width
+        cells = None
+        if self._protocol.name == "multi_view":
+            cells = self._protocol.cells(height, width, self._model.backbone)
+        canvas = views.canvas(height, width, self._step)
+        key = (*canvas, 1 if cells is None else len(cells))
+        if key not in self.num_rows:
+            # Large canvases go in smaller batches, so that all need about the same memory.
+            fitting = self._num_pixels // (canvas[0] * canvas[1]) // self._mesh.size
+            self.num_rows[key] = max(1, fitting) * self._mesh.size
+        rows = self._waiting.setdefault(key, [])
+        rows.append(_Row(index, label, image, cells))
+        if len(rows) == self.num_rows[key]:
+            self._run(key)
+
+    def finish(self) -> None:
+        for key in list(self._waiting):
+            self._run(key)
+        self._drain(0)
+
+    def _run(self, key: tuple[int, ...]) -> None:
+        rows, num_rows = self._waiting.pop(key), self.num_rows[key]
+        height, width, num_views = key
+        self.num_computed += num_rows * height * width
+        batch: dict[str, np.ndarray] = {"image": np.zeros((num_rows, height, width, 3), np.uint8)}
+        extents = np.tile(np.asarray([height, width], np.int32), (num_rows, 1))
+        for i, row in enumerate(rows):
+            extents[i] = row.image.shape[:2]
+            batch["image"][i, : extents[i, 0], : extents[i, 1]] = row.image
+        if self._has_extents:
+            batch["extents"] = extents
+        if rows[0].cells is not None:
+            batch["cells"] = np.zeros((num_rows, num_views, 4), np.int32)
+            for i, row in enumerate(rows):
+                batch["cells"][i] = row.cells
+        is_mirrored = self._protocol.is_mirrored
+        placed = sharding.put_batch(batch, self._mesh)
+        scores = _score(self._model, is_mirrored, self._variables, placed)
+        self._in_flight.append((scores, rows, num_views * (1 + is_mirrored)))
+        self._drain(_BATCHES_IN_FLIGHT)
+
+    def _drain(self, keep: int) -> None:
+        while len(self._in_flight) > keep:
+            scores, rows, num_views = self._in_flight.popleft()
+            for row, log_sum in zip(rows, np.asarray(scores)):
+                self._tally.add(row.index, row.label, log_sum, num_views)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(model: sppnet.SPPNet, is_mirrored: bool, variables: dict, batch: dict) -> jax.Array:
+    """Returns the log of the sum over views of the softmax scores, (b, K)."""
+    extents, cells = batch.get("extents"), batch.get("cells")
+
+    def log_scores(images: jax.Array) -> jax.Array:
+        logits: Any
+        if cells is None:
+            logits = model.apply(variables, images, extents=extents)
+            return jax.nn.log_softmax(logits)[:, None]
+        logits = model.apply(variables, images, cells, extents=extents, method="window_logits")
+        return jax.nn.log_softmax(logits)
+
+    found = log_scores(batch["image"])
+    if is_mirrored:
+        mirrored = log_scores(_mirror(batch["image"], extents))
+        found = jnp.concatenate([found, mirrored], axis=1)
+    return jax.nn.logsumexp(found, axis=1)
+
+
+def _mirror(images: jax.Array, extents: jax.Array | None) -> jax.Array:
+    """Mirrors (b, H, W, 3) left to right, each within its extent."""
+    if extents is None:
+        return images[:, :, ::-1]
+    # Beyond the extent anything will do: the network sets it to zero.
+    column = (extents[:, 1:] - 1 - jnp.arange(images.shape[2])) % images.shape[2]
+    return jnp.take_along_axis(images, column[:, None, :, None], axis=2)

@@ -1,6 +1,6 @@
-"""The test views of section 4 of the paper: how an image is shown to a trained network.
+"""The test views of sections 3.1 and 4: how an image is shown to a trained network.
 
-Images are (H, W, 3) uint8 RGB.
+Images are (H, W, 3) uint8 RGB. V views of one image are windows of its feature map.
 """
 
 import dataclasses
@@ -8,29 +8,105 @@ import dataclasses
 import numpy as np
 
 from spp_jax.data import images
+from spp_jax.models import topology
+from spp_jax.pooling import windows
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """Makes the one view of a protocol.
+class Protocol:
+    """Makes the images of a protocol from an encoded one.
 
     "center": the shorter side resized to `scale`, the central size x size pixels.
     "full": the shorter side resized to `scale`, the whole image.
     "warp": the whole image resized to size x size.
+    "ten_view": as center, and the four corners of the whole image; each and its mirror image.
+    "multi_view" (section 3.1.5): the whole image and its mirror image at each of `scales`. Its
+        views are windows of size x size pixels there, pooled from the maps: the middle, corners and
+        mid-sides (`num_positions` 9; 5 is without mid-sides), three where the shorter side is
+        `size`. With `has_full_views` the whole image at `scale` is a view as well.
     """
 
-    protocol: str
+    name: str
     scale: int
     size: int
+    scales: tuple[int, ...] = ()
+    num_positions: int = 9
+    has_full_views: bool = False
 
-    def __call__(self, data: bytes, name: str) -> np.ndarray:
-        """Decodes an image and returns its view; raises `images.ImageError`."""
-        if self.protocol == "warp":
-            image = images.decode(data, name, shorter_side=self.size)
-            return images.resize(image, self.size, self.size)
-        image = images.decode(data, name, shorter_side=self.scale)
-        image = images.resize_shorter(image, self.scale)
-        return images.center_crop(image, self.size) if self.protocol == "center" else image
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the mirror image of each is scored as well."""
+        return self.name in ("ten_view", "multi_view")
+
+    @property
+    def shown_scales(self) -> tuple[int, ...]:
+        """The shorter sides an image is resized to, in order."""
+        if self.name != "multi_view":
+            return (self.scale,)
+        return tuple(sorted({*self.scales} | ({self.scale} if self.has_full_views else set())))
+
+    @property
+    def num_images(self) -> int:
+        """How many images `__call__` makes of one."""
+        return images.NUM_POSITIONS if self.name == "ten_view" else len(self.shown_scales)
+
+    def __call__(self, data: bytes, name: str) -> tuple[np.ndarray, ...]:
+        """Decodes an image and returns what the network sees; raises `images.ImageError`.
+
+        Resampled as published accuracies mostly are: by a triangle kernel, from a JPEG decoded at
+        no less than twice the side wanted, where its scaled decoding leaves no trace.
+        """
+        if self.name == "warp":
+            image = images.decode(data, name, shorter_side=2 * self.size)
+            return (images.resize(image, self.size, self.size, kernel="triangle"),)
+        image = images.decode(data, name, shorter_side=2 * max(self.shown_scales))
+        resized = tuple(
+            images.resize_shorter(image, s, kernel="triangle") for s in self.shown_scales
+        )
+        if self.name in ("full", "multi_view"):
+            return resized
+        return tuple(
+            images.five_crop(resized[0], self.size, position)
+            for position in range(self.num_images if self.name == "ten_view" else 1)
+        )
+
+    def cells(self, height: int, width: int, backbone: topology.Backbone) -> np.ndarray:
+        """Returns the views of multi_view on the last map of an image: (V, 4) int32 cells.
+
+        `height` and `width` are the resized image's.
+        """
+        last = backbone.layers[-1].name
+        extent = (topology.sides(backbone, height)[last], topology.sides(backbone, width)[last])
+        found = np.zeros((0, 4), np.int32)
+        if min(height, width) in self.scales:
+            geometry = topology.geometries(backbone)[last]
+            offset = backbone.window_offset
+            found = windows.image_to_cells(
+                view_windows(height, width, self.size, self.num_positions),
+                extent,
+                stride=geometry.stride,
+                offset0=geometry.offset0,
+                offset=geometry.stride / 2 if offset is None else offset,
+            )
+        if self.has_full_views and min(height, width) == self.scale:
+            found = np.concatenate([found, [(0, 0, extent[1], extent[0])]])
+        return found.astype(np.int32)
+
+
+def view_windows(height: int, width: int, size: int, num_positions: int) -> np.ndarray:
+    """Returns the size x size windows of an image, (V, 4) pixels x1, y1, x2, y2, exclusive.
+
+    All of the middle, four corners and four mid-sides, or without the mid-sides (`num_positions` 9
+    or 5). Where the shorter side is `size` there are three: the middle and both ends, which
+    coincide in a square.
+    """
+    down, right = height - size, width - size
+    tops = (down // 2, 0, down) if down > 0 or right == 0 else (0,)
+    lefts = (right // 2, 0, right) if right > 0 else (0,)
+    corners = [(left, top) for top in tops for left in lefts]
+    if num_positions == 5 and len(corners) == 9:
+        corners = [corners[i] for i in (0, 4, 5, 7, 8)]
+    return np.asarray([(x, y, x + size, y + size) for x, y in corners], np.float64)
 
 
 def canvas(height: int, width: int, step: int) -> tuple[int, int]:

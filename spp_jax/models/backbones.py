@@ -1,126 +1,6 @@
-"""The convolutional networks as data: what stands between an image and the pyramid.
+"""The convolutional networks as data: what stands between an image and the pyramid."""
 
-A backbone is a tuple of layers with the sides each one makes, so that map sizes, extents and the
-smallest image follow from the same table that builds the network. Every convolution is followed
-by a ReLU. Sides of convolutions round down, those of pools round up, as in Caffe.
-"""
-
-import dataclasses
-from typing import Literal
-
-from spp_jax.pooling import max_pool
-from spp_jax.pooling.max_pool import Side
-
-
-@dataclasses.dataclass(frozen=True)
-class Conv:
-    """A square convolution and its ReLU. `bias` is the initial value of its biases."""
-
-    name: str
-    features: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    bias: float = 0.0
-
-    def side(self, side: Side) -> Side:
-        return (side + 2 * self.padding - self.kernel) // self.stride + 1
-
-
-@dataclasses.dataclass(frozen=True)
-class MaxPool:
-    """A max pool of square windows, the last one clipped to the map (Caffe's ceil mode)."""
-
-    name: str
-    window: int
-    stride: int
-    padding: int = 0
-
-    def side(self, side: Side) -> Side:
-        return max_pool.pooled_side(side, self.window, self.stride, self.padding, ceil_mode=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class LRN:
-    """Local response normalisation x / (k + alpha / n * sum(x^2))^beta over n cells.
-
-    "within" sums over size x size cells of one channel (n = size^2), "across" over `size`
-    channels of one cell (n = size). The sum is clipped at the border, n is not.
-    """
-
-    name: str
-    kind: Literal["within", "across"] = "within"
-    size: int = 3
-    alpha: float = 5e-5
-    beta: float = 0.75
-    k: float = 1.0
-
-    def side(self, side: Side) -> Side:
-        return side
-
-
-Layer = Conv | MaxPool | LRN
-
-
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """A network up to its head.
-
-    Attributes:
-        name: as in `make_model` and `config.model.name`.
-        layers: from the image to the map the pyramid pools.
-        last_pool: what stands in the pyramid's place in the network without SPP.
-        size: side of that network's only input, pixels.
-        hidden: widths of the fully connected layers before the classifier: fc6, fc7.
-        hidden_bias: initial value of their biases, and of the classifier's.
-        kernel_std: deviation of the initial weights; None is He et al.'s sqrt(2 / fan_in).
-        mean: (R, G, B) subtracted from the images, 0 to 255.
-        scale: by which the difference is multiplied.
-    """
-
-    name: str
-    layers: tuple[Layer, ...]
-    last_pool: MaxPool
-    size: int = 224
-    hidden: tuple[int, ...] = (4096, 4096)
-    hidden_bias: float = 1.0
-    kernel_std: float | None = 0.01
-    # The constant the authors' released code subtracts (PAPER: appendix A's 128).
-    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    scale: float = 1.0
-
-
-def sides(backbone: Backbone, side: Side) -> dict[str, Side]:
-    """Returns {layer: side of its map} for an image side; whole numbers or arrays of them."""
-    found = {}
-    for layer in backbone.layers:
-        side = found[layer.name] = layer.side(side)
-    return found
-
-
-def smallest_side(backbone: Backbone) -> int:
-    """Returns the shortest image side, in pixels, of which every layer has at least one cell."""
-    side = 1
-    while min(sides(backbone, side).values()) < 1:
-        side += 1
-    return side
-
-
-def with_lrn(backbone: Backbone, kind: str) -> Backbone:
-    """Returns the backbone with all its normalisation of one kind.
-
-    "within" are the constants released for ZF-5; "across" are AlexNet's (k 2, n 5, 1e-4, 0.75;
-    alpha is 5e-4 here because it is divided by n).
-    """
-    if kind not in ("within", "across"):
-        raise ValueError(f'lrn must be "within" or "across", got {kind!r}')
-    across = {"kind": "across", "size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
-    layers = tuple(
-        LRN(layer.name, **(across if kind == "across" else {})) if isinstance(layer, LRN) else layer
-        for layer in backbone.layers
-    )
-    return dataclasses.replace(backbone, layers=layers)
-
+from spp_jax.models.topology import LRN, Backbone, Block, Conv, MaxPool
 
 # Table 1 with the pads, strides and initial biases of the released model definition.
 ZF5 = Backbone(
@@ -137,6 +17,142 @@ ZF5 = Backbone(
         Conv("conv5", 256, 3, padding=1, bias=1.0),
     ),
     last_pool=MaxPool("pool5", 3, 2),
+    window_offset=6.5,
+)
+
+# AlexNet with its pools after conv2 and conv3, without groups. The paper gives no pads: these make
+# Table 1's 55, 27 and 13. Normalisation and initial biases, unpublished, are as in ZF-5.
+CONVNET_STAR5 = Backbone(
+    name="convnet_star5",
+    layers=(
+        Conv("conv1", 96, 11, stride=4, padding=2),
+        LRN("norm1"),
+        Conv("conv2", 256, 5, padding=2, bias=1.0),
+        LRN("norm2"),
+        MaxPool("pool2", 3, 2),
+        Conv("conv3", 384, 3, padding=1),
+        MaxPool("pool3", 3, 2),
+        Conv("conv4", 384, 3, padding=1, bias=1.0),
+        Conv("conv5", 256, 3, padding=1, bias=1.0),
+    ),
+    last_pool=MaxPool("pool5", 3, 2),
+)
+
+
+def _overfeat(name: str, depth: int) -> Backbone:
+    # conv2's pad of 1 is the one that gives both Table 1's 18 and the released code's first centre,
+    # pixel 15, with its stride of 12; the map after pool1 is then 37, not Table 1's 36.
+    later = (
+        Conv(f"conv{i}", 512, 3, padding=1, bias=0.0 if i == 3 else 1.0)
+        for i in range(3, depth + 1)
+    )
+    return Backbone(
+        name=name,
+        layers=(
+            Conv("conv1", 96, 7, stride=2),
+            MaxPool("pool1", 3, 3),
+            LRN("norm1"),
+            Conv("conv2", 256, 5, padding=1, bias=1.0),
+            MaxPool("pool2", 2, 2),
+            *later,
+        ),
+        last_pool=MaxPool(f"pool{depth}", 3, 3),
+        window_offset=6.5,
+    )
+
+
+OVERFEAT5 = _overfeat("overfeat5", 5)
+OVERFEAT7 = _overfeat("overfeat7", 7)
+
+
+def _inception(name: str, *widths: int) -> Block:
+    """An inception module; widths in the order of its layers' names below."""
+    one, reduce3, three, reduce5, five, pooled = widths
+    return Block(
+        name,
+        branches=(
+            (Conv("1x1", one, 1, bias=0.2),),
+            (
+                Conv("3x3_reduce", reduce3, 1, bias=0.2),
+                Conv("3x3", three, 3, padding=1, bias=0.2),
+            ),
+            (
+                Conv("5x5_reduce", reduce5, 1, bias=0.2),
+                Conv("5x5", five, 5, padding=2, bias=0.2),
+            ),
+            (MaxPool("pool", 3, 1, padding=1), Conv("pool_proj", pooled, 1, bias=0.2)),
+        ),
+    )
+
+
+# Szegedy et al. 2014, layer for layer and name for name as BVLC published it with its weights.
+GOOGLENET = Backbone(
+    name="googlenet",
+    layers=(
+        Block("conv1", (Conv("7x7_s2", 64, 7, stride=2, padding=3, bias=0.2),)),
+        Block("pool1", (MaxPool("3x3_s2", 3, 2), LRN("norm1", "across", 5, 1e-4))),
+        Block(
+            "conv2",
+            (
+                Conv("3x3_reduce", 64, 1, bias=0.2),
+                Conv("3x3", 192, 3, padding=1, bias=0.2),
+                LRN("norm2", "across", 5, 1e-4),
+            ),
+        ),
+        Block("pool2", (MaxPool("3x3_s2", 3, 2),)),
+        _inception("inception_3a", 64, 96, 128, 16, 32, 32),
+        _inception("inception_3b", 128, 128, 192, 32, 96, 64),
+        Block("pool3", (MaxPool("3x3_s2", 3, 2),)),
+        _inception("inception_4a", 192, 96, 208, 16, 48, 64),
+        _inception("inception_4b", 160, 112, 224, 24, 64, 64),
+        _inception("inception_4c", 128, 128, 256, 24, 64, 64),
+        _inception("inception_4d", 112, 144, 288, 32, 64, 64),
+        _inception("inception_4e", 256, 160, 320, 32, 128, 128),
+        Block("pool4", (MaxPool("3x3_s2", 3, 2),)),
+        _inception("inception_5a", 256, 160, 320, 32, 128, 128),
+        _inception("inception_5b", 384, 192, 384, 48, 128, 128),
+    ),
+    hidden=(),
+    hidden_bias=0.0,
+    kernel_std=None,
+    mean=(123.0, 117.0, 104.0),
+)
+
+
+def _fire(name: str, squeezed: int, expanded: int) -> Block:
+    return Block(
+        name,
+        layers=(Conv("squeeze1x1", squeezed, 1),),
+        branches=(
+            (Conv("expand1x1", expanded, 1),),
+            (Conv("expand3x3", expanded, 3, padding=1),),
+        ),
+    )
+
+
+# Iandola et al. 2016, version 1.1 as published with its weights.
+SQUEEZENET1_1 = Backbone(
+    name="squeezenet1_1",
+    layers=(
+        Conv("conv1", 64, 3, stride=2),
+        MaxPool("pool1", 3, 2),
+        _fire("fire2", 16, 64),
+        _fire("fire3", 16, 64),
+        MaxPool("pool3", 3, 2),
+        _fire("fire4", 32, 128),
+        _fire("fire5", 32, 128),
+        MaxPool("pool5", 3, 2),
+        _fire("fire6", 48, 192),
+        _fire("fire7", 48, 192),
+        _fire("fire8", 64, 256),
+        _fire("fire9", 64, 256),
+    ),
+    size=227,
+    hidden=(),
+    hidden_bias=0.0,
+    kernel_std=None,
+    mean=(123.0, 117.0, 104.0),
+    cell_classifier="conv10",
 )
 
 # Not of the paper: for digit_scenes on two cores. One large first kernel with a stride of 4 trains
@@ -161,4 +177,7 @@ DIGITS = Backbone(
     scale=1 / 64,
 )
 
-BACKBONES = {backbone.name: backbone for backbone in (ZF5, DIGITS)}
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (ZF5, CONVNET_STAR5, OVERFEAT5, OVERFEAT7, GOOGLENET, SQUEEZENET1_1, DIGITS)
+}

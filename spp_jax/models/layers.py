@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import backbones
+from spp_jax.models import topology
 from spp_jax.pooling import pyramid, windows
 
 
@@ -40,7 +40,7 @@ class SpatialPyramidPooling(nn.Module):
         )
 
 
-def normalize_responses(x: jax.Array, layer: backbones.LRN) -> jax.Array:
+def normalize_responses(x: jax.Array, layer: topology.LRN) -> jax.Array:
     """Applies local response normalisation to (N, H, W, C); the constants are `layer`'s.
 
     Computed in float32: in bfloat16 1 + alpha * x^2 would round to 1.
@@ -71,6 +71,23 @@ def _sum_along(x: jax.Array, axis: int, size: int) -> jax.Array:
     padded = jnp.pad(x, pads)
     parts = [jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(size)]
     return sum(parts[1:], parts[0])
+
+
+def warp_mean(mean: jax.Array, shape: Sequence[int], extents: jax.Array | None) -> jax.Array:
+    """Warps a mean image (s, s, 3) to images (N, H, W, 3): to each one's extent, or to all of it.
+
+    Returns (N, H, W, 3) or, without extents, (1, H, W, 3). Beyond an extent it is not defined.
+    """
+    if extents is None:
+        extents = jnp.asarray([shape[1:3]])
+
+    def warp(extent: jax.Array) -> jax.Array:
+        scale = extent / jnp.asarray(mean.shape[:2])
+        return jax.image.scale_and_translate(
+            mean, (*shape[1:3], 3), (0, 1), scale, jnp.zeros(2), method="linear", antialias=True
+        )
+
+    return jax.vmap(warp)(extents)
 
 
 def mask_beyond(x: jax.Array, extents: jax.Array | None) -> jax.Array:

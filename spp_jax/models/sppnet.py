@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import backbones, layers
+from spp_jax.models import backbones, layers, topology
 from spp_jax.pooling import max_pool, pyramid
+from spp_jax.pooling import windows as pool_windows
 
 
 class SPPNet(nn.Module):
@@ -27,9 +28,12 @@ class SPPNet(nn.Module):
         reduce: "max" as in the paper, or "mean".
         dropout: share of fc6's and fc7's outputs dropped in training.
         dtype: of the computation; parameters and logits are float32.
+
+    Beside "params", a collection "constants" may hold `mean`: (3,) or an image (s, s, 3), which is
+    warped to each image's size (appendix A). It is then subtracted in place of `backbone.mean`.
     """
 
-    backbone: backbones.Backbone
+    backbone: topology.Backbone
     levels: Sequence[int] | None = (6, 3, 2, 1)
     num_classes: int = 1000
     reduce: pyramid.Reduce = "max"
@@ -64,22 +68,72 @@ class SPPNet(nn.Module):
     def maps(
         self, images: jax.Array, *, extents: jax.Array | None = None, train: bool = False
     ) -> dict[str, jax.Array]:
-        """Returns every named layer: conv1 ..., (N, h, w, C) after their ReLU; pool, (N, P);
+        """Returns every named layer: conv1 ..., (N, h, w, C) after their ReLU, those of blocks as
+        inception_3a/1x1 and their output as inception_3a; pool, (N, P);
         fc6, fc7, (N, F) after their ReLU; logits, (N, K).
 
         Under jit what is not used is not computed. Arguments and errors as `__call__`.
         """
-        found = self._maps(images, extents)
+        found = self._cells(images, extents, train)
         found["pool"] = self._pool(found, images.shape, extents)
+        if self.classifies_cells:
+            return found | {"logits": found["pool"].astype(jnp.float32)}
         return found | self._fully_connected(found["pool"], train)
 
     def features(self, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """Returns the pooled vector (N, P), ordered as `spatial_pyramid_pool`."""
-        return self._pool(self._maps(images, extents), images.shape, extents)
+        return self._pool(self._cells(images, extents), images.shape, extents)
+
+    def window_logits(
+        self, images: jax.Array, windows: jax.Array, *, extents: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns logits (N, V, K) of V windows of each image; the convolutions run once.
+
+        `windows` are (N, V, 4) integer cells (x1, y1, x2, y2) of the map `pooled_map`, right and
+        bottom exclusive. Other arguments and errors as `__call__`.
+        """
+        levels = self.levels
+        if levels is None:
+            raise ValueError("a network without SPP pools no windows")
+        fmap = self._cells(images, extents)[self.pooled_map]
+
+        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+        def pool(fmap: jax.Array, windows: jax.Array) -> jax.Array:
+            return pool_windows.pool_windows(fmap, windows, levels, reduce=self.reduce)
+
+        return self.head(jax.vmap(pool)(fmap, windows))
 
     def head(self, pooled: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns logits (R, K) of pooled vectors (R, P), of whole maps or of windows."""
+        if self.classifies_cells:
+            return pooled.astype(jnp.float32)
         return self._fully_connected(pooled, train)["logits"]
+
+    @property
+    def pooled_map(self) -> str:
+        """Name of the map the pyramid pools."""
+        if self.classifies_cells:
+            return self.backbone.cell_classifier
+        return self.backbone.layers[-1].name
+
+    @property
+    def classifies_cells(self) -> bool:
+        """Whether the classifier, with a ReLU, stands before the mean (`cell_classifier`)."""
+        is_published = self.levels is not None and (*self.levels, self.reduce) == (1, "mean")
+        return is_published and bool(self.backbone.cell_classifier)
+
+    def _cells(
+        self, images: jax.Array, extents: jax.Array | None, train: bool = False
+    ) -> dict[str, jax.Array]:
+        """Returns every map there is before the pyramid."""
+        found = self._maps(images, extents)
+        if self.classifies_cells:
+            last = self.backbone.layers[-1].name
+            scores = self._fully_connected(found[last], train)["logits"].astype(self.dtype)
+            if extents is not None:
+                extents = topology.sides(self.backbone, extents)[last]
+            found[self.backbone.cell_classifier] = layers.mask_beyond(nn.relu(scores), extents)
+        return found
 
     def _maps(self, images: jax.Array, extents: jax.Array | None) -> dict[str, jax.Array]:
         check_images(self.backbone, images.shape, has_levels=self.levels is not None)
@@ -88,27 +142,40 @@ class SPPNet(nn.Module):
                 f"extents must be ({images.shape[0]}, 2), one (height, width) an image; "
                 f"got shape {extents.shape}"
             )
-        mean = jnp.asarray(self.backbone.mean, jnp.float32)
-        x = (images.astype(jnp.float32) - mean) * self.backbone.scale
-        return self._convolutions(layers.mask_beyond(x, extents).astype(self.dtype), extents)
+        x = (images.astype(jnp.float32) - self._mean(images.shape, extents)) * self.backbone.scale
+        if extents is None:
+            inside = {}
+        else:
+            inside = topology.sides(self.backbone, extents)
+            x = layers.mask_beyond(x, extents)
+        return self._convolutions(x.astype(self.dtype), inside)
+
+    def _mean(self, shape: tuple[int, ...], extents: jax.Array | None) -> jax.Array:
+        """Returns what is subtracted: the mean stored with the parameters, else the backbone's."""
+        if not self.has_variable("constants", "mean"):
+            return jnp.asarray(self.backbone.mean, jnp.float32)
+        mean = self.get_variable("constants", "mean")
+        return mean if mean.ndim == 1 else layers.warp_mean(mean, shape, extents)
 
     def _pool(
         self, maps: dict[str, jax.Array], shape: tuple[int, ...], extents: jax.Array | None
     ) -> jax.Array:
-        last = self.backbone.layers[-1].name
+        fmap = maps[self.pooled_map]
         if self.levels is None:
             if extents is not None:
                 raise ValueError("a network without SPP takes no extents: its images have one size")
             pool = self.backbone.last_pool
-            grid = max_pool.max_pool(maps[last], pool.window, pool.stride, ceil_mode=True)
+            if pool is None:
+                raise ValueError(f"{self.backbone.name} needs levels: it has no form without SPP")
+            grid = max_pool.max_pool(fmap, pool.window, pool.stride, ceil_mode=True)
             return grid.reshape(shape[0], -1)
         if extents is not None:
-            extents = backbones.sides(self.backbone, extents)[last]
-        return self._pyramid(maps[last], extents=extents)
+            extents = topology.sides(self.backbone, extents)[self.backbone.layers[-1].name]
+        return self._pyramid(fmap, extents=extents)
 
 
 def make_model(
-    name: str | backbones.Backbone,
+    name: str | topology.Backbone,
     *,
     levels: Sequence[int] | None = (6, 3, 2, 1),
     reduce: pyramid.Reduce = "max",
@@ -120,7 +187,9 @@ def make_model(
     """Makes a network from its name, a key of `backbones.BACKBONES`, or from a Backbone.
 
     Args:
-        name: "zf5" or "digits", or a Backbone of the caller's.
+        name: "zf5", "convnet_star5", "overfeat5", "overfeat7", "googlenet", "squeezenet1_1" or
+            "digits", or a Backbone of the caller's. The classifier GoogLeNet and SqueezeNet were
+            published with is levels=(1,), reduce="mean".
         levels: bins per side of each pyramid level; None is the network without SPP.
         reduce: "max" as in the paper, or "mean".
         num_classes: outputs of the last layer.
@@ -132,14 +201,14 @@ def make_model(
     Raises:
         ValueError: an unknown name, dtype, level or option.
     """
-    if isinstance(name, backbones.Backbone):
+    if isinstance(name, topology.Backbone):
         backbone = name
     elif name in backbones.BACKBONES:
         backbone = backbones.BACKBONES[name]
     else:
         raise ValueError(f"no network {name!r}; there are {', '.join(backbones.BACKBONES)}")
     if lrn is not None:
-        backbone = backbones.with_lrn(backbone, lrn)
+        backbone = topology.with_lrn(backbone, lrn)
     if levels is not None:
         levels = tuple(levels)
         pyramid.check_levels(levels)
@@ -148,6 +217,10 @@ def make_model(
         raise ValueError(f'dtype must be "float32" or "bfloat16", got {dtype!r}')
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if levels is None and backbone.last_pool is None:
+        raise ValueError(
+            f'{backbone.name} has no form without SPP; its own pool is levels=(1,), reduce="mean"'
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     return SPPNet(
@@ -161,7 +234,7 @@ def make_model(
 
 
 def check_images(
-    backbone: backbones.Backbone, shape: Sequence[int], *, has_levels: bool = True
+    backbone: topology.Backbone, shape: Sequence[int], *, has_levels: bool = True
 ) -> None:
     """Raises ValueError unless (N, H, W, 3) images are of a size that the network takes."""
     if len(shape) != 4 or shape[3] != 3:
@@ -172,7 +245,7 @@ def check_images(
             f"{backbone.name} without SPP takes {backbone.size}x{backbone.size} images only, "
             f"got {height}x{width}"
         )
-    smallest = backbones.smallest_side(backbone)
+    smallest = topology.smallest_side(backbone)
     if min(height, width) < smallest:
         raise ValueError(
             f"{backbone.name} takes images of at least {smallest}x{smallest} pixels, "
@@ -181,25 +254,44 @@ def check_images(
 
 
 class _Convolutions(nn.Module):
-    """All layers of a backbone; (N, H, W, 3) -> {name: (N, h, w, C)}."""
+    """The layers of a backbone or a block; (N, H, W, C) -> {name: (N, h, w, C')}."""
 
-    backbone: backbones.Backbone
+    backbone: topology.Backbone
     dtype: str
+    block: topology.Block | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, extents: jax.Array | None) -> dict[str, jax.Array]:
-        maps = {}
-        for layer in self.backbone.layers:
-            x = self._apply(layer, x)
-            if extents is not None:
-                extents = layer.side(extents)
-            # Beyond its extent a map must hold what padding holds when the image is alone:
-            # zeros, which are also safe under a maximum, for after a ReLU nothing is smaller.
-            x = maps[layer.name] = layers.mask_beyond(x, extents)
+    def __call__(
+        self, x: jax.Array, extents: dict[str, jax.Array], prefix: str = ""
+    ) -> dict[str, jax.Array]:
+        """`extents` are the valid (height, width) on each map, or none; `prefix` begins names."""
+        maps: dict[str, jax.Array] = {}
+
+        def chain(x: jax.Array, chained: Sequence[topology.Layer]) -> jax.Array:
+            for layer in chained:
+                name = prefix + layer.name
+                if isinstance(layer, topology.Block):
+                    block = _Convolutions(self.backbone, self.dtype, layer, name=layer.name)
+                    maps.update(block(x, extents, name + "/"))
+                    x = maps[name] = maps.pop("")
+                else:
+                    # Beyond its extent a map must hold what padding holds when the image is alone:
+                    # zeros, also safe under a maximum: after a ReLU nothing is smaller.
+                    x = layers.mask_beyond(self._apply(layer, x), extents.get(name))
+                    maps[name] = x
+            return x
+
+        if self.block is None:
+            chain(x, self.backbone.layers)
+            return maps
+        x = chain(x, self.block.layers)
+        if self.block.branches:
+            x = jnp.concatenate([chain(x, branch) for branch in self.block.branches], axis=-1)
+        maps[""] = x
         return maps
 
-    def _apply(self, layer: backbones.Layer, x: jax.Array) -> jax.Array:
-        if isinstance(layer, backbones.Conv):
+    def _apply(self, layer: topology.Leaf, x: jax.Array) -> jax.Array:
+        if isinstance(layer, topology.Conv):
             conv = nn.Conv(
                 layer.features,
                 (layer.kernel, layer.kernel),
@@ -211,7 +303,7 @@ class _Convolutions(nn.Module):
                 name=layer.name,
             )
             return nn.relu(conv(x))
-        if isinstance(layer, backbones.MaxPool):
+        if isinstance(layer, topology.MaxPool):
             return max_pool.max_pool(
                 x, layer.window, layer.stride, padding=layer.padding, ceil_mode=True
             )
@@ -219,9 +311,12 @@ class _Convolutions(nn.Module):
 
 
 class _Head(nn.Module):
-    """fc6, fc7, ... with ReLU and dropout, and the classifier; (R, P) -> {name: (R, F)}."""
+    """fc6, fc7, ... with ReLU and dropout, and the classifier; (R, P) -> {name: (R, F)}.
 
-    backbone: backbones.Backbone
+    Where the classifier is the only layer, its input drops out, as published for GoogLeNet.
+    """
+
+    backbone: topology.Backbone
     num_classes: int
     dropout: float
     dtype: str
@@ -231,6 +326,8 @@ class _Head(nn.Module):
         found = {}
         widths = (*self.backbone.hidden, self.num_classes)
         for number, width in enumerate(widths, start=6):
+            if number > 6 or len(widths) == 1:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = nn.Dense(
                 width,
                 dtype=self.dtype,
@@ -240,12 +337,11 @@ class _Head(nn.Module):
             )(x)
             if number < 5 + len(widths):
                 x = found[f"fc{number}"] = nn.relu(x)
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
         found["logits"] = x.astype(jnp.float32)
         return found
 
 
-def _kernel_init(backbone: backbones.Backbone):
+def _kernel_init(backbone: topology.Backbone):
     if backbone.kernel_std is None:
         return nn.initializers.he_normal()
     return nn.initializers.normal(backbone.kernel_std)

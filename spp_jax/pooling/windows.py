@@ -91,6 +91,40 @@ def pool_windows(
     return jnp.where(is_valid, jnp.concatenate(flat, axis=1), 0)
 
 
+def image_to_cells(
+    windows: np.ndarray,
+    extent: tuple[int, int],
+    *,
+    stride: float,
+    offset0: float,
+    offset: float,
+) -> np.ndarray:
+    """Maps windows of an image to the cells of its feature map, as the authors' code does.
+
+    It keeps the cells centred in the window, `stride` / 2 - `offset` pixels of tolerance included;
+    a window with no such cell gets the one in its middle. Then it is clamped to the map.
+
+    Args:
+        windows: (R, 4) pixels (x1, y1, x2, y2) of the network's input, right and bottom exclusive.
+        extent: (height, width) of the map, cells.
+        stride: pixels from one cell to the next.
+        offset0: pixel, the first being 1, on which the first cell is centred.
+        offset: pixels by which each side of a window shrinks.
+
+    Returns:
+        (R, 4) int32 cells, right and bottom exclusive, never empty.
+    """
+    windows = np.asarray(windows, np.float64)
+    # Cells and pixels are counted from 1, both corners inclusive, as published (PAPER 3.1).
+    first = np.floor((windows[:, :2] + 1 - offset0 + offset) / stride + 0.5) + 1
+    last = np.ceil((windows[:, 2:] - offset0 - offset) / stride - 0.5) + 1
+    middle = np.trunc((first + last) / 2)
+    first, last = np.where(first > last, middle, first), np.where(first > last, middle, last)
+    sides = np.asarray(extent[::-1])
+    first, last = np.clip(first, 1, sides), np.clip(last, 1, sides)
+    return np.concatenate([first - 1, last], axis=1).astype(np.int32)
+
+
 def _is_integer(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.integer)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich import progress
 
 from spp_jax import checkpoint, errors, sharding
 from spp_jax import config as config_lib
@@ -20,7 +21,7 @@ from spp_jax.data import pipeline, sources
 from spp_jax.models import sppnet
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
-from spp_jax.training import schedule, signals, steps
+from spp_jax.training import schedule, signals, steps, transfer
 from spp_jax.training import state as state_lib
 
 CONFIG_FILE = "config.json"
@@ -78,6 +79,7 @@ def _train(
         jax.process_index(),
         jax.process_count(),
         pipeline.ReadCache(data.cache_mb * 2**20),
+        train.steps_per_epoch,
     )
     num_steps = train.num_epochs * stream.steps_per_epoch
     meta = checkpoint.read_meta(step_dir) if step_dir else None
@@ -88,15 +90,24 @@ def _train(
             f"{', '.join(meta.class_names[:3])} ..., not on these {len(source)} of "
             f"{', '.join(class_names[:3])} ..."
         )
+    model = config_lib.make_model(config, len(class_names))
+    plan = None
+    if config.init_from and not step_dir:
+        plan = transfer.make_plan(config.init_from, model, train.sizes[0], class_names)
     _write_config(config, workdir)
 
     # State and programs.
     mesh = sharding.make_mesh()
-    model = config_lib.make_model(config, len(class_names))
     optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
-    state = state_lib.init_state(model, optimizer, config.seed, train.sizes[0], mesh)
+    if step_dir:
+        constants = checkpoint.read_constants(step_dir)
+    else:
+        constants = plan.constants if plan else _compute_mean(config, stream)
+    state = state_lib.init_state(model, optimizer, config.seed, train.sizes[0], mesh, constants)
     if step_dir:
         state = _restore(step_dir, start_step, state)
+    elif plan:
+        state = transfer.apply_plan(plan, state)
     report = report_lib.Report(workdir, start_step)
     report.say(
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
@@ -108,6 +119,11 @@ def _train(
         f"of {data.batch_size} an epoch, {train.num_epochs} epochs"
     )
     report.say(report_lib.parameter_table(state.params))
+    if constants:
+        mean = np.asarray(constants["mean"])
+        report.say(f"mean of the images, {mean.shape}: RGB {mean.reshape(-1, 3).mean(0).round(1)}")
+    if plan:
+        report.say(plan.lines())
     if start_step == num_steps:
         report.say(f"{workdir} is already trained to its last step, {num_steps}")
         report.close()
@@ -140,7 +156,9 @@ def _train(
 
     def save() -> None:
         interval.drain()  # nothing is saved after a loss that is no number
-        writer.save(step, state.params, state.opt_state, config, class_names, len(source), metrics)
+        meta = checkpoint.Meta(step, config, class_names, len(source), metrics)
+        parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
+        writer.save(meta, parts)
 
     try:
         for step in range(start_step + 1, num_steps + 1):
@@ -163,7 +181,7 @@ def _train(
                 and train.eval_every_epochs
                 and (is_last or epoch % train.eval_every_epochs == 0)
             ):
-                metrics = evaluate(model, {"params": state.params}, config, held_out)
+                metrics = evaluate(model, state.variables, config, held_out)
                 refusals.name(metrics.pop("refused"))
                 report.write({"step": step, **metrics})
                 report.say(evaluation_line(metrics, epoch))
@@ -239,6 +257,27 @@ def _class_names(config: config_lib.Config, source: sources.Source) -> tuple[str
 def _restore(step_dir: str, step: int, state: state_lib.TrainState) -> state_lib.TrainState:
     spec = state_lib.state_spec(state)
     found = checkpoint.restore(step_dir, params=spec.params, optimizer=spec.opt_state)
-    return state_lib.TrainState(
-        jax.device_put(np.int32(step), state.step.sharding), found["params"], found["optimizer"]
+    return dataclasses.replace(
+        state,
+        step=jax.device_put(np.int32(step), state.step.sharding),
+        params=found["params"],
+        opt_state=found["optimizer"],
     )
+
+
+def _compute_mean(config: config_lib.Config, stream: pipeline.TrainStream) -> dict[str, np.ndarray]:
+    """Returns the constants of a new network: the mean of its training images, if it is to have
+    one, from an even sample of them."""
+    data = config.data
+    if data.mean == "constant":
+        return {}
+    count = min(data.mean_examples or len(stream.source), len(stream.source))
+    indices = np.linspace(0, len(stream.source) - 1, count).astype(int).tolist()
+    size = data.crop_size if data.view == "corners" else config.train.sizes[0]
+    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
+    with progress.Progress(*columns) as bar:
+        task = bar.add_task("mean image", total=count)
+        mean = pipeline.mean_image(
+            stream.source, stream.view, size, data.num_workers, indices, lambda: bar.advance(task)
+        )
+    return {"mean": mean.mean((0, 1)) if data.mean == "channel" else mean}

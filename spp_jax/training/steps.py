@@ -3,6 +3,7 @@
 Shapes: b images · (s, s) pixels · K classes. Images are uint8 RGB until this step.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -63,9 +64,8 @@ def make_train_step(
             images = shift_colors(color_key, images, color_noise)
 
         def loss_fn(params: dict) -> tuple[jax.Array, Metrics]:
-            logits: Any = model.apply(
-                {"params": params}, images, train=True, rngs={"dropout": dropout_key}
-            )
+            variables = {**state.variables, "params": params}
+            logits: Any = model.apply(variables, images, train=True, rngs={"dropout": dropout_key})
             sums = score(logits, batch["label"], batch["weight"])
             return sums["loss"] / jnp.maximum(sums["weight"], 1), sums
 
@@ -73,7 +73,8 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
         params: Any = optax.apply_updates(state.params, updates)
         sums["grad_norm"] = optax.tree.norm(grads)
-        return state_lib.TrainState(state.step + 1, params, opt_state), sums
+        new = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+        return new, sums
 
     return step
 

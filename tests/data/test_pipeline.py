@@ -190,6 +190,31 @@ def test_evaluation_reads_every_example_once_and_in_order():
     assert [e.label for e in examples] == [0 if i == 7 else i % 2 for i in range(23)]
     assert [bool(e.refused) for e in examples] == [i == 7 for i in range(23)]
     assert examples[7].refused.startswith("square 7: ")
-    assert [e.image[0, 0, 0] // 10 for e in examples if not e.refused] == [
+    assert [e.views[0, 0, 0] // 10 for e in examples if not e.refused] == [
         i for i in range(23) if i != 7
     ]
+
+
+def test_some_examples_may_be_read():
+    found = pipeline.eval_examples(Squares(), lambda data, name: name, 0, [4, 7, 2])
+    assert [e.label for e in found] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("view", [WARP, pipeline.TrainView("corners", 32, 24)])
+def test_the_mean_image_is_the_mean_of_the_middles(view):
+    count = []
+    indices = [0, 3, 7, 9]  # 7 cannot be read
+    found = pipeline.mean_image(Squares(), view, 8, 0, indices, lambda: count.append(1))
+    middles = []
+    for i in (0, 3, 9):
+        example = Squares()[i]
+        middles.append(view.middle(view.read(example.data, example.name), 8))
+    np.testing.assert_allclose(found, np.mean(middles, axis=0), rtol=1e-6)
+    assert (found.shape, found.dtype, len(count)) == ((8, 8, 3), np.float32, 4)
+    with pytest.raises(errors.InputError, match="none of 1 images"):
+        pipeline.mean_image(Squares(), view, 8, 0, [7])
+
+
+def test_an_epoch_may_be_cut_short():
+    assert dataclasses.replace(STREAM, max_steps_per_epoch=2).steps_per_epoch == 2
+    assert dataclasses.replace(STREAM, max_steps_per_epoch=99).steps_per_epoch == 5

@@ -131,7 +131,9 @@ def test_wrong_folders_are_named(tmp_path, flat):
     assert message("") == "config.data.path is not set; give --config.data.path=FOLDER"
     assert message(tmp_path / "nowhere") == f"no folder {tmp_path}/nowhere"
     (tmp_path / "empty").mkdir()
-    assert message(tmp_path / "empty") == f"{tmp_path}/empty has no class folders in it"
+    assert message(tmp_path / "empty") == (
+        f"{tmp_path}/empty has no class folders in it, nor only images named by class, n01440764_*"
+    )
     os.makedirs(os.path.join(flat, "fish"))
     assert message(flat) == f"class folder {flat}/fish holds no image"
 
@@ -162,7 +164,7 @@ def test_wrong_tfds_sets_are_named(scenes):
         sources.open_train("no_such_set", scenes, "train", 0.1, 0)
     with pytest.raises(errors.InputError, match="no split 'dev', only"):
         sources.open_train("digit_scenes", scenes, "dev", 0.1, 0)
-    with pytest.raises(errors.InputError, match="classes of digit_scenes are not those"):
+    with pytest.raises(errors.InputError, match="not trained on class '0' and 9 more"):
         sources.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
 
 
@@ -178,5 +180,36 @@ def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monke
 
 
 def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
-    with pytest.raises(errors.InputError, match=r"mnist is not prepared under .*tfds build mnist"):
+    with pytest.raises(errors.InputError, match=r"mnist is not prepared under .*prepare mnist"):
         sources.open_train("mnist", str(tmp_path), "train", 0.1, 0)
+
+
+def test_images_named_by_class_as_imagenets_are(tmp_path):
+    for name in ("n02000001_7.JPEG", "n01000000_a_b.png", "n02000001_10.JPEG"):
+        _write_image(tmp_path / name)
+    source = sources.scan_folder(str(tmp_path), "")
+    assert source.class_names == ("n01000000", "n02000001")
+    assert [source[i].label for i in range(3)] == [0, 1, 1]
+    known = ("n03000000 gown", "n02000001 crane", "n01000000 gull")
+    found = sources.open_eval("folder", str(tmp_path), "", known)
+    assert found.class_names == known
+    assert [found[i].label for i in range(3)] == [2, 1, 1]
+    _write_image(tmp_path / "stray.png")
+    with pytest.raises(errors.InputError, match="nor only images named by class"):
+        sources.scan_folder(str(tmp_path), "")
+
+
+def test_classes_are_matched_by_name_or_wordnet_identifier():
+    known = ("n01 x", "n00000001 tench", "cat", "n00000002", "cat")
+    found = ("cat", "n00000002 fish", "n00000001", "n01 x")
+    assert sources.match_classes(found, known, "data") == [2, 3, 1, 0]
+    with pytest.raises(errors.InputError, match=r"data: .* not trained on class 'n01' and 1 more"):
+        sources.match_classes(("n01", "cat", "n00000003 x"), known, "data")
+
+
+def test_a_tfds_set_is_matched_by_name(scenes):
+    known = ("nine", *"9876543210")
+    source = sources.open_eval("digit_scenes", scenes, "", known)
+    plain = sources.open_train("digit_scenes", scenes, "test", 0.0, 0)
+    assert source.class_names == known
+    assert [known[source[i].label] for i in range(10)] == [str(plain[i].label) for i in range(10)]

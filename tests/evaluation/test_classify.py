@@ -10,7 +10,9 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images, sources
 from spp_jax.evaluation import classify
+from spp_jax.models import backbones
 from tests import folders
+from tests.pooling import reference
 
 
 @pytest.fixture(scope="module")
@@ -38,38 +40,108 @@ def _config(**fields):
     return config
 
 
-def _alone(network, folder, view):
+def _alone(network, folder, make_scores, indices=range(22)):
     """Scores one image at a time with plain numpy: the slow second implementation."""
-    model, variables = network
     source = sources.scan_folder(folder, "")
-    apply = jax.jit(model.apply)
     count, loss, top1, top5 = 0, 0.0, 0, 0
-    for i in range(len(source)):
+    for i in indices:
         example = source[i]
         try:
-            image = view(images.decode(example.data, example.name))
+            image = images.decode(example.data, example.name)
         except images.ImageError:
             continue
-        logits = np.asarray(apply(variables, image[None]), np.float64)[0]
-        order = np.argsort(-logits, kind="stable").tolist()
+        scores = np.mean(make_scores(image), axis=0)
+        order = np.argsort(-scores, kind="stable").tolist()
         count += 1
-        loss += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[example.label]
+        loss -= np.log(scores[example.label])
         top1 += order[0] == example.label
         top5 += example.label in order[:5]
     return {"num_examples": count, "loss": loss / count, "top1": top1 / count, "top5": top5 / count}
 
 
-@pytest.mark.parametrize("protocol", ["full", "center", "warp"])
+def _softmax(logits):
+    return np.asarray(jax.nn.softmax(np.asarray(logits, np.float32).astype(np.float64)))
+
+
+def _shorter(image, side):
+    return images.resize_shorter(image, side, kernel="triangle")
+
+
+def _by_crops(network, make_crops):
+    model, variables = network
+    apply = jax.jit(model.apply)
+    return lambda image: np.concatenate(
+        [_softmax(apply(variables, x[None])) for x in make_crops(image)]
+    )
+
+
+def _ten_crops(image):
+    image = _shorter(image, 40)
+    height, width, _ = image.shape
+    corners = [(0, 0), (0, width - 32), (height - 32, 0), (height - 32, width - 32)]
+    corners.append(((height - 32) // 2, (width - 32) // 2))
+    crops = [image[y : y + 32, x : x + 32] for y, x in corners]
+    return crops + [crop[:, ::-1] for crop in crops]
+
+
+def _multi_view(network):
+    """The 6 + 18 + 18 views, and two full ones at 40, of an image's own maps, one by one."""
+    model, variables = network
+    apply = jax.jit(lambda x: model.apply(variables, x, method="maps")["conv5"])
+    head = jax.jit(lambda x: model.apply(variables, x, method="head"))
+
+    def cells_in(start, count):
+        # conv1 7/4 pad 3 is centred on pixel 0, pool3 3/2 on cell 1: stride 8, first centre 4. A
+        # cell belongs to the window whose first and last pixel its centre lies strictly between.
+        inside = [i for i in range(count) if start < 4 + 8 * i < start + 31]
+        return slice(inside[0], inside[-1] + 1)
+
+    def starts(slack):
+        return (slack // 2, 0, slack) if slack else (0,)
+
+    def make_scores(image):
+        found = []
+        for scale in (32, 40, 48):
+            resized = _shorter(image, scale)
+            height, width, _ = resized.shape
+            for shown in (resized, resized[:, ::-1]):
+                fmap = np.asarray(apply(shown[None])[0])
+                views = [
+                    fmap[cells_in(y, fmap.shape[0]), cells_in(x, fmap.shape[1])]
+                    for y in starts(height - 32)
+                    for x in starts(width - 32)
+                ]
+                views += [fmap] if scale == 40 else []
+                pooled = [reference.pool_rectangle(v, (2, 1)) for v in views]
+                found.append(_softmax(head(np.stack(pooled))))
+        return np.concatenate(found)
+
+    return make_scores
+
+
+def test_multi_view_equals_windows_of_each_images_own_maps(network, folder):
+    source = sources.scan_folder(folder, "")
+    config = _config(scales=(32, 40, 48), num_examples=4)
+    found = classify.evaluate(*network, config, source, "multi_view")
+    expected = _alone(network, folder, _multi_view(network), (0, 7, 14, 21))
+    assert (found["num_views"], found["num_examples"]) == (6 + 18 + 18 + 2, 4)
+    assert found["top1"] == pytest.approx(expected["top1"], abs=1e-12)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
+
+
+@pytest.mark.parametrize("protocol", ["full", "center", "warp", "ten_view"])
 def test_batches_equal_one_image_at_a_time(network, folder, protocol):
-    view = {
-        "full": lambda x: images.resize_shorter(x, 40),
-        "center": lambda x: images.center_crop(images.resize_shorter(x, 40), 32),
-        "warp": lambda x: images.resize(x, 32, 32),
+    make_scores = {
+        "full": _by_crops(network, lambda x: [_shorter(x, 40)]),
+        "center": _by_crops(network, lambda x: [images.center_crop(_shorter(x, 40), 32)]),
+        "warp": _by_crops(network, lambda x: [images.resize(x, 32, 32, kernel="triangle")]),
+        "ten_view": _by_crops(network, _ten_crops),
     }[protocol]
-    expected = _alone(network, folder, view)
+    expected = _alone(network, folder, make_scores)
     source = sources.scan_folder(folder, "")
     found = classify.evaluate(*network, _config(), source, protocol)
     assert found["num_examples"] == expected["num_examples"] == 21
+    assert found["num_views"] == (10 if protocol == "ten_view" else 1)
     assert found["num_refused"] == 1
     assert found["refused"][0].startswith(f"{folder}/dark/5.png: ")
     assert found["top1"] == pytest.approx(expected["top1"], abs=1e-12)
@@ -77,6 +149,30 @@ def test_batches_equal_one_image_at_a_time(network, folder, protocol):
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
     # 21 images of random sizes: one canvas each would be about 21.
     assert found["num_canvases"] <= (9 if protocol == "full" else 1)
+
+
+def test_the_papers_ninety_six_views():
+    config = config_lib.Config()
+    assert config_lib.scales(config) == (224, 256, 300, 360, 448, 560)
+    protocol = classify.make_protocol(config, "multi_view")
+    cells = [
+        len(protocol.cells(s, round(1.4 * s), backbones.ZF5)) for s in config_lib.scales(config)
+    ]
+    # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (PAPER 4.3).
+    assert cells == [3, 9 + 1, 9, 9, 9, 9]
+    assert 2 * (sum(cells) - 1) == 96
+
+
+def test_some_of_the_examples(network, folder):
+    source = sources.scan_folder(folder, "")
+    found = classify.evaluate(*network, _config(num_examples=5), source, "center")
+    assert found["num_examples"] + found["num_refused"] == 5
+
+
+def test_a_table_of_errors():
+    result = {"protocol": "full", "top1": 0.75, "top5": 0.9, "scales": [256], "num_views": 1}
+    lines = classify.table([{**result, "num_examples": 40, "seconds": 2.0}]).splitlines()
+    assert lines[2] == "| full | 256 | 1 | 25.00 | 10.00 | 40 | 20.0 |"
 
 
 def test_the_same_whatever_the_batch_and_the_canvas(network, folder):
@@ -105,6 +201,6 @@ def test_ranks_by_hand():
     logits = jnp.array(
         [[3.0, 1, 2], [3, 1, 2], [2, 2, 2], [2, 2, 2], [nan, nan, nan], [nan, 5, 1], [5, nan, 1]]
     )
-    labels = jnp.array([0, 1, 0, 2, 0, 1, 0])
+    labels = np.array([0, 1, 0, 2, 0, 1, 0])
     # Ties in the order of classes; what is not a number comes first, its own label included.
     np.testing.assert_array_equal(classify.ranks(logits, labels), [0, 2, 0, 2, 3, 1, 1])

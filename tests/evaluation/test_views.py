@@ -17,7 +17,7 @@ def _encode(image):
 
 def test_center_is_the_middle_of_the_resized_image():
     data = _encode(_columns(20, 60))
-    found = views.View("center", 20, 10)(data, "columns")
+    found = views.Protocol("center", 20, 10)(data, "columns")[0]
     np.testing.assert_array_equal(found, _columns(20, 60)[5:15, 25:35])
 
 
@@ -25,13 +25,48 @@ def test_center_is_the_middle_of_the_resized_image():
     ("shape", "expected"), [((20, 60), (10, 30)), ((60, 21), (29, 10)), ((5, 5), (10, 10))]
 )
 def test_full_keeps_the_aspect(shape, expected):
-    assert views.View("full", 10, 8)(_encode(_columns(*shape)), "x").shape == (*expected, 3)
+    assert views.Protocol("full", 10, 8)(_encode(_columns(*shape)), "x")[0].shape == (*expected, 3)
 
 
 def test_warp_gives_it_up():
-    assert views.View("warp", 10, 8)(_encode(_columns(20, 60)), "x").shape == (8, 8, 3)
+    assert views.Protocol("warp", 10, 8)(_encode(_columns(20, 60)), "x")[0].shape == (8, 8, 3)
 
 
 def test_canvas_rounds_both_sides_up():
     assert views.canvas(64, 65, 32) == (64, 96)
     assert views.canvas(1, 33, 1) == (1, 33)
+
+
+def test_ten_view_crops_the_corners_of_the_whole_image():
+    found = views.Protocol("ten_view", 20, 10)(_encode(_columns(20, 60)), "x")
+    assert [int(x[0, 0, 0]) for x in found] == [25, 0, 50, 0, 50]
+
+
+def test_multi_view_shows_each_scale_once():
+    protocol = views.Protocol("multi_view", 12, 10, (10, 12, 20), has_full_views=True)
+    assert [x.shape[:2] for x in protocol(_encode(_columns(20, 60)), "x")] == [
+        (10, 30),
+        (12, 36),
+        (20, 60),
+    ]
+    alone = views.Protocol("multi_view", 16, 10, (10, 12), has_full_views=True)
+    assert alone.shown_scales == (10, 12, 16)
+    assert views.Protocol("multi_view", 16, 10, (12,)).shown_scales == (12,)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "positions", "expected"),
+    [
+        (10, 30, 9, [(10, 0), (0, 0), (20, 0)]),
+        (31, 10, 5, [(0, 10), (0, 0), (0, 21)]),
+        (10, 10, 9, [(0, 0)] * 3),
+        (20, 30, 5, [(10, 5), (0, 0), (20, 0), (0, 10), (20, 10)]),
+        (
+            *(20, 30, 9),
+            [(10, 5), (0, 5), (20, 5), (10, 0), (0, 0), (20, 0), (10, 10), (0, 10), (20, 10)],
+        ),
+    ],
+)
+def test_view_windows(height, width, positions, expected):
+    found = views.view_windows(height, width, 10, positions)
+    np.testing.assert_array_equal(found, [(x, y, x + 10, y + 10) for x, y in expected])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spp_jax.models import backbones, layers
+from spp_jax.models import layers, topology
 from spp_jax.pooling import pyramid
 
 
@@ -15,7 +15,7 @@ def _images(shape):
 
 def test_lrn_within_a_channel_by_loops():
     x = _images((2, 5, 4, 3))
-    layer = backbones.LRN("norm", alpha=0.3)
+    layer = topology.LRN("norm", alpha=0.3)
     found = layers.normalize_responses(jnp.asarray(x), layer)
     expected = np.empty_like(x)
     for i in range(5):
@@ -31,7 +31,7 @@ def test_lrn_within_a_channel_by_loops():
 def test_lrn_across_channels_equals_torch(size):
     torch = pytest.importorskip("torch", reason="torch is not installed: no local_response_norm")
     x = _images((2, 3, 4, 7))
-    layer = backbones.LRN("norm", "across", size, alpha=5e-2, k=2.0)
+    layer = topology.LRN("norm", "across", size, alpha=5e-2, k=2.0)
     found = layers.normalize_responses(jnp.asarray(x), layer)
     peer = torch.nn.functional.local_response_norm(
         torch.tensor(x).permute(0, 3, 1, 2), size, alpha=5e-2, beta=0.75, k=2.0
@@ -41,13 +41,13 @@ def test_lrn_across_channels_equals_torch(size):
 
 def test_lrn_by_hand_and_in_bfloat16():
     x = jnp.full((1, 1, 1, 3), 2.0)
-    layer = backbones.LRN("norm", "across", size=3, alpha=0.75, beta=0.5, k=1.0)
+    layer = topology.LRN("norm", "across", size=3, alpha=0.75, beta=0.5, k=1.0)
     found = layers.normalize_responses(x, layer)
     # Sums of squares 8, 12, 8 times 0.25, plus 1.
     np.testing.assert_allclose(found.ravel(), 2 / np.sqrt([3, 4, 3]), rtol=1e-6)
     # 1 + 5e-5 * 80 is 1 in bfloat16 but not in float32.
     x = jnp.full((1, 3, 3, 1), 150.0, jnp.bfloat16)
-    found = layers.normalize_responses(x, backbones.LRN("norm"))
+    found = layers.normalize_responses(x, topology.LRN("norm"))
     assert found.dtype == jnp.bfloat16
     assert float(found[0, 1, 1, 0]) == pytest.approx(150 / (1 + 5e-5 * 150**2) ** 0.75, rel=4e-3)
 

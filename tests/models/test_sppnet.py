@@ -1,27 +1,42 @@
 """The networks: exact parameter counts, one tree for every size, padded equal to alone."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import spp_jax
-from spp_jax.models import backbones
+from spp_jax.models import backbones, topology
+from tests.pooling import reference
 
 # A small network with every kind of layer and trait of the large ones.
-TINY = backbones.Backbone(
+TINY = topology.Backbone(
     name="tiny",
     layers=(
-        backbones.Conv("conv1", 8, 5, stride=2, padding=1, bias=0.5),
-        backbones.LRN("norm1"),
-        backbones.MaxPool("pool1", 3, 2),
-        backbones.Conv("conv2", 12, 3, bias=1.0),
-        backbones.LRN("norm2", "across", 5),
-        backbones.MaxPool("pool2", 3, 2, padding=1),
-        backbones.Conv("conv3", 16, 3, padding=1),
+        topology.Conv("conv1", 8, 5, stride=2, padding=1, bias=0.5),
+        topology.LRN("norm1"),
+        topology.MaxPool("pool1", 3, 2),
+        topology.Conv("conv2", 12, 3, bias=1.0),
+        topology.LRN("norm2", "across", 5),
+        topology.MaxPool("pool2", 3, 2, padding=1),
+        topology.Block(
+            "mixed",
+            layers=(topology.Conv("reduce", 6, 1, bias=0.3),),
+            branches=(
+                (topology.Conv("1x1", 5, 1),),
+                (
+                    topology.MaxPool("pool", 3, 1, padding=1),
+                    topology.Conv("pool_proj", 7, 3, padding=1, bias=0.2),
+                ),
+            ),
+        ),
+        topology.Conv("conv3", 16, 3, padding=1),
     ),
-    last_pool=backbones.MaxPool("pool3", 3, 2),
+    last_pool=topology.MaxPool("pool3", 3, 2),
     size=64,
     hidden=(24, 20),
     kernel_std=None,
@@ -38,15 +53,28 @@ def _count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
+# PAPER 1.4: convolutions, then the whole network without SPP, with 30 and with 50 bins.
+PARAMETERS = {
+    "zf5": (3_726_464, 62_357_608, 56_066_152, 77_037_672),
+    "convnet_star5": (3_747_200, 62_378_344, 56_086_888, 77_058_408),
+    "overfeat5": (6_528_640, 102_908_520, 90_325_608, 132_268_648),
+    "overfeat7": (11_248_256, 107_628_136, 95_045_224, 136_988_264),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_of_the_paper(name):
+    pyramids = (None, (4, 3, 2, 1), (6, 3, 2, 1))
+    found = [_shapes(spp_jax.make_model(name, levels=levels), 224) for levels in pyramids]
+    assert (_count(found[0]["backbone"]), *map(_count, found)) == PARAMETERS[name]
+
+
 @pytest.mark.parametrize(
-    ("levels", "count"),
-    # PAPER 1.4: no SPP (36 bins), 30 bins, 50 bins.
-    [(None, 62_357_608), ((4, 3, 2, 1), 56_066_152), ((6, 3, 2, 1), 77_037_672)],
+    ("name", "count"), [("googlenet", 6_998_552), ("squeezenet1_1", 1_235_496)]
 )
-def test_zf5_parameter_counts(levels, count):
-    params = _shapes(spp_jax.make_model("zf5", levels=levels), 224)
-    assert _count(params) == count
-    assert _count(params["backbone"]) == 3_726_464
+def test_published_parameter_counts(name, count):
+    model = spp_jax.make_model(name, levels=(1,), reduce="mean")
+    assert _count(_shapes(model, 224)) == count
 
 
 def test_digits_parameter_count():
@@ -140,6 +168,100 @@ def test_features_and_head_are_the_two_halves(tiny):
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
 
 
+def test_maps_have_the_names_and_sides_of_the_table(tiny):
+    model, variables = tiny
+    maps = jax.eval_shape(
+        lambda x: model.apply(variables, x, method="maps"), jnp.zeros((2, 75, 64, 3))
+    )
+    heights, widths = (topology.sides(TINY, side) for side in (75, 64))
+    channels = topology.channels(TINY)
+    assert {"mixed/reduce", "mixed/1x1", "mixed/pool", "mixed/pool_proj", "mixed"} < set(heights)
+    found = {name: x.shape for name, x in maps.items() if x.ndim == 4}
+    expected = {n: (2, heights[n], widths[n], channels[n]) for n in heights}
+    assert found == expected
+    assert channels["mixed"] == 5 + 7
+    tree = variables["params"]["backbone"]
+    assert set(tree["mixed"]) == {"reduce", "1x1", "pool_proj"}
+    assert tree["mixed"]["pool_proj"]["kernel"].shape == (3, 3, 6, 7)
+
+
+def test_window_logits_are_the_head_of_pooled_windows(tiny):
+    model, variables = tiny
+    _, canvas, extents = _canvas(SIZES[:2])
+    cells = np.asarray([[(0, 0, 3, 2), (1, 2, 2, 4)], [(0, 0, 1, 1), (2, 1, 5, 6)]], np.int32)
+    apply = jax.jit(model.apply, static_argnames="method")
+    found = apply(variables, canvas, cells, extents=extents, method="window_logits")
+    fmap = apply(variables, canvas, extents=extents, method="maps")["conv3"]
+    for i in range(2):
+        pooled = [reference.pool_window(np.asarray(fmap[i]), w, model.levels) for w in cells[i]]
+        expected = model.apply(variables, np.stack(pooled), method="head")
+        # One matrix product of 2 rows, or of 4: float32 sums in another order.
+        np.testing.assert_allclose(found[i], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_image_is_warped_to_each_image(tiny):
+    model, variables = tiny
+    images, canvas, extents = _canvas(SIZES[:2])
+    apply = jax.jit(model.apply)
+    mean = np.random.default_rng(1).uniform(0, 255, (48, 48, 3)).astype(np.float32)
+    stored = {**variables, "constants": {"mean": mean}}
+    together = apply(stored, canvas, extents=extents)
+    for i, image in enumerate(images):
+        alone = apply(stored, image[None])
+        # The weights of the warp are float32 functions of a scale that is traced in one case.
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-3, atol=1e-4)
+        # Pillow's bilinear is the same triangle kernel.
+        channels = [
+            np.asarray(Image.fromarray(c).resize(image.shape[1::-1], Image.Resampling.BILINEAR))
+            for c in np.moveaxis(mean, 2, 0)
+        ]
+        difference = image - np.stack(channels, axis=2) + np.asarray(TINY.mean)
+        expected = apply(variables, difference[None].astype(np.float32))
+        np.testing.assert_allclose(alone, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_channel_mean_takes_the_place_of_the_networks_constant(tiny):
+    model, variables = tiny
+    images, _, _ = _canvas(SIZES[:1])
+    stored = {**variables, "constants": {"mean": np.asarray([10.0, 20, 30], np.float32)}}
+    moved = images[0].astype(np.float32) - [10, 20, 30] + np.asarray(TINY.mean)
+    apply = jax.jit(model.apply)
+    found, expected = apply(stored, images[0][None]), apply(variables, moved[None])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_classifier_before_the_mean():
+    """SqueezeNet as published: logits are the mean over cells of a rectified classifier."""
+    net = dataclasses.replace(TINY, hidden=(), cell_classifier="conv10")
+    model = spp_jax.make_model(net, levels=(1,), reduce="mean", num_classes=9)
+    images, canvas, extents = _canvas(SIZES[:2])
+    variables = jax.jit(model.init)(jax.random.key(0), canvas)
+    apply = jax.jit(model.apply, static_argnames="method")
+    kernel, bias = (np.asarray(variables["params"]["head"]["fc6"][k]) for k in ("kernel", "bias"))
+    found = apply(variables, canvas, extents=extents)
+    pooled = apply(variables, canvas, extents=extents, method="features")
+    np.testing.assert_array_equal(model.apply(variables, pooled, method="head"), found)
+    for i, image in enumerate(images):
+        maps = apply(variables, image[None], method="maps")
+        cells = np.maximum(np.asarray(maps["conv3"])[0] @ kernel + bias, 0)
+        # float32 sums in another order
+        np.testing.assert_allclose(maps["conv10"][0], cells, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[i], cells.mean((0, 1)), rtol=1e-4, atol=1e-5)
+    other = spp_jax.make_model(net, levels=(2, 1), num_classes=9)
+    assert not other.classifies_cells
+    assert _shapes(other, 64)["head"]["fc6"]["kernel"].shape == (5 * 16, 9)
+
+
+def test_the_only_dense_layer_drops_its_input():
+    net = dataclasses.replace(TINY, hidden=())
+    model = spp_jax.make_model(net, levels=(1,), num_classes=3)
+    images = _canvas(SIZES[:1])[0][0][None]
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    keys = [{"dropout": jax.random.key(i)} for i in range(2)]
+    first, second = (model.apply(variables, images, train=True, rngs=k) for k in keys)
+    assert not np.array_equal(first, second)
+
+
 def test_uint8_and_float_images_are_the_same(tiny):
     model, variables = tiny
     image = _canvas(SIZES)[1][:1]
@@ -206,6 +328,7 @@ def test_wrong_images_are_named(images, extents, message):
         ("zf5", {"lrn": "none"}, "'none'"),
         ("zf5", {"num_classes": 0}, "num_classes .* 0"),
         ("zf5", {"dropout": 1.0}, r"dropout .* 1\.0"),
+        ("googlenet", {"levels": None}, "googlenet has no form without SPP"),
     ],
 )
 def test_wrong_arguments_of_make_model_are_named(name, arguments, message):

@@ -160,3 +160,39 @@ def test_wrong_shapes_are_named(fmap, boxes, map_index, message):
 def test_windows_that_are_no_integers_are_refused():
     with pytest.raises(ValueError, match="float32"):
         windows.pool_windows(jnp.zeros((4, 4, 1)), jnp.zeros((1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("box", "scale", "extent", "expected"),
+    # PAPER 3.2: 500x375 image, boxes and cells counted from 1, corners inclusive.
+    [
+        ((1, 1, 500, 375), 480, (29, 39), (1, 1, 39, 29)),
+        ((8, 12, 352, 320), 480, (29, 39), (1, 1, 27, 25)),
+        ((48, 240, 195, 371), 576, (35, 47), (5, 23, 18, 35)),
+        ((100, 100, 199, 199), 688, (42, 56), (12, 12, 22, 22)),
+        ((200, 150, 227, 177), 1200, (74, 99), (40, 30, 45, 35)),
+        ((490, 1, 500, 11), 1200, (74, 99), (98, 1, 99, 1)),
+    ],
+)
+def test_image_to_cells_of_the_paper(box, scale, extent, expected):
+    # The released code's scaling of boxes.
+    x1, y1, x2, y2 = (np.asarray(box) - 1) * (scale - 1) / (375 - 1) + 1
+    found = windows.image_to_cells(
+        np.asarray([(x1 - 1, y1 - 1, x2, y2)]), extent, stride=16, offset0=21, offset=6.5
+    )
+    left, top, right, bottom = expected
+    assert found.tolist() == [[left - 1, top - 1, right, bottom]]
+
+
+def test_image_to_cells_of_views():
+    # ZF-5's cells are centred on pixels 21, 37 ... 213 = 21 + 16 * 12, and 1.5 pixels of tolerance:
+    # the corner view's 224 pixels hold 13 centres, views further in one more.
+    pixels = np.asarray([(16 * i, 0, 16 * i + 224, 224) for i in range(4)])
+    found = windows.image_to_cells(pixels, (13, 20), stride=16, offset0=21, offset=6.5)
+    assert found.tolist() == [[0, 0, 13, 13], [0, 0, 14, 13], [1, 0, 15, 13], [2, 0, 16, 13]]
+
+
+def test_image_to_cells_of_a_window_beyond_the_map():
+    pixels = np.asarray([(-90, -50, -70, -30), (900, 10, 950, 11)])
+    found = windows.image_to_cells(pixels, (4, 5), stride=16, offset0=21, offset=6.5)
+    assert found.tolist() == [[0, 0, 1, 1], [4, 0, 5, 1]]

@@ -1,0 +1,225 @@
+"""What a convolutional network is made of, and what follows from its table.
+
+A backbone is a tuple of layers with the sides each one makes, so that map sizes, extents, the
+smallest image and the receptive fields follow from the same table that builds the network. Every
+convolution is followed by a ReLU. Sides of convolutions round down, those of pools round up, as in
+Caffe.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from spp_jax.pooling import max_pool
+from spp_jax.pooling.max_pool import Side
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A square convolution and its ReLU. `bias` is the initial value of its biases."""
+
+    name: str
+    features: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    bias: float = 0.0
+
+    def side(self, side: Side) -> Side:
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """A max pool of square windows, the last one clipped to the map (Caffe's ceil mode)."""
+
+    name: str
+    window: int
+    stride: int
+    padding: int = 0
+
+    def side(self, side: Side) -> Side:
+        return max_pool.pooled_side(side, self.window, self.stride, self.padding, ceil_mode=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class LRN:
+    """Local response normalisation x / (k + alpha / n * sum(x^2))^beta over n cells.
+
+    "within" sums over size x size cells of one channel (n = size^2), "across" over `size`
+    channels of one cell (n = size). The sum is clipped at the border, n is not.
+    """
+
+    name: str
+    kind: Literal["within", "across"] = "within"
+    size: int = 3
+    alpha: float = 5e-5
+    beta: float = 0.75
+    k: float = 1.0
+
+    def side(self, side: Side) -> Side:
+        return side
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Layers one after the other, then branches side by side, concatenated along channels.
+
+    Its layers are named "block/layer", its output "block". All branches make maps of one side.
+    """
+
+    name: str
+    layers: tuple["Layer", ...] = ()
+    branches: tuple[tuple["Layer", ...], ...] = ()
+
+
+Leaf = Conv | MaxPool | LRN
+Layer = Leaf | Block
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Where the cells of a map look.
+
+    Attributes:
+        stride: image pixels from one cell to the next.
+        offset0: image pixel, the first being 1 as published, on which the first cell is centred.
+        receptive_field: side of the square of pixels a cell depends on.
+    """
+
+    stride: int = 1
+    offset0: float = 1.0
+    receptive_field: int = 1
+
+    def through(self, kernel: int, stride: int, padding: int) -> "Geometry":
+        """Returns the geometry after a convolution or pool."""
+        return Geometry(
+            self.stride * stride,
+            self.offset0 + ((kernel - 1) / 2 - padding) * self.stride,
+            self.receptive_field + (kernel - 1) * self.stride,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network up to its head.
+
+    Attributes:
+        name: as in `make_model` and `config.model.name`.
+        layers: from the image to the map the pyramid pools.
+        last_pool: what stands in the pyramid's place in the network without SPP; None where there
+            is no such network: its own pool is a pyramid too, levels=(1,), reduce="mean".
+        size: side of the image it was made for, pixels; without SPP it takes no other.
+        hidden: widths of the fully connected layers before the classifier: fc6, fc7.
+        hidden_bias: initial value of their biases, and of the classifier's.
+        kernel_std: deviation of the initial weights; None is He et al.'s sqrt(2 / fan_in).
+        mean: (R, G, B) subtracted from the images, 0 to 255.
+        scale: by which the difference is multiplied.
+        cell_classifier: name of the map where the network was published with its classifier on
+            each cell of the last map, then a ReLU, then the mean; "" where it was not.
+        window_offset: pixels by which a window shrinks on each side before it is mapped to cells
+            (PAPER 3.2's offset); None is half a stride, the cells centred inside the window.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    last_pool: MaxPool | None = None
+    size: int = 224
+    hidden: tuple[int, ...] = (4096, 4096)
+    hidden_bias: float = 1.0
+    kernel_std: float | None = 0.01
+    # The constant the authors' released code subtracts (PAPER: appendix A's 128).
+    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    scale: float = 1.0
+    cell_classifier: str = ""
+    window_offset: float | None = None
+
+
+def sides(backbone: Backbone, side: Side) -> dict[str, Side]:
+    """Returns {layer: side of its map} for an image side; whole numbers or arrays of them."""
+    return _fold(backbone.layers, side, lambda layer, x: layer.side(x), lambda xs: xs[0])
+
+
+def channels(backbone: Backbone) -> dict[str, int]:
+    """Returns {layer: channels of its map}."""
+
+    def step(layer: Leaf, count: int) -> int:
+        return layer.features if isinstance(layer, Conv) else count
+
+    return _fold(backbone.layers, 3, step, sum)
+
+
+def geometries(backbone: Backbone) -> dict[str, Geometry]:
+    """Returns {layer: geometry of its map}; a block's is that of its widest branch.
+
+    As in the paper, normalisation over neighbouring cells is not counted.
+    """
+
+    def step(layer: Leaf, g: Geometry) -> Geometry:
+        if isinstance(layer, Conv):
+            return g.through(layer.kernel, layer.stride, layer.padding)
+        if isinstance(layer, MaxPool):
+            return g.through(layer.window, layer.stride, layer.padding)
+        return g
+
+    def widest(branches: list[Geometry]) -> Geometry:
+        return max(branches, key=lambda g: g.receptive_field)
+
+    return _fold(backbone.layers, Geometry(), step, widest)
+
+
+def _fold(
+    layers: tuple[Layer, ...],
+    start: T,
+    step: Callable[[Leaf, T], T],
+    join: Callable[[list[T]], T],
+    prefix: str = "",
+) -> dict[str, T]:
+    """Returns {layer: value} of a value that each layer changes and the ends of branches make."""
+    found: dict[str, T] = {}
+    for layer in layers:
+        name = prefix + layer.name
+        if isinstance(layer, Block):
+            found |= _fold(layer.layers, start, step, join, name + "/")
+            if layer.layers:
+                start = found[f"{name}/{layer.layers[-1].name}"]
+            for branch in layer.branches:
+                found |= _fold(branch, start, step, join, name + "/")
+            if layer.branches:
+                start = join([found[f"{name}/{b[-1].name}"] for b in layer.branches])
+        else:
+            start = step(layer, start)
+        found[name] = start
+    return found
+
+
+def smallest_side(backbone: Backbone) -> int:
+    """Returns the shortest image side, in pixels, of which every layer has at least one cell."""
+    side = 1
+    while min(sides(backbone, side).values()) < 1:
+        side += 1
+    return side
+
+
+def with_lrn(backbone: Backbone, kind: str) -> Backbone:
+    """Returns the backbone with all its normalisation of one kind.
+
+    "within" are the constants released for ZF-5; "across" are AlexNet's (k 2, n 5, 1e-4, 0.75;
+    alpha is 5e-4 here because it is divided by n).
+    """
+    if kind not in ("within", "across"):
+        raise ValueError(f'lrn must be "within" or "across", got {kind!r}')
+    across = {"kind": "across", "size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
+
+    def change(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        return tuple(
+            LRN(layer.name, **(across if kind == "across" else {}))
+            if isinstance(layer, LRN)
+            else dataclasses.replace(layer, layers=change(layer.layers))
+            if isinstance(layer, Block)
+            else layer
+            for layer in layers
+        )
+
+    return dataclasses.replace(backbone, layers=change(backbone.layers))
