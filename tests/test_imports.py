@@ -14,6 +14,7 @@ ALLOWED = {
     "data": {"errors"},
     "training": {"models", "data", "config", "checkpoint", "sharding", "errors"},
     "evaluation": {"pooling", "models", "data", "config", "sharding", "errors"},
+    "interop": {"models", "config", "checkpoint", "errors", "cli"},
     "errors": set(),
     "sharding": {"errors"},
     "config": {"models", "errors"},

@@ -1,0 +1,162 @@
+"""From a file of published weights to a checkpoint."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+
+import jax
+
+from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
+from spp_jax.interop import conversion, weights
+from spp_jax.models import backbones
+
+SHORTER_SIDE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What was imported: layers of the file, parameters of the network, layers not taken."""
+
+    num_layers: int
+    num_parameters: int
+    left_out: tuple[str, ...]
+
+
+def make_config(
+    name: str,
+    num_classes: int,
+    levels: tuple[int, ...] | None = None,
+    reduce: str | None = None,
+) -> config_lib.Config:
+    """Returns the config of a published network: its own size, on images of shorter side 256.
+
+    Args:
+        name: of the backbone.
+        num_classes: outputs of the classifier.
+        levels: bins per side of each pyramid level, () without SPP; None is as published: the
+            paper's 6, 3, 2, 1, but 1 where the network's own pool is a pyramid.
+        reduce: "max" or "mean"; None is as published.
+
+    Raises:
+        InputError: an unknown backbone, or levels or a reduce that it does not take.
+    """
+    if name not in backbones.BACKBONES:
+        raise errors.InputError(f"no network {name!r}; there are {', '.join(backbones.BACKBONES)}")
+    backbone = backbones.BACKBONES[name]
+    has_own_pyramid = backbone.last_pool is None
+    config = config_lib.Config()
+    config.model.name, config.model.num_classes = name, num_classes
+    if levels is not None:
+        config.model.levels = levels
+    elif has_own_pyramid:
+        config.model.levels = (1,)
+    config.model.reduce = reduce or ("mean" if has_own_pyramid else "max")
+    config.train.sizes = (backbone.size,)
+    config.data.crop_size, config.data.shorter_side = backbone.size, SHORTER_SIDE
+    config_lib.validate(config)
+    return config
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """Returns the lines of a file: the name of each output of the network, in order.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or a line is blank or there twice.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as f:
+            names = [line.strip() for line in f.read().splitlines()]
+    except OSError as e:
+        raise errors.InputError(f"classes {path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise errors.InputError(f"classes {path} are not UTF-8 text") from e
+    if not names:
+        raise errors.InputError(f"classes {path} hold no line")
+    lines: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise errors.InputError(f"line {number} of classes {path} is blank")
+        if name in lines:
+            raise errors.InputError(
+                f"lines {lines[name]} and {number} of classes {path} are both {name!r}"
+            )
+        lines[name] = number
+    return tuple(names)
+
+
+def import_weights(
+    config: config_lib.Config,
+    weights_path: str,
+    class_names: Sequence[str],
+    output: str,
+    *,
+    fresh_head: bool = False,
+    unscaled_dropout: bool = False,
+) -> Imported:
+    """Writes step 0 of a workdir: the network of a config with the weights of a file.
+
+    Args:
+        config: of `make_config`.
+        weights_path: a .caffemodel, or an .npz as `weights.read_npz` describes.
+        class_names: of the network's outputs, in order.
+        output: the workdir, made if missing; nothing is written there before all checks passed.
+        fresh_head: as in `conversion.to_params`.
+        unscaled_dropout: as there.
+
+    Raises:
+        InputError: the weights do not fit the network or the class names, or `output` cannot be
+            written or holds a checkpoint.
+    """
+    _check_output(output)
+    layers = weights.read_weights(weights_path)
+    model = config_lib.make_model(config, len(class_names))
+    *_, classifier = conversion.head_names(model.backbone).values()
+    biases = layers.get(classifier, [])[1:]
+    if biases and biases[0].size != len(class_names) and not fresh_head:
+        raise errors.InputError(
+            f"there are {len(class_names)} class names, and {classifier} of {weights_path} has "
+            f"{biases[0].size} outputs"
+        )
+    left_out = conversion.unused(model.backbone, layers, fresh_head)
+    params = conversion.to_params(
+        model, layers, fresh_head=fresh_head, unscaled_dropout=unscaled_dropout
+    )
+    num_layers = len(layers) - len(left_out)
+    del layers  # as large as the file
+    source = {"file": os.path.basename(weights_path), "sha256": _digest(weights_path)}
+    meta = checkpoint.Meta(
+        step=0,
+        config=config,
+        class_names=tuple(class_names),
+        num_examples=0,
+        metrics={"source": source},
+    )
+    writer = checkpoint.Writer(output, keep=1)
+    writer.save(meta, {"params": params})
+    writer.close()
+    return Imported(
+        num_layers=num_layers,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        left_out=left_out,
+    )
+
+
+def _check_output(output: str) -> None:
+    if not output:
+        raise errors.InputError("output '' is no folder")
+    if os.path.basename(os.path.abspath(output)) == checkpoint.CHECKPOINTS:
+        raise errors.InputError(f"output {output} has the name of the folder made in it")
+    if checkpoint.latest_step_dir(output) is not None:
+        raise errors.InputError(f"output {output} holds a checkpoint already")
+    parent = os.path.abspath(output)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise errors.InputError(f"output {output} cannot be made: {parent} is no writable folder")
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

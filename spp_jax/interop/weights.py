@@ -1,0 +1,69 @@
+"""Reads published weights of either format into Caffe's layout.
+
+That is {layer: [kernel, bias]}: kernels (outputs, inputs, height, width) or (outputs, inputs), the
+first one's inputs blue, green, red, a vector made of a map channel by channel.
+"""
+
+import numpy as np
+
+from spp_jax import errors
+from spp_jax.interop import caffe
+
+_ZIP = b"PK"
+
+
+def read_weights(path: str) -> dict[str, list[np.ndarray]]:
+    """Returns {layer: blobs} of a .caffemodel or an .npz, told apart by content.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or is neither.
+    """
+    try:
+        with open(path, "rb") as f:
+            is_zip = f.read(2) == _ZIP
+    except OSError as e:
+        raise errors.InputError(f"weights {path} cannot be read: {e.strerror}") from e
+    return read_npz(path) if is_zip else caffe.read_caffemodel(path)
+
+
+def read_npz(path: str) -> dict[str, list[np.ndarray]]:
+    """Returns {layer: [kernel, bias]} of arrays named LAYER/kernel and LAYER/bias.
+
+    In the file kernels are (height, width, inputs, outputs) or (inputs, outputs); what is returned
+    are views of Caffe's order of axes.
+
+    Raises:
+        InputError: the file cannot be read, is damaged or no .npz, or an array of another name or
+            type.
+    """
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    # zipfile, zlib and numpy answer damage with many kinds of exceptions.
+    except Exception as e:
+        reason = str(e).split("\n")[0]
+        raise errors.InputError(f"weights {path} are damaged or no .npz: {reason}") from e
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in arrays.items():
+        layer, _, part = name.rpartition("/")
+        if not layer or part not in ("kernel", "bias"):
+            raise errors.InputError(
+                f"weights {path} hold {name!r}; arrays are named LAYER/kernel and LAYER/bias"
+            )
+        if not np.issubdtype(value.dtype, np.floating):
+            raise errors.InputError(f"weights {path}: {name} is {value.dtype}, not floating")
+        layers.setdefault(layer, {})[part] = value
+    found: dict[str, list[np.ndarray]] = {}
+    for layer, parts in layers.items():
+        if set(parts) != {"kernel", "bias"}:
+            raise errors.InputError(f"weights {path}: {layer} has only a {next(iter(parts))}")
+        kernel = parts["kernel"]
+        outputs_first = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        if kernel.ndim not in (2, 4):
+            raise errors.InputError(
+                f"weights {path}: {layer}/kernel has {kernel.ndim} axes, neither 4 nor 2"
+            )
+        found[layer] = [kernel.transpose(outputs_first), parts["bias"]]
+    if not found:
+        raise errors.InputError(f"weights {path} hold no layer with weights")
+    return found
