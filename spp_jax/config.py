@@ -89,6 +89,8 @@ class TrainConfig:
     num_drops: int = 2
     drop_epochs: tuple[int, ...] = ()
     momentum: float = 0.9
+    # The learning rate of biases is that of weights times it.
+    bias_lr_factor: float = 1.0
     weight_decay: float = 5e-4
     flip: bool = True
     # Deviation of AlexNet's colour noise, in units of the principal components' own; 0 is none.
@@ -195,7 +197,7 @@ def validate(config: Config) -> None:
 
     positive = "data.batch_size data.shorter_side data.crop_size train.num_epochs train.lr_factor"
     positive += " train.learning_rate train.patience train.log_every_steps train.keep_checkpoints"
-    positive += " train.checkpoint_every_steps eval.canvas_step"
+    positive += " train.checkpoint_every_steps train.bias_lr_factor eval.canvas_step"
     not_negative = (
         "seed model.num_classes data.num_workers data.cache_mb train.weight_decay train.color_noise"
     )
@@ -248,6 +250,7 @@ def make_smoke(config: Config) -> None:
     train.log_every_steps = 1
     train.checkpoint_every_steps = 2
     data.batch_size = min(data.batch_size, 8)
+    data.num_workers = 0
     data.mean_examples = 32
     config.eval.num_examples = 32
     config.eval.batch_size = min(config.eval.batch_size, 8)

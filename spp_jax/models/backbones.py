@@ -20,6 +20,31 @@ ZF5 = Backbone(
     window_offset=6.5,
 )
 
+# Not of the paper: a quarter of ZF-5's widths, at half the side, for two cores. conv2's stride of 1
+# makes its maps at 112 and 90 pixels the 13 x 13 and 10 x 10 of ZF-5's at 224 and 180. So few
+# channels do not learn from weights of 0.01; normalisation as strong as in "digits" keeps the first
+# steps of larger ones from ending in dead units.
+ZF5_SMALL = Backbone(
+    name="zf5_small",
+    layers=(
+        Conv("conv1", 24, 7, stride=2, padding=1),
+        LRN("norm1", "within", size=5, alpha=1.0),
+        MaxPool("pool1", 3, 2),
+        Conv("conv2", 64, 5, padding=2),
+        LRN("norm2", "within", size=5, alpha=1.0),
+        MaxPool("pool2", 3, 2),
+        Conv("conv3", 96, 3, padding=1),
+        Conv("conv4", 96, 3, padding=1),
+        Conv("conv5", 64, 3, padding=1),
+    ),
+    last_pool=MaxPool("pool5", 3, 2),
+    size=112,
+    hidden=(512, 512),
+    hidden_bias=0.0,
+    kernel_std=None,
+    scale=1 / 64,
+)
+
 # AlexNet with its pools after conv2 and conv3, without groups. The paper gives no pads: these make
 # Table 1's 55, 27 and 13. Normalisation and initial biases, unpublished, are as in ZF-5.
 CONVNET_STAR5 = Backbone(
@@ -179,5 +204,9 @@ DIGITS = Backbone(
 
 BACKBONES = {
     backbone.name: backbone
-    for backbone in (ZF5, CONVNET_STAR5, OVERFEAT5, OVERFEAT7, GOOGLENET, SQUEEZENET1_1, DIGITS)
+    for backbone in (
+        *(ZF5, CONVNET_STAR5, OVERFEAT5, OVERFEAT7),
+        *(GOOGLENET, SQUEEZENET1_1),
+        *(ZF5_SMALL, DIGITS),
+    )
 }

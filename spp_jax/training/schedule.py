@@ -1,5 +1,6 @@
 """What changes from step to step: the size, and the learning rate."""
 
+import jax
 import numpy as np
 import optax
 
@@ -41,6 +42,8 @@ def make_optimizer(
     sgd = optax.chain(
         optax.add_decayed_weights(train.weight_decay), optax.sgd(rate, momentum=train.momentum)
     )
+    if train.bias_lr_factor != 1:
+        sgd = optax.chain(sgd, optax.masked(optax.scale(train.bias_lr_factor), _biases))
     if train.lr_schedule == "step":
         return optax.with_extra_args_support(sgd)
     num_sizes = len(train.sizes) if train.size_schedule == "epoch" else 1
@@ -51,6 +54,10 @@ def make_optimizer(
         min_scale=train.lr_factor**train.num_drops,
     )
     return optax.chain(sgd, plateau)
+
+
+def _biases(params: optax.Params) -> optax.Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "bias", params)
 
 
 def learning_rate(

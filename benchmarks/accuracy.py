@@ -1,6 +1,7 @@
-"""Multi-size against single-size against no SPP on digit scenes, several seeds: a table.
+"""Multi-size against single-size against no SPP, several seeds: a table.
 
-    python benchmarks/digits_accuracy.py --workdir=runs/accuracy --output=docs/results/digits.json
+    python benchmarks/accuracy.py --experiment=digits --output=docs/results/digits.json
+    python benchmarks/accuracy.py --experiment=imagenette --data_path=FOLDER --output=FILE
 
 Runs train.py and eval.py as a user would, one run after another, prints the table and writes the
 numbers. Started again it goes on where it was stopped.
@@ -19,33 +20,43 @@ import time
 from absl import app, flags
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/accuracy", "Where the runs go.")
-_OUTPUT = flags.DEFINE_string("output", "docs/results/digits.json", "JSON file to write.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "config.seed of the runs.")
-_DATA = flags.DEFINE_string("data_path", "", "TFDS's data_dir of digit_scenes.")
+_DATA = flags.DEFINE_string("data_path", "", "config.data.path of the runs.")
 
-# Without SPP a network takes one size: there is no full view of it.
-PRESETS = {
-    "digits_multisize": ("center", "warp", "full"),
-    "digits_single": ("center", "warp", "full"),
-    "digits_nospp": ("center", "warp"),
+# Presets and their protocols. Without SPP a network takes one size: it has no full view of an
+# image, nor views pooled from its map.
+EXPERIMENTS = {
+    "digits": {
+        "digits_multisize.py": ("center", "warp", "full"),
+        "digits_single.py": ("center", "warp", "full"),
+        "digits_nospp.py": ("center", "warp"),
+    },
+    "imagenette": {
+        "imagenette_small.py:multisize": ("center", "ten_view", "full", "multi_view"),
+        "imagenette_small.py:single": ("center", "ten_view", "full", "multi_view"),
+        "imagenette_small.py:nospp": ("center", "ten_view"),
+    },
 }
+_EXPERIMENT = flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "Which.", required=True)
 
 
 def run(preset: str, seed: str) -> dict:
     """Trains and scores one network; returns {"preset", "seed", "seconds", protocol: top1}."""
-    workdir = os.path.join(_WORKDIR.value, f"{preset}_{seed}")
+    workdir = os.path.join(_WORKDIR.value, f"{preset.replace('.py', '').replace(':', '_')}_{seed}")
     done = os.path.join(workdir, "accuracy.json")
     if os.path.exists(done):
         with open(done, encoding="utf-8") as f:
             return json.load(f)
     start = time.monotonic()
-    command = [sys.executable, "train.py", f"--config=configs/{preset}.py"]
+    command = [sys.executable, "train.py", f"--config=configs/{preset}"]
     command += [f"--workdir={workdir}", f"--config.seed={seed}"]
     subprocess.run([*command, f"--config.data.path={_DATA.value}"], check=True)
     found: dict = {"preset": preset, "seed": int(seed), "seconds": time.monotonic() - start}
-    for protocol in PRESETS[preset]:
-        command = [sys.executable, "eval.py", f"--workdir={workdir}", f"--protocol={protocol}"]
-        subprocess.run(command, check=True)
+    protocols = EXPERIMENTS[_EXPERIMENT.value][preset]
+    command = [sys.executable, "eval.py", f"--workdir={workdir}"]
+    subprocess.run([*command, f"--protocol={','.join(protocols)}"], check=True)
+    for protocol in protocols:
         with open(os.path.join(workdir, f"eval_{protocol}.json"), encoding="utf-8") as f:
             found[protocol] = json.load(f)["top1"]
     with open(done, "w", encoding="utf-8") as f:
@@ -55,11 +66,13 @@ def run(preset: str, seed: str) -> dict:
 
 def table(runs: list[dict]) -> str:
     """Returns a Markdown table: mean and deviation over the seeds, percent."""
-    lines = ["| preset | centre crop | warped | full image |", "|---|---|---|---|"]
-    for preset in PRESETS:
+    presets = EXPERIMENTS[_EXPERIMENT.value]
+    protocols = list(dict.fromkeys(p for listed in presets.values() for p in listed))
+    lines = [f"| preset | {' | '.join(protocols)} |", "|---" * (len(protocols) + 1) + "|"]
+    for preset in presets:
         mine = [r for r in runs if r["preset"] == preset]
         cells = []
-        for protocol in ("center", "warp", "full"):
+        for protocol in protocols:
             values = [100 * r[protocol] for r in mine if protocol in r]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "-")
@@ -79,7 +92,7 @@ def main(_: list[str]) -> None:
         "python": platform.python_version(),
         "jax": importlib.metadata.version("jax"),
     }
-    runs = [run(preset, seed) for seed in _SEEDS.value for preset in PRESETS]
+    runs = [run(preset, seed) for seed in _SEEDS.value for preset in EXPERIMENTS[_EXPERIMENT.value]]
     os.makedirs(os.path.dirname(_OUTPUT.value) or ".", exist_ok=True)
     with open(_OUTPUT.value, "w", encoding="utf-8") as f:
         json.dump({**facts, "runs": runs}, f, indent=1)
