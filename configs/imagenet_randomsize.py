@@ -1,6 +1,7 @@
 """imagenet_multisize at a size an epoch, drawn from 180 to 224 pixels.
 
-The paper's 10-view errors of overfeat7 are 30.06/10.96. One program a size drawn: about 36 to compile for 70 epochs."""
+The paper's 10-view errors of overfeat7 are 30.06/10.96. Each size drawn is one program to
+compile: about 36 in 70 epochs."""
 
 from configs import imagenet_multisize
 from spp_jax import config as config_lib

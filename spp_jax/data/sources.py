@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
-from spp_jax.data import digits, images
+from spp_jax.data import digits, imagenet, images
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -176,15 +176,21 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
     # What TFDS makes of names with slashes, colons, or nothing in them.
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
+        if name == imagenet.NAME:  # which TFDS knows once it is there
+            raise errors.InputError(_not_prepared(name, data_dir or "TFDS's data_dir")) from e
         raise errors.InputError(
             f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
         ) from e
     if not builder.info.splits:
-        raise errors.InputError(
-            f"{name} is not prepared under {builder.data_dir}; run `python -m "
-            f"spp_jax.data.prepare {name}` once, or give --config.data.path"
-        )
+        raise errors.InputError(_not_prepared(name, builder.data_dir))
     return builder
+
+
+def _not_prepared(name: str, where: object) -> str:
+    return (
+        f"{name} is not prepared under {where}; run `python -m spp_jax.data.prepare {name}` once, "
+        "or give --config.data.path"
+    )
 
 
 def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> Source:

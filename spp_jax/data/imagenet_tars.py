@@ -1,0 +1,116 @@
+"""The official tars of ILSVRC 2012: where each image is in them, and its class.
+
+ILSVRC2012_img_train.tar is a tar of class tars nXXXXXXXX.tar, ILSVRC2012_img_val.tar one of images.
+The classes, their order and those of the validation images are TFDS's own, from the lists it ships.
+"""
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from spp_jax import errors
+
+TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+NUM_OFFICIAL = {"train": 1_281_167, "validation": 50_000}
+
+
+class Item(NamedTuple):
+    """A file in a tar: its first byte, number of bytes, name and class."""
+
+    offset: int
+    size: int
+    name: str
+    label: int
+
+
+def find_tars(manual_dir: str) -> dict[str, str]:
+    """Returns {split: path} of the official tars.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    found = {split: os.path.join(manual_dir, name) for split, name in TARS.items()}
+    for path in found.values():
+        if not os.path.isfile(path):
+            raise errors.InputError(
+                f"no file {path}; --manual_dir must hold {' and '.join(TARS.values())} from "
+                "image-net.org"
+            )
+    return found
+
+
+def load_wnids() -> list[str]:
+    """Returns the 1000 classes in the order of TFDS's own imagenet2012, which is sorted."""
+    return _read_tfds_words("labels.txt")
+
+
+def list_class_tars(tar: str) -> list[Item]:
+    """Lists the class tars in the training tar, by label."""
+    labels = {wnid: label for label, wnid in enumerate(load_wnids())}
+    found = []
+    for member in _members(tar):
+        name = os.path.basename(member.name)
+        label = labels.get(name.removesuffix(".tar"))
+        if label is None or not name.endswith(".tar"):
+            raise errors.InputError(
+                f"{tar} holds {name!r}, which is not the tar of one of the {len(labels)} classes"
+            )
+        found.append(Item(member.offset_data, member.size, name, label))
+    if not found:
+        raise errors.InputError(f"{tar} holds no class tars")
+    return sorted(found, key=lambda item: item.label)
+
+
+def list_class(tar: str, class_tar: Item) -> list[Item]:
+    """Lists the images of one of the class tars in the training tar."""
+    found = [
+        Item(member.offset_data, member.size, os.path.basename(member.name), class_tar.label)
+        for member in _members(tar, class_tar.offset, class_tar.name)
+    ]
+    if found and found[-1].offset + found[-1].size > class_tar.offset + class_tar.size:
+        raise errors.InputError(f"{tar}: {class_tar.name} in it is damaged")
+    return found
+
+
+def list_validation(tar: str) -> list[Item]:
+    """Lists the images of the validation tar; number 1 has the class of TFDS's first line."""
+    order = {wnid: label for label, wnid in enumerate(load_wnids())}
+    labels = [order[wnid] for wnid in _read_tfds_words("validation_labels.txt")]
+    found = []
+    for member in _members(tar):
+        name = os.path.basename(member.name)
+        match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
+        if match is None or not 1 <= int(match[1]) <= len(labels):
+            raise errors.InputError(
+                f"{tar} holds {name!r}, which is none of ILSVRC2012_val_00000001.JPEG to "
+                f"{len(labels):08}"
+            )
+        found.append(Item(member.offset_data, member.size, name, labels[int(match[1]) - 1]))
+    return found
+
+
+def _members(tar: str, offset: int = 0, name: str = "") -> Iterator[tarfile.TarInfo]:
+    """Yields the files of a tar, or of the tar `name` that begins at `offset` of it."""
+    try:
+        with open(tar, "rb") as f:
+            f.seek(offset)
+            with tarfile.open(fileobj=f, mode="r:") as opened:
+                yield from (member for member in opened if member.isfile())
+    except tarfile.TarError as e:
+        where = f"{tar}: {name} in it" if name else tar
+        raise errors.InputError(f"{where} is damaged or no tar ({e})") from e
+
+
+def _read_tfds_words(name: str) -> list[str]:
+    """Reads a list that TFDS ships for its own imagenet2012."""
+    path = tfds.core.tfds_path(f"datasets/imagenet2012/{name}")
+    try:
+        return path.read_text().split()
+    except OSError as e:
+        raise errors.InputError(
+            f"tensorflow_datasets {tfds.__version__} has no {path}; version 4.9.10 has it"
+        ) from e
