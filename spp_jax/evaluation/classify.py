@@ -65,7 +65,7 @@ def evaluate(
     count = min(config.eval.num_examples or len(source), len(source))
     indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
     examples = pipeline.eval_examples(source, shown, config.data.num_workers, indices)
-    tally = _Tally(shown.num_images)
+    tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
     batches = _Batches(model, variables, config, shown, tally)
     refused: list[str] = []
     bar = rich.progress.track(
@@ -133,10 +133,11 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class _Tally:
-    """Adds up the scores of each example's images, and counts it when all are there."""
+    """Adds up the scores of each example's parts, its images and their mirror images, and counts
+    it when all are there."""
 
-    def __init__(self, num_images: int):
-        self._num_images = num_images
+    def __init__(self, num_parts: int):
+        self._num_parts = num_parts
         self._open: dict[int, list[tuple[np.ndarray, int]]] = collections.defaultdict(list)
         self._sums = dict.fromkeys(("top1", "top5", "loss"), 0.0)
         self._count = 0
@@ -145,7 +146,7 @@ class _Tally:
     def add(self, index: int, label: int, log_sum: np.ndarray, num_views: int) -> None:
         """Takes the log of the sum of the softmax scores, (K,), over an image's views."""
         self._open[index].append((log_sum, num_views))
-        if len(self._open[index]) < self._num_images:
+        if len(self._open[index]) < self._num_parts:
             return
         parts = self._open.pop(index)
         self._num_views = sum(n for _, n in parts)
@@ -233,10 +234,11 @@ class _Batches:
             batch["cells"] = np.zeros((num_rows, num_views, 4), np.int32)
             for i, row in enumerate(rows):
                 batch["cells"][i] = row.cells
-        is_mirrored = self._protocol.is_mirrored
         placed = sharding.put_batch(batch, self._mesh)
-        scores = _score(self._model, is_mirrored, self._variables, placed)
-        self._in_flight.append((scores, rows, num_views * (1 + is_mirrored)))
+        # The same program for the mirror images: half as much to compile.
+        for is_mirrored in (False, True)[: 1 + self._protocol.is_mirrored]:
+            scores = _score(self._model, self._variables, placed, is_mirrored)
+            self._in_flight.append((scores, rows, num_views))
         self._drain(_BATCHES_IN_FLIGHT)
 
     def _drain(self, keep: int) -> None:
@@ -246,24 +248,17 @@ class _Batches:
                 self._tally.add(row.index, row.label, log_sum, num_views)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(model: sppnet.SPPNet, is_mirrored: bool, variables: dict, batch: dict) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model: sppnet.SPPNet, variables: dict, batch: dict, is_mirrored: bool) -> jax.Array:
     """Returns the log of the sum over views of the softmax scores, (b, K)."""
     extents, cells = batch.get("extents"), batch.get("cells")
-
-    def log_scores(images: jax.Array) -> jax.Array:
-        logits: Any
-        if cells is None:
-            logits = model.apply(variables, images, extents=extents)
-            return jax.nn.log_softmax(logits)[:, None]
-        logits = model.apply(variables, images, cells, extents=extents, method="window_logits")
+    images = jnp.where(is_mirrored, _mirror(batch["image"], extents), batch["image"])
+    logits: Any
+    if cells is None:
+        logits = model.apply(variables, images, extents=extents)
         return jax.nn.log_softmax(logits)
-
-    found = log_scores(batch["image"])
-    if is_mirrored:
-        mirrored = log_scores(_mirror(batch["image"], extents))
-        found = jnp.concatenate([found, mirrored], axis=1)
-    return jax.nn.logsumexp(found, axis=1)
+    logits = model.apply(variables, images, cells, extents=extents, method="window_logits")
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1)
 
 
 def _mirror(images: jax.Array, extents: jax.Array | None) -> jax.Array:
