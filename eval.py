@@ -50,7 +50,9 @@ def main() -> int:
     data = config.data
     source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    print(f"step {meta.step} of {workdir}: {len(source)} examples of {where}", flush=True)
+    scored = min(config.eval.num_examples or len(source), len(source))
+    of = f" of {len(source)}" if scored < len(source) else ""
+    print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
     same = (data.name, data.path) == (meta.config.data.name, meta.config.data.path)
     if same and source.split in ("", data.split):
         print("these are the examples of training, or hold them: no measure of what it learned")
@@ -60,17 +62,19 @@ def main() -> int:
         result = classify.evaluate(
             model, variables, config, source, protocol, has_progress_bar=True
         )
-        results.append(result)
-        _report(result, meta.step, os.path.join(workdir, f"eval_{protocol}.json"))
+        if not result["num_examples"]:
+            raise errors.InputError(f"no example of {where} can be read: {result['refused'][0]}")
+        results.append({"step": meta.step, "data": where, **result})
+        _report(results[-1], os.path.join(workdir, f"eval_{protocol}.json"))
     print(classify.table(results))
     return 0
 
 
-def _report(result: dict[str, Any], step: int, path: str) -> None:
+def _report(result: dict[str, Any], path: str) -> None:
     for sentence in result["refused"]:
         print(f"refused: {sentence}")
     with open(path + ".new", "w", encoding="utf-8") as f:
-        json.dump({"step": step, **result}, f, indent=2)
+        json.dump(result, f, indent=2)
     os.replace(path + ".new", path)
     print(
         f"{result['protocol']}: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "

@@ -12,6 +12,7 @@ from spp_jax import config as config_lib
 
 def get_config() -> config_lib.Config:
     config = config_lib.Config()
+    config.init_from = "runs/googlenet"
     config.model.name = "googlenet"
     config.model.levels = (1,)
     config.model.reduce = "mean"

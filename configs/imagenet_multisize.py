@@ -2,8 +2,9 @@
 
     python train.py --config=configs/imagenet_multisize.py:overfeat7 --workdir=DIR
 
-After the colon stands the network: zf5 (the default), convnet_star5, overfeat5 or overfeat7. The
-data is TFDS's imagenet2012, or --config.data.name=imagenet2012_256, both prepared by `python -m
+After the colon stands the network: zf5 (the default), convnet_star5, overfeat5 or overfeat7; it
+also sets the epochs, 70 or 90, which --config.model.name=NAME leaves as they are. The data is
+TFDS's imagenet2012, or --config.data.name=imagenet2012_256, both prepared by `python -m
 spp_jax.data.prepare` (docs/data.md). The 30-bin pyramid is --config.model.levels=4,3,2,1.
 --config.run.smoke=True takes a few steps only, on whatever data is named.
 
@@ -12,9 +13,14 @@ Cost and result are the paper's: two to four weeks on a GTX Titan; 10-view top-1
 """
 
 from spp_jax import config as config_lib
+from spp_jax import errors
+
+NETWORKS = ("zf5", "convnet_star5", "overfeat5", "overfeat7")
 
 
 def get_config(network: str = "zf5") -> config_lib.Config:
+    if network not in NETWORKS:
+        raise errors.InputError(f"the network after the colon is {network!r}, not of {NETWORKS}")
     config = config_lib.Config()
     config.model.name = network
     config.model.levels = (6, 3, 2, 1)
@@ -24,7 +30,6 @@ def get_config(network: str = "zf5") -> config_lib.Config:
 
     config.data.name = "imagenet2012"
     config.data.split = "train"
-    config.data.eval_split = "validation"
     # Not stated in the paper, which follows AlexNet: the batch, momentum and decay are AlexNet's.
     config.data.batch_size = 128
     config.data.num_workers = 16

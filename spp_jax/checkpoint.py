@@ -68,9 +68,11 @@ class Writer:
         stored = {f.name: getattr(meta, f.name) for f in dataclasses.fields(meta)}
         stored["config"] = config_lib.to_dict(meta.config)
         stored["class_names"] = list(meta.class_names)
+        parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}
+        stored["parts"] = sorted(parts)
         self._pending = self._checkpointer.save_checkpointables_async(
             meta.step,
-            {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)},
+            parts,
             force=True,
             custom_metadata=stored,
         )
@@ -145,8 +147,15 @@ def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
 def stored_spec(
     step_dir: str, part: str, layout: jax.sharding.Sharding | None = None
 ) -> dict[str, Any]:
-    """Returns the tree of shapes, in one layout, of a part as stored; {} if there is none."""
-    stored = (_stored(step_dir).metadata or {}).get(part) or {}
+    """Returns the tree of shapes, in one layout, of a part as stored; {} if there is none.
+
+    Raises:
+        InputError: the part was saved and cannot be read.
+    """
+    found = _stored(step_dir)
+    stored = (found.metadata or {}).get(part) or {}
+    if not stored and part in (found.custom_metadata or {}).get("parts", ()):
+        raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), stored)
 
 

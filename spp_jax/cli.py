@@ -36,7 +36,10 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
         except OSError:  # of a preset that was given fields to change
             _fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
         except (flags.Error, ValueError, TypeError) as e:
-            _fail(str(e).split("\n")[0])
+            lines = str(e).strip().split("\n")
+            # Of an error in a preset's get_config() ml_collections gives the whole traceback.
+            reason = lines[-1].removeprefix("spp_jax.errors.InputError: ")
+            _fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
         except (SyntaxError, NameError, AttributeError, ImportError) as e:  # a preset's own
             _fail(f"--config: {type(e).__name__}: {e}")
         # Orbax tells of every file it writes, and warns before it fails; our error says it.
@@ -68,7 +71,7 @@ def read_config(holder: flags.FlagHolder) -> config_lib.Config:
         # Of a file that could not be read ml_collections tells only when it is looked into.
         if hasattr(config, "seed") and isinstance(config, config_lib.Config):
             if config.run.smoke:
-                config_lib.make_smoke(config)
+                config_lib.make_smoke(config, jax.device_count())
             return config
     except OSError as e:
         path = config_flags.get_config_filename(flags.FLAGS[holder.name])

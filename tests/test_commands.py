@@ -106,6 +106,17 @@ def test_eval_of_another_folder_and_scale(trained, folder):
     assert (found["num_examples"], found["scales"]) == (26, [48])
 
 
+def test_eval_of_nothing_but_broken_images_is_an_error(trained, tmp_path):
+    (tmp_path / "dark").mkdir()
+    (tmp_path / "dark" / "0.png").write_bytes(b"rubbish")
+    result = _run(
+        "eval.py", f"--workdir={trained[0]}", "--protocol=warp", f"--config.data.path={tmp_path}"
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: no example of folder {tmp_path} can be read: ")
+    assert not os.path.exists(f"{trained[0]}/eval_warp.json")
+
+
 def test_eval_keeps_the_network_of_the_checkpoint(trained):
     result = _run("eval.py", f"--workdir={trained[0]}", "--config.model.levels=(3,)")
     assert result.returncode == 2
@@ -120,6 +131,7 @@ def test_eval_keeps_the_network_of_the_checkpoint(trained):
         ("train.py", ["--config.data.path=/nowhere"], "no folder /nowhere"),
         ("train.py", ["--config=/nowhere.py"], "--config=/nowhere.py cannot be read"),
         ("train.py", ["--config=spp_jax/errors.py"], "--config: .*get_config"),
+        ("train.py", ["--config=configs/imagenette_small.py:x"], "x is none of multisize, single"),
         ("train.py", ["--workdir="], "workdir '' is not a directory"),
         ("train.py", ["--config.train.learning_rate=fast"], "fast"),
         ("eval.py", ["--workdir=/nowhere"], "no checkpoint in --workdir=/nowhere"),

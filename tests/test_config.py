@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
 from spp_jax import config as config_lib
 from spp_jax import errors
 
@@ -114,3 +115,26 @@ def test_protocols_that_do_not_fit_are_named():
     config.eval.scale = 20
     with pytest.raises(errors.InputError, match=r"full at shorter side 20 .* takes at least 31"):
         config_lib.check_protocol(config, "full")
+
+
+@pytest.mark.parametrize("network", ["zf5", "convnet_star5", "overfeat5", "overfeat7"])
+def test_imagenet_presets_are_the_papers(network):
+    for preset, sizes in {
+        imagenet_multisize: (224, 180),
+        imagenet_randomsize: (224, 180),
+        imagenet_single: (224,),
+        imagenet_nospp: (224,),
+    }.items():
+        config = preset.get_config(network)
+        config_lib.validate(config)
+        train, data = config.train, config.data
+        assert (config.model.name, train.sizes) == (network, sizes)
+        assert (config.model.levels is None) == (preset is imagenet_nospp)
+        assert (train.size_schedule == "random") == (preset is imagenet_randomsize)
+        # PAPER 4.
+        assert train.num_epochs == (70 if network == "zf5" else 90)
+        assert (data.batch_size, data.shorter_side, data.crop_size) == (128, 256, 224)
+        assert (train.momentum, train.weight_decay, train.learning_rate) == (0.9, 5e-4, 0.01)
+        assert (data.view, data.mean, train.num_drops) == ("corners", "image", 2)
+    with pytest.raises(errors.InputError, match="'googlenet', not of"):
+        imagenet_single.get_config("googlenet")

@@ -23,9 +23,8 @@ import os
 import shutil
 import signal
 import threading
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import process
 from typing import Any, NamedTuple
 
@@ -34,11 +33,10 @@ import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore (compiled)
-from rich import progress
 from tensorflow_datasets.core import constants
 
 from spp_jax import errors
-from spp_jax.data import imagenet_tars, images
+from spp_jax.data import imagenet_progress, imagenet_tars, images
 
 NAME = "imagenet2012_256"
 VERSION = "1.0.0"
@@ -52,7 +50,6 @@ CHROMA = "444"
 IMAGES_PER_SHARD = 5000
 
 _SEED = 20120930  # of the order within shards
-_LOG_EVERY_SECONDS = 60.0  # where there is no terminal to draw a bar on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,16 +120,20 @@ def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
     # Spawned: forked ones could inherit locks of threads, of rich's or the caller's.
     context = multiprocessing.get_context("spawn")
     link = _Link(context.RawValue("b", 0), context.Value("q", 0))
-    # Ctrl-C reaches every process of a terminal. Workers inherit that it is ignored; for the main
-    # process, in a moment, it is not.
+    # Ctrl-C reaches every process of a terminal. Workers inherit that it is ignored. Here it is
+    # noted, not raised: an exception could be lost in some clean-up that ignores exceptions.
     old_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     pool = concurrent.futures.ProcessPoolExecutor(num_workers, context, _init_worker, (link,))
     for _ in range(num_workers):
         pool.submit(os.getpid)  # starts a worker
-    signal.signal(signal.SIGINT, old_handler)
+    signal.signal(signal.SIGINT, lambda *_: setattr(link.stop, "value", 1))
     try:
-        with _Display() as display:
-            shards = [s for split in tars for s in _plan(split, tars[split], work, pool, display)]
+        with imagenet_progress.Display() as display:
+            shards = [
+                shard
+                for split in tars
+                for shard in _plan(split, tars[split], work, link, pool, display)
+            ]
             done = _write(shards, link, pool, display)
     except process.BrokenProcessPool as e:
         raise errors.InputError(
@@ -142,6 +143,7 @@ def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
     finally:
         link.stop.value = 1
         pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGINT, old_handler)
     refused = [sentence for summary in done for sentence in summary["refused"]]
     _write_metadata(work, shards, done, refused)
     try:
@@ -178,57 +180,22 @@ def make_features() -> tfds.features.FeaturesDict:
     )
 
 
-class _Display:
-    """A bar on a terminal, else a line a minute."""
-
-    def __init__(self):
-        self._bar = progress.Progress(
-            *progress.Progress.get_default_columns(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-        )
-        self._start = self._last_line = time.monotonic()
-
-    def __enter__(self) -> "_Display":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def track(self, results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
-        """Yields the results and draws a bar of how many there were."""
-        task = self._bar.add_task(what, total=total, rate="")
-        for result in results:
-            yield result
-            self._bar.advance(task)
-
-    def count(self, num_kept: int, total: int) -> None:
-        """Begins to show images; `num_kept` of `total` are there from an earlier call."""
-        self._task = self._bar.add_task("images", total=total, completed=num_kept, rate="")
-        self._num_kept, self._total, self._start = num_kept, total, time.monotonic()
-
-    def update(self, num_done: int) -> None:
-        """Shows that `num_done` images were made since `count`."""
-        now = time.monotonic()
-        rate = num_done / max(now - self._start, 1e-3)
-        completed = self._num_kept + num_done
-        self._bar.update(self._task, completed=completed, rate=f"{rate:,.0f} images/s")
-        if not self._bar.console.is_terminal and now - self._last_line > _LOG_EVERY_SECONDS:
-            left = (self._total - completed) / max(rate, 1e-3) / 60
-            line = f"{completed:,} of {self._total:,} images, {rate:,.0f} images/s, {left:.0f} min"
-            print(line, "left", flush=True)
-            self._last_line = now
-
-
 def _plan(
-    split: str, tar: str, work: str, pool: concurrent.futures.Executor, display: _Display
+    split: str,
+    tar: str,
+    work: str,
+    link: _Link,
+    pool: concurrent.futures.Executor,
+    display: imagenet_progress.Display,
 ) -> list[Shard]:
     """Reads the tables of a tar and divides its images over shards, classes evenly over each."""
     if split == "train":
         class_tars = imagenet_tars.list_class_tars(tar)
         lists = pool.map(functools.partial(imagenet_tars.list_class, tar), class_tars)
-        classes = list(display.track(lists, len(class_tars), os.path.basename(tar)))
+        classes = []
+        for found in display.track(lists, len(class_tars), os.path.basename(tar)):
+            _check_stop(link)
+            classes.append(found)
     else:
         classes = [imagenet_tars.list_validation(tar)]
     # By the share of its class that is before each image: a cut anywhere leaves all classes even.
@@ -246,7 +213,10 @@ def _plan(
 
 
 def _write(
-    shards: Sequence[Shard], link: _Link, pool: concurrent.futures.Executor, display: _Display
+    shards: Sequence[Shard],
+    link: _Link,
+    pool: concurrent.futures.Executor,
+    display: imagenet_progress.Display,
 ) -> list[dict[str, Any]]:
     """Writes the shards that are not there yet; returns the summaries of all, in order."""
     found = [_read_summary(shard) for shard in shards]
@@ -255,6 +225,7 @@ def _write(
     missing = {pool.submit(_write_shard, s): i for i, s in enumerate(shards) if not found[i]}
     pending = set(missing)
     while pending:
+        _check_stop(link)
         done, pending = concurrent.futures.wait(
             pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
         )
@@ -262,6 +233,11 @@ def _write(
             found[missing[future]] = future.result()
         display.update(link.num_done.get_obj().value)
     return [summary for summary in found if summary is not None]
+
+
+def _check_stop(link: _Link) -> None:
+    if link.stop.value:
+        raise KeyboardInterrupt
 
 
 def _write_metadata(
@@ -274,7 +250,7 @@ def _write_metadata(
         lengths = [summary["num_examples"] for summary in mine]
         if not sum(lengths):
             raise errors.InputError(f"no image of split {split} can be decoded: {refused[0]}")
-        template = tfds.core.ShardedFileTemplate(data_dir=tfds.core.as_path(work), split=split)
+        template = tfds.core.ShardedFileTemplate(data_dir=tfds.core.Path(work), split=split)
         num_bytes = sum(summary["num_bytes"] for summary in mine)
         infos.append(tfds.core.SplitInfo(split, lengths, num_bytes, template))
     tfds.folder_dataset.write_metadata(
@@ -307,7 +283,8 @@ def _check_settings(work: str, tars: dict[str, str]) -> None:
         **{f"bytes of {os.path.basename(t)}": os.path.getsize(t) for t in tars.values()},
     }
     path = os.path.join(work, "progress", "settings.json")
-    if not os.path.exists(path):
+    has_shards = any(name != "settings.json" for name in os.listdir(os.path.dirname(path)))
+    if not has_shards:
         _replace_json(path, settings)
     with open(path, encoding="utf-8") as f:
         old = json.load(f)

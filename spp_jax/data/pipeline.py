@@ -251,11 +251,12 @@ def mean_image(
     size: int,
     num_workers: int,
     indices: Sequence[int],
-    on_image: Callable[[], object] = lambda: None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> np.ndarray:
     """Returns the mean (size, size, 3), float32, of the middle views of some examples.
 
-    Images that cannot be read are left out. Whole numbers are added up, so that the result is the
+    Images that cannot be read are left out; those after the first of which `goes_on` says False as
+    well. Whole numbers are added up, so that the result is the
     same for every number of workers.
 
     Raises:
@@ -266,7 +267,8 @@ def mean_image(
         if not example.refused:
             total += example.views
             count += 1
-        on_image()
+        if not goes_on():
+            break
     if not count:
         raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
     return (total / count).astype(np.float32)

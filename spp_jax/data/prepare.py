@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     manual_dir = os.path.expanduser(_MANUAL_DIR.value)
     data_dir = os.path.expanduser(_DATA_DIR.value)
     # As Ctrl-C: the workers have to be ended.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if name == imagenet.NAME:
             print(prepare_256(manual_dir, data_dir, _NUM_WORKERS.value))

@@ -141,19 +141,28 @@ class TfdsSource:
 def match_classes(found: Sequence[str], known: Sequence[str], where: str) -> list[int]:
     """Returns the index in a network's classes of each class found in data.
 
-    A name matches itself; one that begins with a WordNet identifier matches every name that begins
-    with the same one: folder n01440764 is class "n01440764 tench".
+    Folders n01440764 and "tench" are class "n01440764 tench": beside its whole name, a class that
+    begins with a WordNet identifier is known by that, and by the rest if no other has the same.
 
     Raises:
-        InputError: a class that the network does not know; `where` names the data.
+        InputError: a class that the network does not know, or two that are one to it; `where` names
+            the data.
     """
     index = {name: i for i, name in reversed(list(enumerate(known)))}
     by_wnid = {m[0]: i for name, i in index.items() if (m := _WNID.match(name))}
-    matched, unknown = [], []
+    rests = [_WNID.sub("", name, count=1).strip() for name in known]
+    by_rest = {rest: i for i, rest in enumerate(rests) if rests.count(rest) == 1}
+    matched: list[int] = []
+    unknown: list[str] = []
     for name in found:
         wnid = _WNID.match(name)
-        i = index.get(name, by_wnid.get(wnid[0]) if wnid else None)
-        (matched if i is not None else unknown).append(name if i is None else i)
+        i = index.get(name, by_wnid.get(wnid[0]) if wnid else by_rest.get(name))
+        if i is None:
+            unknown.append(name)
+        elif i in matched:
+            raise errors.InputError(f"{where}: {name!r} and another are both class {known[i]!r}")
+        else:
+            matched.append(i)
     if unknown:
         raise errors.InputError(
             f"{where}: the network was not trained on class {unknown[0]!r}"

@@ -53,8 +53,8 @@ def evaluate(
     Returns:
         protocol, top1, top5 (shares; top5 counts the first K of fewer classes), loss (mean cross
         entropy), num_examples (scored), num_views (of each), num_refused and refused (sentences of
-        unreadable images), scales, size, num_canvases, padded_share (of the pixels computed),
-        seconds.
+        unreadable images), scales, full_scale (of full views, or None), size, num_canvases,
+        padded_share (of the pixels computed), seconds.
 
     Raises:
         InputError: the network or the config does not allow the protocol.
@@ -83,7 +83,8 @@ def evaluate(
         **tally.means(),
         "num_refused": len(refused),
         "refused": refused,
-        "scales": list(shown.shown_scales),
+        "scales": list(shown.scales if protocol == "multi_view" else shown.shown_scales),
+        "full_scale": shown.scale if protocol == "full" or shown.has_full_views else None,
         "size": shown.size,
         "num_canvases": len(batches.num_rows),
         "padded_share": 1 - batches.num_used / max(batches.num_computed, 1),
@@ -100,7 +101,7 @@ def make_protocol(config: config_lib.Config, name: str) -> views.Protocol:
         config.train.sizes[0],
         config_lib.scales(config),
         config.eval.num_positions,
-        config.eval.has_full_views,
+        name == "multi_view" and config.eval.has_full_views,
     )
 
 
@@ -112,6 +113,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for r in results:
         scales = "-" if r["protocol"] == "warp" else ", ".join(map(str, r["scales"]))
+        if r["protocol"] == "multi_view" and r["full_scale"]:
+            scales += f", full {r['full_scale']}"
         errors = (f"{100 * (1 - r[name]):.2f}" for name in ("top1", "top5"))
         speed = f"{r['num_examples'] / max(r['seconds'], 1e-9):.1f}"
         cells = (r["protocol"], scales, r["num_views"], *errors, r["num_examples"], speed)

@@ -1,7 +1,7 @@
 """Imports published weights: python -m spp_jax.interop --backbone=NAME --weights=FILE
 --classes=FILE --output=DIR.
 
-Writes a checkpoint that spp_jax.load, eval.py and extract.py take. docs/pretrained.md says more.
+Writes a checkpoint that spp_jax.load and eval.py take. docs/pretrained.md says more.
 """
 
 import os

@@ -134,8 +134,10 @@ def import_weights(
         metrics={"source": source},
     )
     writer = checkpoint.Writer(output, keep=1)
-    writer.save(meta, {"params": params})
-    writer.close()
+    try:
+        writer.save(meta, {"params": params})
+    finally:
+        writer.close()
     return Imported(
         num_layers=num_layers,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),

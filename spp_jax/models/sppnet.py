@@ -187,9 +187,9 @@ def make_model(
     """Makes a network from its name, a key of `backbones.BACKBONES`, or from a Backbone.
 
     Args:
-        name: "zf5", "convnet_star5", "overfeat5", "overfeat7", "googlenet", "squeezenet1_1" or
-            "digits", or a Backbone of the caller's. The classifier GoogLeNet and SqueezeNet were
-            published with is levels=(1,), reduce="mean".
+        name: "zf5", "convnet_star5", "overfeat5", "overfeat7", "googlenet", "squeezenet1_1",
+            "zf5_small" or "digits", or a Backbone of the caller's. The classifier GoogLeNet and
+            SqueezeNet were published with is levels=(1,), reduce="mean".
         levels: bins per side of each pyramid level; None is the network without SPP.
         reduce: "max" as in the paper, or "mean".
         num_classes: outputs of the last layer.

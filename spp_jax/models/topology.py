@@ -216,7 +216,11 @@ def with_lrn(backbone: Backbone, kind: str) -> Backbone:
         return tuple(
             LRN(layer.name, **(across if kind == "across" else {}))
             if isinstance(layer, LRN)
-            else dataclasses.replace(layer, layers=change(layer.layers))
+            else dataclasses.replace(
+                layer,
+                layers=change(layer.layers),
+                branches=tuple(change(branch) for branch in layer.branches),
+            )
             if isinstance(layer, Block)
             else layer
             for layer in layers

@@ -94,20 +94,24 @@ def _train(
     plan = None
     if config.init_from and not step_dir:
         plan = transfer.make_plan(config.init_from, model, train.sizes[0], class_names)
-    _write_config(config, workdir)
 
     # State and programs.
     mesh = sharding.make_mesh()
     optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
     if step_dir:
         constants = checkpoint.read_constants(step_dir)
+    elif plan:
+        constants = plan.constants
     else:
-        constants = plan.constants if plan else _compute_mean(config, stream)
+        constants = _compute_mean(config, stream, stop)
+        if stop.signal is not None:
+            return _stopped(stop.signal, 0, num_steps)
     state = state_lib.init_state(model, optimizer, config.seed, train.sizes[0], mesh, constants)
     if step_dir:
         state = _restore(step_dir, start_step, state)
     elif plan:
         state = transfer.apply_plan(plan, state)
+    _write_config(config, workdir)
     report = report_lib.Report(workdir, start_step)
     report.say(
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
@@ -196,10 +200,14 @@ def _train(
         writer.close()
         report.close()
     if stop.signal is not None:
-        done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
-        name = signal.Signals(stop.signal).name
-        print(f"{name}: {done}; the same command goes on from there")
-    return Result(stop.signal, step)
+        return _stopped(stop.signal, step, num_steps)
+    return Result(None, step)
+
+
+def _stopped(by: int, step: int, num_steps: int) -> Result:
+    done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
+    print(f"{signal.Signals(by).name}: {done}; the same command goes on from there")
+    return Result(by, step)
 
 
 def evaluation_line(metrics: dict[str, Any], epoch: int) -> str:
@@ -265,9 +273,11 @@ def _restore(step_dir: str, step: int, state: state_lib.TrainState) -> state_lib
     )
 
 
-def _compute_mean(config: config_lib.Config, stream: pipeline.TrainStream) -> dict[str, np.ndarray]:
+def _compute_mean(
+    config: config_lib.Config, stream: pipeline.TrainStream, stop: signals.StopSignal
+) -> dict[str, np.ndarray]:
     """Returns the constants of a new network: the mean of its training images, if it is to have
-    one, from an even sample of them."""
+    one, from an even sample of them; a partial one when asked to stop."""
     data = config.data
     if data.mean == "constant":
         return {}
@@ -277,7 +287,12 @@ def _compute_mean(config: config_lib.Config, stream: pipeline.TrainStream) -> di
     columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     with progress.Progress(*columns) as bar:
         task = bar.add_task("mean image", total=count)
+
+        def goes_on() -> bool:
+            bar.advance(task)
+            return stop.signal is None
+
         mean = pipeline.mean_image(
-            stream.source, stream.view, size, data.num_workers, indices, lambda: bar.advance(task)
+            stream.source, stream.view, size, data.num_workers, indices, goes_on
         )
     return {"mean": mean.mean((0, 1)) if data.mean == "channel" else mean}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spp_jax import checkpoint, errors
+from spp_jax.data import sources
 from spp_jax.models import sppnet
 from spp_jax.training import state as state_lib
 
@@ -69,8 +70,8 @@ def make_plan(path: str, model: sppnet.SPPNet, size: int, class_names: tuple[str
     for name, spec in here.items():
         if name not in there:
             fresh[name] = "not in the checkpoint"
-        elif name.startswith(classifier) and meta.class_names != class_names:
-            fresh[name] = f"{len(class_names)} classes, other than its {len(meta.class_names)}"
+        elif name.startswith(classifier) and not _are_same(class_names, meta.class_names):
+            fresh[name] = f"{len(class_names)} classes, not those of its {len(meta.class_names)}"
         elif spec.shape != there[name].shape:
             fresh[name] = f"{spec.shape} here, {there[name].shape} there"
     restored = tuple(name for name in here if name not in fresh)
@@ -97,6 +98,15 @@ def apply_plan(plan: Plan, state: state_lib.TrainState) -> state_lib.TrainState:
     taken = {name: stored[name] for name in plan.restored}
     params = flax.traverse_util.unflatten_dict(_flat(state.params) | taken, sep="/")
     return dataclasses.replace(state, params=params)
+
+
+def _are_same(class_names: tuple[str, ...], stored: tuple[str, ...]) -> bool:
+    """Whether the classes are the same in the same order, by name or WordNet identifier."""
+    try:
+        matched = sources.match_classes(class_names, stored, "")
+    except errors.InputError:
+        return False
+    return matched == list(range(len(stored)))
 
 
 def _flat(tree: dict) -> dict:

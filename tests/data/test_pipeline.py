@@ -204,13 +204,15 @@ def test_some_examples_may_be_read():
 def test_the_mean_image_is_the_mean_of_the_middles(view):
     count = []
     indices = [0, 3, 7, 9]  # 7 cannot be read
-    found = pipeline.mean_image(Squares(), view, 8, 0, indices, lambda: count.append(1))
+    found = pipeline.mean_image(Squares(), view, 8, 0, indices, lambda: not count.append(1))
     middles = []
     for i in (0, 3, 9):
         example = Squares()[i]
         middles.append(view.middle(view.read(example.data, example.name), 8))
     np.testing.assert_allclose(found, np.mean(middles, axis=0), rtol=1e-6)
     assert (found.shape, found.dtype, len(count)) == ((8, 8, 3), np.float32, 4)
+    first = pipeline.mean_image(Squares(), view, 8, 0, [9, 0, 3], lambda: False)
+    np.testing.assert_array_equal(first, middles[2])
     with pytest.raises(errors.InputError, match="none of 1 images"):
         pipeline.mean_image(Squares(), view, 8, 0, [7])
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib.util
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from spp_jax import errors
-from spp_jax.data import imagenet, imagenet_tars, images, prepare, sources
+from spp_jax.data import imagenet, imagenet_progress, imagenet_tars, images, prepare, sources
 
 # With the one official image that is a PNG, and one of the CMYK ones.
 TRAIN = {
@@ -209,8 +210,11 @@ def test_two_workers_and_an_interruption_change_nothing(prepared, tars, tmp_path
 def test_shards_of_other_settings_or_tars_are_not_mixed_in(tars, tmp_path, monkeypatch):
     work = tmp_path / "imagenet2012_256" / "1.0.0.incomplete"
     (work / "progress").mkdir(parents=True)
-    imagenet._check_settings(str(work), imagenet_tars.find_tars(tars))
-    imagenet._check_settings(str(work), imagenet_tars.find_tars(tars))
+    found = imagenet_tars.find_tars(tars)
+    imagenet._check_settings(str(work), dict.fromkeys(found, __file__))
+    imagenet._check_settings(str(work), found)  # nothing was made from the others
+    (work / "progress" / "train-00000.json").write_text("{}")
+    imagenet._check_settings(str(work), found)
     monkeypatch.setattr(imagenet, "QUALITY", 80)
     with pytest.raises(errors.InputError, match=r"\(quality was 92, now 80\); remove it"):
         imagenet.prepare(tars, str(tmp_path), num_workers=1)
@@ -221,8 +225,13 @@ def test_every_shard_has_its_share_of_every_class(tmp_path):
     train = {f"{w}.tar": _tar(dict.fromkeys(names, b"x")) for w, names in classes.items()}
     tars = _write_tars(tmp_path, train, {})
     path = imagenet_tars.find_tars(tars)["train"]
-    with concurrent.futures.ThreadPoolExecutor() as pool, imagenet._Display() as display:
-        shards = imagenet._plan("train", path, "", pool, display)
+    link = imagenet._Link(multiprocessing.RawValue("b", 0), None)
+    display = imagenet_progress.Display()
+    with concurrent.futures.ThreadPoolExecutor() as pool, display:
+        shards = imagenet._plan("train", path, "", link, pool, display)
+        link.stop.value = 1
+        with pytest.raises(KeyboardInterrupt):
+            imagenet._plan("train", path, "", link, pool, display)
     assert len(shards) == 7
     items = [item for shard in shards for item in shard.items]
     assert sorted(item.name for item in items) == sorted(n for c in classes.values() for n in c)

@@ -203,6 +203,11 @@ def test_classes_are_matched_by_name_or_wordnet_identifier():
     known = ("n01 x", "n00000001 tench", "cat", "n00000002", "cat")
     found = ("cat", "n00000002 fish", "n00000001", "n01 x")
     assert sources.match_classes(found, known, "data") == [2, 3, 1, 0]
+    assert sources.match_classes(("tench",), ("n00000001 tench", "n00000002 crane"), "") == [0]
+    with pytest.raises(errors.InputError, match="not trained on class 'crane'"):  # which of them?
+        sources.match_classes(("crane",), ("n00000001 crane", "n00000002 crane"), "")
+    with pytest.raises(errors.InputError, match="'tench' and another are both class 'n00000001 te"):
+        sources.match_classes(("n00000001", "tench"), ("n00000001 tench",), "data")
     with pytest.raises(errors.InputError, match=r"data: .* not trained on class 'n01' and 1 more"):
         sources.match_classes(("n01", "cat", "n00000003 x"), known, "data")
 

@@ -173,6 +173,9 @@ def test_a_table_of_errors():
     result = {"protocol": "full", "top1": 0.75, "top5": 0.9, "scales": [256], "num_views": 1}
     lines = classify.table([{**result, "num_examples": 40, "seconds": 2.0}]).splitlines()
     assert lines[2] == "| full | 256 | 1 | 25.00 | 10.00 | 40 | 20.0 |"
+    several = {**result, "protocol": "multi_view", "scales": [227], "full_scale": 256}
+    lines = classify.table([{**several, "num_examples": 40, "seconds": 2.0}]).splitlines()
+    assert lines[2].startswith("| multi_view | 227, full 256 | 1 |")
 
 
 def test_the_same_whatever_the_batch_and_the_canvas(network, folder):

