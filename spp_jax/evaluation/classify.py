@@ -233,10 +233,10 @@ class _Batches:
             batch["image"][i, : extents[i, 0], : extents[i, 1]] = row.image
         if self._has_extents:
             batch["extents"] = extents
-        if rows[0].cells is not None:
+        cells = [row.cells for row in rows if row.cells is not None]
+        if cells:
             batch["cells"] = np.zeros((num_rows, num_views, 4), np.int32)
-            for i, row in enumerate(rows):
-                batch["cells"][i] = row.cells
+            batch["cells"][: len(cells)] = cells
         placed = sharding.put_batch(batch, self._mesh)
         # The same program for the mirror images: half as much to compile.
         for is_mirrored in (False, True)[: 1 + self._protocol.is_mirrored]:
