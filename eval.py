@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from spp_jax import checkpoint, cli, errors
 from spp_jax import config as config_lib
-from spp_jax.data import sources
+from spp_jax.data import pipeline, sources
 from spp_jax.evaluation import classify
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of train.py.", required=True)
@@ -50,7 +50,7 @@ def main() -> int:
     data = config.data
     source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    scored = min(config.eval.num_examples or len(source), len(source))
+    scored = len(pipeline.even_sample(len(source), config.eval.num_examples))
     of = f" of {len(source)}" if scored < len(source) else ""
     print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
     same = (data.name, data.path) == (meta.config.data.name, meta.config.data.path)

@@ -13,7 +13,6 @@ from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint.experimental.v1 as ocp
@@ -194,8 +193,7 @@ def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, M
         raise errors.InputError(f"no checkpoint in {path}")
     meta = read_meta(step_dir)
     model = config_lib.make_model(meta.config, len(meta.class_names))
-    size = meta.config.train.sizes[0]
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+    shapes = sppnet.param_shapes(model)
     whole = sharding.replicated(sharding.make_mesh())
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
     variables = restore(step_dir, params=spec)

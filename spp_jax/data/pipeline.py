@@ -236,6 +236,12 @@ def eval_examples(
         iterator.close()
 
 
+def even_sample(num_examples: int, count: int) -> list[int]:
+    """Returns `count` indices (0: all there are) spread evenly over `num_examples`, in order."""
+    count = min(count or num_examples, num_examples)
+    return np.linspace(0, num_examples - 1, count).astype(int).tolist()
+
+
 @dataclasses.dataclass(frozen=True)
 class _MeanView:
     view: TrainView
@@ -255,9 +261,8 @@ def mean_image(
 ) -> np.ndarray:
     """Returns the mean (size, size, 3), float32, of the middle views of some examples.
 
-    Images that cannot be read are left out; those after the first of which `goes_on` says False as
-    well. Whole numbers are added up, so that the result is the
-    same for every number of workers.
+    Images that cannot be read are left out, and those after the first for which `goes_on` says
+    False. Whole numbers are added up, so that the result is the same for every number of workers.
 
     Raises:
         InputError: none of them can be read.

@@ -62,8 +62,7 @@ def evaluate(
     config_lib.check_protocol(config, protocol)
     start = time.monotonic()
     shown = make_protocol(config, protocol)
-    count = min(config.eval.num_examples or len(source), len(source))
-    indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+    indices = pipeline.even_sample(len(source), config.eval.num_examples)
     examples = pipeline.eval_examples(source, shown, config.data.num_workers, indices)
     tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
     batches = _Batches(model, variables, config, shown, tally)
@@ -239,7 +238,7 @@ class _Batches:
             batch["cells"][: len(cells)] = cells
         placed = sharding.put_batch(batch, self._mesh)
         # The same program for the mirror images: half as much to compile.
-        for is_mirrored in (False, True)[: 1 + self._protocol.is_mirrored]:
+        for is_mirrored in (False, True) if self._protocol.is_mirrored else (None,):
             scores = _score(self._model, self._variables, placed, is_mirrored)
             self._in_flight.append((scores, rows, num_views))
         self._drain(_BATCHES_IN_FLIGHT)
@@ -252,10 +251,17 @@ class _Batches:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(model: sppnet.SPPNet, variables: dict, batch: dict, is_mirrored: bool) -> jax.Array:
-    """Returns the log of the sum over views of the softmax scores, (b, K)."""
+def _score(
+    model: sppnet.SPPNet, variables: dict, batch: dict, is_mirrored: bool | None
+) -> jax.Array:
+    """Returns the log of the sum over views of the softmax scores, (b, K).
+
+    None in place of False makes a program that cannot mirror.
+    """
     extents, cells = batch.get("extents"), batch.get("cells")
-    images = jnp.where(is_mirrored, _mirror(batch["image"], extents), batch["image"])
+    images = batch["image"]
+    if is_mirrored is not None:
+        images = jnp.where(is_mirrored, _mirror(images, extents), images)
     logits: Any
     if cells is None:
         logits = model.apply(variables, images, extents=extents)

@@ -79,9 +79,7 @@ def to_params(
         raise errors.InputError(
             f"--unscaled_dropout halves fc7 and fc8, and {model.backbone.name} imports none"
         )
-    image = jnp.zeros((1, model.backbone.size, model.backbone.size, 3))
-    tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(sppnet.param_shapes(model), sep="/")
     shapes = {path: leaf.shape for path, leaf in flat.items()}
     head = set(head_names(model.backbone).values())
     left_out = unused(model.backbone, layers, fresh_head)
@@ -114,6 +112,7 @@ def to_params(
         params[f"{layer.place}/bias"] = np.array(bias)
     found = traverse_util.unflatten_dict(params, sep="/")
     if fresh_head:
+        image = jnp.zeros((1, model.backbone.size, model.backbone.size, 3))
         # Under jit the convolutions that initialisation runs are left out.
         start = jax.jit(lambda key: model.init(key, image)["params"]["head"])
         found["head"] = jax.tree.map(np.asarray, start(jax.random.key(0)))

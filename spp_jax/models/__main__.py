@@ -9,7 +9,6 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 
 from spp_jax.models import backbones, sppnet, topology
 
@@ -29,8 +28,7 @@ def count(model: sppnet.SPPNet, size: int) -> tuple[int, int]:
 
     Counted are convolutions and dense layers, in the network as `model` has it.
     """
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    shapes = sppnet.param_shapes(model)
     sides = topology.sides(model.backbone, size)
     last = sides[model.backbone.layers[-1].name]
     operations = 0

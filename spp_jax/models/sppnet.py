@@ -233,6 +233,13 @@ def make_model(
     )
 
 
+def param_shapes(model: SPPNet) -> dict:
+    """Returns the parameter tree as shapes and dtypes; it is the same for every image size."""
+    size = model.backbone.size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return dict(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+
+
 def check_images(
     backbone: topology.Backbone, shape: Sequence[int], *, has_levels: bool = True
 ) -> None:

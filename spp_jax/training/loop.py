@@ -93,7 +93,7 @@ def _train(
     model = config_lib.make_model(config, len(class_names))
     plan = None
     if config.init_from and not step_dir:
-        plan = transfer.make_plan(config.init_from, model, train.sizes[0], class_names)
+        plan = transfer.make_plan(config.init_from, model, class_names)
 
     # State and programs.
     mesh = sharding.make_mesh()
@@ -281,12 +281,11 @@ def _compute_mean(
     data = config.data
     if data.mean == "constant":
         return {}
-    count = min(data.mean_examples or len(stream.source), len(stream.source))
-    indices = np.linspace(0, len(stream.source) - 1, count).astype(int).tolist()
+    indices = pipeline.even_sample(len(stream.source), data.mean_examples)
     size = data.crop_size if data.view == "corners" else config.train.sizes[0]
     columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     with progress.Progress(*columns) as bar:
-        task = bar.add_task("mean image", total=count)
+        task = bar.add_task("mean image", total=len(indices))
 
         def goes_on() -> bool:
             bar.advance(task)

@@ -5,7 +5,6 @@ import os
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spp_jax import checkpoint, errors
@@ -45,7 +44,7 @@ class Plan:
         return "\n".join(found)
 
 
-def make_plan(path: str, model: sppnet.SPPNet, size: int, class_names: tuple[str, ...]) -> Plan:
+def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> Plan:
     """Compares a checkpoint with a network, parameter by parameter, and reads nothing large.
 
     The classifier is taken only where the classes are the same, not merely as many.
@@ -53,7 +52,6 @@ def make_plan(path: str, model: sppnet.SPPNet, size: int, class_names: tuple[str
     Args:
         path: a workdir, its checkpoints directory or one step directory.
         model: the network to be trained.
-        size: side of an image it takes, pixels.
         class_names: of its outputs.
 
     Raises:
@@ -63,8 +61,10 @@ def make_plan(path: str, model: sppnet.SPPNet, size: int, class_names: tuple[str
     if step_dir is None:
         raise errors.InputError(f"config.init_from={path}: no checkpoint there")
     meta = checkpoint.read_meta(step_dir)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
-    here, there = _flat(shapes), _flat(checkpoint.stored_spec(step_dir, "params"))
+    here, there = (
+        _flat(sppnet.param_shapes(model)),
+        _flat(checkpoint.stored_spec(step_dir, "params")),
+    )
     classifier = f"head/fc{6 + len(model.backbone.hidden)}/"
     fresh = {}
     for name, spec in here.items():

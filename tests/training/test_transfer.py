@@ -61,7 +61,7 @@ def _config(folder, start):
 def test_other_classes_leave_only_the_classifier_fresh(start):
     path, params = start
     model = _model(num_classes=2)
-    plan = transfer.make_plan(path, model, 32, ("x", "y"))
+    plan = transfer.make_plan(path, model, ("x", "y"))
     assert set(plan.fresh) == {"head/fc7/bias", "head/fc7/kernel"}
     assert plan.fresh["head/fc7/bias"] == "2 classes, not those of its 3"
     assert plan.unused == ()
@@ -83,7 +83,7 @@ def test_other_classes_leave_only_the_classifier_fresh(start):
 def test_the_classifier_is_restored_where_the_classes_are_the_same(start):
     path, _ = start
     same, other = (
-        transfer.make_plan(path, _model(num_classes=3), 32, names)
+        transfer.make_plan(path, _model(num_classes=3), names)
         for names in (("a", "b", "c"), ("a", "c", "b"))
     )
     assert same.fresh == {}
@@ -91,23 +91,23 @@ def test_the_classifier_is_restored_where_the_classes_are_the_same(start):
 
 
 def test_another_pyramid_needs_another_fc6(start):
-    plan = transfer.make_plan(start[0], _model(levels=(3, 1), num_classes=3), 32, ("a", "b", "c"))
+    plan = transfer.make_plan(start[0], _model(levels=(3, 1), num_classes=3), ("a", "b", "c"))
     assert set(plan.fresh) == {"head/fc6/kernel"}
     assert plan.fresh["head/fc6/kernel"] == "(960, 256) here, (480, 256) there"
 
 
 def test_what_cannot_be_started_from_is_named(start, tmp_path):
     with pytest.raises(errors.InputError, match=r"config.init_from=/nowhere: no checkpoint"):
-        transfer.make_plan("/nowhere", _model(), 32, ("a", "b"))
+        transfer.make_plan("/nowhere", _model(), ("a", "b"))
     other = spp_jax.make_model("squeezenet1_1", levels=(1,), num_classes=2)
     with pytest.raises(errors.InputError, match="none of its convolutions fits squeezenet1_1; it"):
-        transfer.make_plan(start[0], other, 64, ("a", "b"))
+        transfer.make_plan(start[0], other, ("a", "b"))
 
 
 def test_classes_are_the_same_by_wordnet_identifier(tmp_path):
     _save(tmp_path, _model(), ("n00000001 tench", "n00000002 crane"), {})
     for names, num_fresh in ((("n00000001", "n00000002"), 0), (("n00000002", "n00000001"), 2)):
-        assert len(transfer.make_plan(str(tmp_path), _model(), 32, names).fresh) == num_fresh
+        assert len(transfer.make_plan(str(tmp_path), _model(), names).fresh) == num_fresh
 
 
 @pytest.mark.parametrize("part", ["params", "constants"])
@@ -115,7 +115,7 @@ def test_a_damaged_start_is_not_taken_for_another_network(start, tmp_path, part)
     workdir = shutil.copytree(start[0], tmp_path / "copy")
     shutil.rmtree(workdir / "checkpoints" / "5" / part)
     with pytest.raises(errors.InputError, match=f"is damaged: its {part} cannot be read"):
-        transfer.make_plan(str(workdir), _model(), 32, ("a", "b"))
+        transfer.make_plan(str(workdir), _model(), ("a", "b"))
     with pytest.raises(errors.InputError, match="damaged"):
         spp_jax.load(workdir)
 
