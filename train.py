@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 
+import jax
 from absl import flags
 
 from spp_jax import cli
@@ -14,14 +15,16 @@ from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
 from spp_jax.training import loop
 
-_CONFIG = cli.define_config_file()
+cli.define_config_file()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where checkpoints, metrics.jsonl and config.json go.", required=True
 )
 
 
 def main() -> int:
-    config = cli.read_config(_CONFIG)
+    config = cli.read_config(config_lib.Config)
+    if config.run.smoke:
+        config_lib.make_smoke(config, jax.device_count())
     config_lib.validate(config)
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     result = loop.train(config, os.path.expanduser(_WORKDIR.value), evaluate)

@@ -19,7 +19,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 import spp_jax
 from spp_jax import config as config_lib
-from spp_jax import errors, sharding
+from spp_jax import errors, fields, sharding
 from spp_jax.models import sppnet
 
 CHECKPOINTS = "checkpoints"
@@ -65,7 +65,7 @@ class Writer:
         """
         self.wait()
         stored = {f.name: getattr(meta, f.name) for f in dataclasses.fields(meta)}
-        stored["config"] = config_lib.to_dict(meta.config)
+        stored["config"] = dataclasses.asdict(meta.config)
         stored["class_names"] = list(meta.class_names)
         parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}
         stored["parts"] = sorted(parts)
@@ -120,7 +120,7 @@ def read_meta(step_dir: str) -> Meta:
         raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
     return Meta(
         step=stored["step"],
-        config=config_lib.from_dict(stored["config"]),
+        config=fields.from_dict(config_lib.Config, stored["config"]),
         class_names=tuple(stored["class_names"]),
         num_examples=stored["num_examples"],
         metrics=stored["metrics"],

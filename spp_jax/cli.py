@@ -1,16 +1,18 @@
 """What the commands share: flags to a config, the compilation cache, and errors as sentences."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spp_jax import config as config_lib
 from spp_jax import errors
+
+T = TypeVar("T")
 
 
 def run(main: Callable[[], int], define_config: Callable[[], None] | None = None) -> None:
@@ -54,29 +56,42 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
             sys.exit(main())
         except errors.InputError as e:
             _fail(str(e))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.exit(128 + signal.SIGINT)
 
     _use_compilation_cache()
     app.run(guarded, flags_parser=parse)
 
 
-def define_config_file() -> flags.FlagHolder:
+def define_config_file() -> None:
     """Defines `--config=FILE`, a preset, and `--config.field=value`."""
-    return config_flags.DEFINE_config_file("config", help_string="Preset: a file of configs/.")
+    config_flags.DEFINE_config_file("config", help_string="Preset: a file of configs/.")
 
 
-def read_config(holder: flags.FlagHolder) -> config_lib.Config:
-    """Returns the preset of `--config` with its overrides; raises InputError if it is none."""
-    config = holder.value
+def read_config(kind: type[T]) -> T:
+    """Returns the preset of `--config` with its overrides; raises InputError if it is no `kind`."""
+    config = flags.FLAGS["config"].value
     try:
         # Of a file that could not be read ml_collections tells only when it is looked into.
-        if hasattr(config, "seed") and isinstance(config, config_lib.Config):
-            if config.run.smoke:
-                config_lib.make_smoke(config, jax.device_count())
+        if hasattr(config, "seed") and isinstance(config, kind):
             return config
     except OSError as e:
-        path = config_flags.get_config_filename(flags.FLAGS[holder.name])
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
         raise errors.InputError(f"--config={path} cannot be read") from e
-    raise errors.InputError("--config=FILE is missing, or its get_config() returns no Config")
+    raise errors.InputError(
+        f"--config=FILE is missing, or its get_config() returns no {kind.__name__}"
+    )
+
+
+def parse_levels(flag: str, text: str) -> tuple[int, ...]:
+    """Returns the levels of a flag's text "6,3,2,1", or () for "()"; raises InputError."""
+    if text == "()":
+        return ()
+    try:
+        return tuple(int(n) for n in text.strip("()").rstrip(",").split(","))
+    except ValueError as e:
+        raise errors.InputError(f"{flag}={text} is no list of whole numbers like 6,3,2,1") from e
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -5,11 +5,8 @@ A preset in configs/ returns a `Config`; the command line overrides single field
 """
 
 import dataclasses
-import types
-import typing
-from typing import Any
 
-from spp_jax import errors
+from spp_jax import errors, fields
 from spp_jax.models import sppnet, topology
 
 
@@ -178,8 +175,7 @@ def validate(config: Config) -> None:
     model, data, train = config.model, config.data, config.train
     if model.levels in ((), (None,)):  # what the command line makes of "()" and "None"
         model.levels = None
-    for path, value in _fields(config):
-        _check_type(path, value, _hint(path))
+    fields.check_types(config)
 
     def check(ok: bool, sentence: str) -> None:
         if not ok:
@@ -204,7 +200,7 @@ def validate(config: Config) -> None:
     )
     not_negative += " train.num_drops train.eval_every_epochs train.steps_per_epoch"
     not_negative += " data.mean_examples eval.scale eval.batch_size eval.num_examples"
-    values = dict(_fields(config))
+    values = dict(fields.walk(config))
     for path in positive.split():
         check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
     for path in not_negative.split():
@@ -299,71 +295,10 @@ def make_model(config: Config, num_classes: int) -> sppnet.SPPNet:
     return sppnet.make_model(**{**dataclasses.asdict(config.model), "num_classes": num_classes})
 
 
-def to_dict(config: Config) -> dict[str, Any]:
-    """Returns the config as nested dictionaries that JSON can hold."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """Returns the config that `to_dict` gave, also after JSON made lists of its tuples.
-
-    Raises:
-        InputError: a field that this version does not have.
-    """
-    return _build(Config, values, "config")
-
-
 def difference(old: Config, new: Config) -> str | None:
     """Returns "config.seed was 0 and is 1" for the first field that makes it another run."""
-    before = dict(_fields(old))
-    for path, value in _fields(new):
+    before = dict(fields.walk(old))
+    for path, value in fields.walk(new):
         if path not in _FREE_ON_RESUME and value != before[path]:
             return f"config.{path} was {before[path]!r} and is {value!r}"
     return None
-
-
-def _build(kind: type, values: dict[str, Any], path: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    given = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise errors.InputError(f"{path}.{name} is no field of this version of spp_jax")
-        if dataclasses.is_dataclass(hints[name]):
-            value = _build(typing.cast(type, hints[name]), value, f"{path}.{name}")
-        given[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**given)
-
-
-def _fields(config: Config) -> list[tuple[str, Any]]:
-    """Returns ("train.sizes", value) of every field, in order."""
-    found: list[tuple[str, Any]] = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found += [
-                (f"{field.name}.{inner.name}", getattr(value, inner.name))
-                for inner in dataclasses.fields(value)
-            ]
-        else:
-            found.append((field.name, value))
-    return found
-
-
-def _hint(path: str) -> Any:
-    kind: Any = Config
-    for name in path.split("."):
-        kind = typing.get_type_hints(kind)[name]
-    return kind
-
-
-def _check_type(path: str, value: Any, hint: Any) -> None:
-    """The command line lets ("a",) pass for a tuple of integers; presets can hold anything."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is tuple:
-            item = typing.get_args(option)[0]
-            if isinstance(value, tuple) and all(type(v) is item for v in value):
-                return
-        elif type(value) is option or (option is float and type(value) is int):
-            return
-    raise errors.InputError(f"config.{path} must be {hint}, got {value!r}")

@@ -11,15 +11,20 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "spp_jax"
 ALLOWED = {
     "pooling": set(),
     "models": {"pooling"},
-    "data": {"errors"},
-    "training": {"models", "data", "config", "checkpoint", "sharding", "errors"},
-    "evaluation": {"pooling", "models", "data", "config", "sharding", "errors"},
+    "data": {"errors", "files"},
+    "training": {"models", "data", "config", "checkpoint", "sharding", "errors", "fields", "files"},
+    "evaluation": {
+        *("pooling", "models", "data", "config", "checkpoint"),
+        *("sharding", "errors", "fields", "files"),
+    },
     "interop": {"models", "config", "checkpoint", "errors", "cli"},
     "errors": set(),
     "sharding": {"errors"},
-    "config": {"models", "errors"},
-    "checkpoint": {"config", "models", "sharding", "errors", "spp_jax"},
-    "cli": {"config", "errors"},
+    "fields": {"errors"},
+    "files": set(),
+    "config": {"models", "errors", "fields"},
+    "checkpoint": {"config", "models", "sharding", "errors", "fields", "spp_jax"},
+    "cli": {"errors"},
     "__init__": {"checkpoint", "models", "pooling"},
 }
 

@@ -35,7 +35,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore (compiled)
 from tensorflow_datasets.core import constants
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.data import imagenet_progress, imagenet_tars, images
 
 NAME = "imagenet2012_256"
@@ -285,7 +285,7 @@ def _check_settings(work: str, tars: dict[str, str]) -> None:
     path = os.path.join(work, "progress", "settings.json")
     has_shards = any(name != "settings.json" for name in os.listdir(os.path.dirname(path)))
     if not has_shards:
-        _replace_json(path, settings)
+        files.write_json(path, settings)
     with open(path, encoding="utf-8") as f:
         old = json.load(f)
     for key, value in settings.items():
@@ -307,13 +307,6 @@ def _read_summary(shard: Shard) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError, RuntimeError):  # ValueError: what a power cut left
         return None
     return summary if num_records == summary["num_examples"] > 0 else None
-
-
-def _replace_json(path: str, values: dict[str, Any]) -> None:
-    new = f"{path}.{uuid.uuid4().hex}"
-    with open(new, "w", encoding="utf-8") as f:
-        json.dump(values, f)
-    os.replace(new, path)
 
 
 def _init_worker(link: _Link) -> None:
@@ -368,6 +361,6 @@ def _write_shard(shard: Shard) -> dict[str, Any] | None:
     num_bytes = sum(map(len, records))
     summary = {"num_examples": len(records), "num_bytes": num_bytes, "refused": refused}
     # First, so that a shard that is there has one.
-    _replace_json(shard.summary_path, summary)
+    files.write_json(shard.summary_path, summary)
     os.replace(new, shard.path)
     return summary

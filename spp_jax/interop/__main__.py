@@ -8,7 +8,7 @@ import os
 
 from absl import flags
 
-from spp_jax import cli, errors
+from spp_jax import cli
 from spp_jax.interop import pretrained
 from spp_jax.models import backbones
 
@@ -40,7 +40,7 @@ def main() -> int:
     config = pretrained.make_config(
         _BACKBONE.value,
         len(class_names),
-        None if _LEVELS.value is None else _parse_levels(_LEVELS.value),
+        None if _LEVELS.value is None else cli.parse_levels("--levels", _LEVELS.value),
         _REDUCE.value,
     )
     found = pretrained.import_weights(
@@ -63,15 +63,6 @@ def main() -> int:
     print(f"-> {output}")
     print(f"python eval.py --workdir={output} --protocol=center --config.data.path=FOLDER")
     return 0
-
-
-def _parse_levels(text: str) -> tuple[int, ...]:
-    if text == "()":
-        return ()
-    try:
-        return tuple(int(n) for n in text.strip("()").rstrip(",").split(","))
-    except ValueError as e:
-        raise errors.InputError(f"--levels={text} is no list of whole numbers like 6,3,2,1") from e
 
 
 if __name__ == "__main__":

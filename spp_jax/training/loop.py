@@ -4,7 +4,6 @@ Reads from top to bottom: data, programs, state, then one loop.
 """
 
 import dataclasses
-import json
 import os
 import signal
 import time
@@ -15,9 +14,9 @@ import jax
 import numpy as np
 from rich import progress
 
-from spp_jax import checkpoint, errors, sharding
+from spp_jax import checkpoint, errors, fields, files, sharding
 from spp_jax import config as config_lib
-from spp_jax.data import pipeline, sources
+from spp_jax.data import base, pipeline, sources
 from spp_jax.models import sppnet
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
@@ -27,7 +26,7 @@ from spp_jax.training import state as state_lib
 CONFIG_FILE = "config.json"
 
 # (model, variables, config, source) -> {"protocol": ..., "top1": ...}; evaluation.classify has it.
-Evaluate = Callable[[sppnet.SPPNet, dict, config_lib.Config, sources.Source], dict[str, Any]]
+Evaluate = Callable[[sppnet.SPPNet, dict, config_lib.Config, base.Source], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +228,7 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
         old = checkpoint.read_meta(step_dir).config
     elif os.path.exists(path):
         try:
-            with open(path, encoding="utf-8") as f:
-                old = config_lib.from_dict(json.load(f))
+            old = fields.from_dict(config_lib.Config, files.read_json(path))
         except (OSError, ValueError, AttributeError, TypeError) as e:
             raise errors.InputError(f"{path} is no config of spp_jax: {e}") from e
     else:
@@ -245,14 +243,12 @@ def _write_config(config: config_lib.Config, workdir: str) -> None:
     path = os.path.join(workdir, CONFIG_FILE)
     try:
         os.makedirs(workdir, exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as f:
-            json.dump(config_lib.to_dict(config), f, indent=2)
-        os.replace(path + ".new", path)
+        files.write_json(path, dataclasses.asdict(config), indent=2)
     except OSError as e:
         raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
 
 
-def _class_names(config: config_lib.Config, source: sources.Source) -> tuple[str, ...]:
+def _class_names(config: config_lib.Config, source: base.Source) -> tuple[str, ...]:
     """Returns a name for each output; those beyond the data's classes are named by number."""
     wanted, found = config.model.num_classes, len(source.class_names)
     if wanted and wanted < found:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from spp_jax import checkpoint, errors
-from spp_jax.data import sources
+from spp_jax.data import base
 from spp_jax.models import sppnet
 from spp_jax.training import state as state_lib
 
@@ -103,7 +103,7 @@ def apply_plan(plan: Plan, state: state_lib.TrainState) -> state_lib.TrainState:
 def _are_same(class_names: tuple[str, ...], stored: tuple[str, ...]) -> bool:
     """Whether the classes are the same in the same order, by name or WordNet identifier."""
     try:
-        matched = sources.match_classes(class_names, stored, "")
+        matched = base.match_classes(class_names, stored, "")
     except errors.InputError:
         return False
     return matched == list(range(len(stored)))
