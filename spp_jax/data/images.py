@@ -10,10 +10,11 @@ Of Pillow only TIFF is not silent: warnings about tags, and libtiff's lines abou
 be stopped for the whole process alone, which is left to the program.
 """
 
+import contextlib
 import io
 import struct
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from spp_jax import errors
+
 # A quarter of a GiB as RGB: what one loader worker can afford, and where Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
 # Resizing by the shorter side multiplies pixels by the aspect. At 50 an image of the largest scale
@@ -42,7 +45,8 @@ _ORIENTATION_TAG = 0x0112  # TIFF 6.0 and EXIF 2.3
 
 # Format, first bytes, reader. The classes, not PIL.Image.open, which would also try dozens of
 # other formats, PostScript among them, and warn about size before it can be checked here.
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
+# Pillow's stubs give its readers no arguments.
+_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[..., ImageFile.ImageFile]], ...] = (
     ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
     ("GIF", (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
@@ -51,9 +55,10 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.I
     ("BMP", (b"BM",), BmpImagePlugin.BmpImageFile),
     ("PPM", (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
 )
+_MAGIC_LENGTH = max(len(magic) for _, magics, _ in _READERS for magic in magics)
 
 
-class ImageError(ValueError):
+class ImageError(errors.InputError):
     """A file that cannot be used as an image; the message is "NAME: reason"."""
 
 
@@ -94,24 +99,70 @@ def decode(
     """
     if shorter_side is not None and shorter_side < 1:
         raise ValueError(f"shorter_side must be at least 1, got {shorter_side}")
-    if not data:
-        raise ImageError(f"{name}: the file is empty")
-    found = [(kind, reader) for kind, magics, reader in _READERS if data.startswith(magics)]
-    if not found:
-        kinds = ", ".join(kind for kind, _, _ in _READERS)
-        raise ImageError(f"{name}: not an image of a known format ({kinds})")
-    kind, reader = found[0]
+    kind, reader = _find_reader(data, name)
 
     def check_size(height: int, width: int) -> None:
-        if height * width > max_pixels:
-            raise ImageError(f"{height}x{width} is more than {max_pixels} pixels")
-        if max(height, width) > max_aspect * min(height, width):
-            raise ImageError(f"{height}x{width} is narrower than 1:{max_aspect:g}")
+        _check_size(height, width, max_pixels, max_aspect)
 
-    try:
+    with _named(name, kind):
         if kind == "JPEG":
             return _decode_jpeg(data, shorter_side, check_size)
         return _decode_with_pillow(reader(io.BytesIO(data)), check_size)
+
+
+def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Reads the (height, width) that `decode` gives an image, from the file's header alone.
+
+    What the header shows to be no image, too large or too narrow is refused as by `decode`; damage
+    in the pixels is not seen.
+
+    Args:
+        file: the file, open for reading at its start.
+        name: what errors call it.
+
+    Raises:
+        ImageError: the file is empty, no image, too large or too narrow.
+    """
+    kind, reader = _find_reader(file.read(_MAGIC_LENGTH), name)
+    file.seek(0)
+    with _named(name, kind):
+        image = reader(file)
+        _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
+        is_turned = _orientation(image.info.get("exif", b"")) >= 5
+        return (image.width, image.height) if is_turned else (image.height, image.width)
+
+
+def read_file(path: str) -> bytes:
+    """Returns the bytes of a file; raises ImageError where it cannot be read."""
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except OSError as e:
+        raise ImageError(f"{path}: {e.strerror}") from e
+
+
+def _find_reader(data: bytes, name: str) -> tuple[str, Callable[..., ImageFile.ImageFile]]:
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    for kind, magics, reader in _READERS:
+        if data.startswith(magics):
+            return kind, reader
+    kinds = ", ".join(kind for kind, _, _ in _READERS)
+    raise ImageError(f"{name}: not an image of a known format ({kinds})")
+
+
+def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> None:
+    if height * width > max_pixels:
+        raise ImageError(f"{height}x{width} is more than {max_pixels} pixels")
+    if max(height, width) > max_aspect * min(height, width):
+        raise ImageError(f"{height}x{width} is narrower than 1:{max_aspect:g}")
+
+
+@contextlib.contextmanager
+def _named(name: str, kind: str) -> Iterator[None]:
+    """Turns what the decoders raise into an ImageError about the file."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     # Damaged bytes make the decoders raise nearly anything (OSError, SyntaxError, struct.error,
@@ -164,10 +215,17 @@ def resize_shorter(
     The longer side is rounded to the nearest pixel, halves up. Otherwise as `resize`.
     """
     _require_image(image)
-    rows, columns, _ = image.shape
-    shorter = min(rows, columns)
-    height, width = ((2 * length * side + shorter) // (2 * shorter) for length in (rows, columns))
+    height, width = shorter_size(image.shape[0], image.shape[1], side)
     return resize(image, height, width, kernel=kernel)
+
+
+def shorter_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Returns the (height, width) whose shorter side is `side`, the longer one rounded half up."""
+    shorter = min(height, width)
+    return (
+        (2 * height * side + shorter) // (2 * shorter),
+        (2 * width * side + shorter) // (2 * shorter),
+    )
 
 
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from spp_jax import errors
-from spp_jax.data import images, sources
+from spp_jax.data import base, images
 
 # Streams of random numbers that must not meet: the order of an epoch, the view of an example.
 _ORDER, _VIEW = 0, 1
@@ -105,7 +105,7 @@ class TrainStream:
         InputError: fewer examples than one batch.
     """
 
-    source: sources.Source
+    source: base.Source
     view: TrainView
     seed: int
     batch_size: int
@@ -209,7 +209,7 @@ class EvalExample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _EvalView:
-    source: sources.Source
+    source: base.Source
     make_views: Callable[[bytes, str], Any]
 
     def __call__(self, index: int) -> EvalExample:
@@ -221,7 +221,7 @@ class _EvalView:
 
 
 def eval_examples(
-    source: sources.Source,
+    source: base.Source,
     make_views: Callable[[bytes, str], Any],
     num_workers: int,
     indices: Sequence[int] | None = None,
@@ -252,7 +252,7 @@ class _MeanView:
 
 
 def mean_image(
-    source: sources.Source,
+    source: base.Source,
     view: TrainView,
     size: int,
     num_workers: int,

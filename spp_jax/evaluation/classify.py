@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
-from spp_jax.data import pipeline, sources
+from spp_jax.data import base, pipeline
 from spp_jax.evaluation import views
 from spp_jax.models import sppnet
 
@@ -31,7 +31,7 @@ def evaluate(
     model: sppnet.SPPNet,
     variables: dict,
     config: config_lib.Config,
-    source: sources.Source,
+    source: base.Source,
     protocol: str,
     *,
     has_progress_bar: bool = False,

@@ -4,6 +4,7 @@ Images are (H, W, 3) uint8 RGB. V views of one image are windows of its feature 
 """
 
 import dataclasses
+import io
 
 import numpy as np
 
@@ -59,9 +60,12 @@ class Protocol:
         if self.name == "warp":
             image = images.decode(data, name, shorter_side=2 * self.size)
             return (images.resize(image, self.size, self.size, kernel="triangle"),)
+        height, width = images.read_size(io.BytesIO(data), name)
         image = images.decode(data, name, shorter_side=2 * max(self.shown_scales))
+        # Sides rounded from the file's own: those of a scaled decode are rounded already.
         resized = tuple(
-            images.resize_shorter(image, s, kernel="triangle") for s in self.shown_scales
+            images.resize(image, *images.shorter_size(height, width, s), kernel="triangle")
+            for s in self.shown_scales
         )
         if self.name in ("full", "multi_view"):
             return resized
@@ -69,6 +73,12 @@ class Protocol:
             images.five_crop(resized[0], self.size, position)
             for position in range(self.num_images if self.name == "ten_view" else 1)
         )
+
+    def shown_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the (height, width) at which "full", "center" and "warp" show an image."""
+        if self.name == "full":
+            return images.shorter_size(height, width, self.scale)
+        return self.size, self.size
 
     def cells(self, height: int, width: int, backbone: topology.Backbone) -> np.ndarray:
         """Returns the views of multi_view on the last map of an image: (V, 4) int32 cells.

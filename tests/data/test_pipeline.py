@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import pipeline, sources
+from spp_jax.data import base, pipeline
 
 
 class Squares:
@@ -22,7 +22,7 @@ class Squares:
     def __getitem__(self, index):
         shape = (40, 60, 3) if index % 2 else (50, 30, 3)
         data = cv2.imencode(".png", np.full(shape, 10 * index, np.uint8))[1].tobytes()
-        return sources.Example(b"rubbish" if index == 7 else data, index % 2, f"square {index}")
+        return base.Example(b"rubbish" if index == 7 else data, index % 2, f"square {index}")
 
 
 WARP = pipeline.TrainView("warp", 32, 24)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import digits, images, sources
+from spp_jax.data import base, digits, folders, images, sources
 
 
 def _write_image(path, value=100):
@@ -47,7 +47,7 @@ def _files(source):
 
 
 def test_a_folder_lists_its_images_in_order(flat):
-    source = sources.scan_folder(flat, "")
+    source = folders.scan_folder(flat, "")
     assert source.class_names == ("cat", "dog")
     assert _files(source) == [
         *[f"cat/{i}.png" for i in range(4)],
@@ -68,7 +68,7 @@ def test_a_folder_without_splits_is_split_by_seed(flat):
     train, rest = parts(0)
     assert len(train) == 7
     assert len(rest) == 3
-    assert sorted(train + rest) == sorted(_files(sources.scan_folder(flat, "")))
+    assert sorted(train + rest) == sorted(_files(folders.scan_folder(flat, "")))
     assert parts(0) == (train, rest)
     assert any(parts(seed) != (train, rest) for seed in range(1, 4))
 
@@ -116,7 +116,7 @@ def test_classes_are_matched_by_name(flat):
 
 
 def test_a_file_that_went_away_is_refused_by_name(flat):
-    source = sources.scan_folder(flat, "")
+    source = folders.scan_folder(flat, "")
     os.remove(os.path.join(flat, "cat", "0.png"))
     with pytest.raises(images.ImageError, match=r"cat/0\.png: No such file"):
         source[0]
@@ -187,7 +187,7 @@ def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
 def test_images_named_by_class_as_imagenets_are(tmp_path):
     for name in ("n02000001_7.JPEG", "n01000000_a_b.png", "n02000001_10.JPEG"):
         _write_image(tmp_path / name)
-    source = sources.scan_folder(str(tmp_path), "")
+    source = folders.scan_folder(str(tmp_path), "")
     assert source.class_names == ("n01000000", "n02000001")
     assert [source[i].label for i in range(3)] == [0, 1, 1]
     known = ("n03000000 gown", "n02000001 crane", "n01000000 gull")
@@ -196,20 +196,20 @@ def test_images_named_by_class_as_imagenets_are(tmp_path):
     assert [found[i].label for i in range(3)] == [2, 1, 1]
     _write_image(tmp_path / "stray.png")
     with pytest.raises(errors.InputError, match="nor only images named by class"):
-        sources.scan_folder(str(tmp_path), "")
+        folders.scan_folder(str(tmp_path), "")
 
 
 def test_classes_are_matched_by_name_or_wordnet_identifier():
     known = ("n01 x", "n00000001 tench", "cat", "n00000002", "cat")
     found = ("cat", "n00000002 fish", "n00000001", "n01 x")
-    assert sources.match_classes(found, known, "data") == [2, 3, 1, 0]
-    assert sources.match_classes(("tench",), ("n00000001 tench", "n00000002 crane"), "") == [0]
+    assert base.match_classes(found, known, "data") == [2, 3, 1, 0]
+    assert base.match_classes(("tench",), ("n00000001 tench", "n00000002 crane"), "") == [0]
     with pytest.raises(errors.InputError, match="not trained on class 'crane'"):  # which of them?
-        sources.match_classes(("crane",), ("n00000001 crane", "n00000002 crane"), "")
+        base.match_classes(("crane",), ("n00000001 crane", "n00000002 crane"), "")
     with pytest.raises(errors.InputError, match="'tench' and another are both class 'n00000001 te"):
-        sources.match_classes(("n00000001", "tench"), ("n00000001 tench",), "data")
+        base.match_classes(("n00000001", "tench"), ("n00000001 tench",), "data")
     with pytest.raises(errors.InputError, match=r"data: .* not trained on class 'n01' and 1 more"):
-        sources.match_classes(("n01", "cat", "n00000003 x"), known, "data")
+        base.match_classes(("n01", "cat", "n00000003 x"), known, "data")
 
 
 def test_a_tfds_set_is_matched_by_name(scenes):

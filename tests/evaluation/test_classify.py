@@ -8,7 +8,8 @@ import pytest
 import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import images, sources
+from spp_jax.data import folders as folders_lib
+from spp_jax.data import images
 from spp_jax.evaluation import classify
 from spp_jax.models import backbones
 from tests import folders
@@ -42,7 +43,7 @@ def _config(**fields):
 
 def _alone(network, folder, make_scores, indices=range(22)):
     """Scores one image at a time with plain numpy: the slow second implementation."""
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     count, loss, top1, top5 = 0, 0.0, 0, 0
     for i in indices:
         example = source[i]
@@ -120,7 +121,7 @@ def _multi_view(network):
 
 
 def test_multi_view_equals_windows_of_each_images_own_maps(network, folder):
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     config = _config(scales=(32, 40, 48), num_examples=4)
     found = classify.evaluate(*network, config, source, "multi_view")
     expected = _alone(network, folder, _multi_view(network), (0, 7, 14, 21))
@@ -138,7 +139,7 @@ def test_batches_equal_one_image_at_a_time(network, folder, protocol):
         "ten_view": _by_crops(network, _ten_crops),
     }[protocol]
     expected = _alone(network, folder, make_scores)
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     found = classify.evaluate(*network, _config(), source, protocol)
     assert found["num_examples"] == expected["num_examples"] == 21
     assert found["num_views"] == (10 if protocol == "ten_view" else 1)
@@ -164,7 +165,7 @@ def test_the_papers_ninety_six_views():
 
 
 def test_some_of_the_examples(network, folder):
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     found = classify.evaluate(*network, _config(num_examples=5), source, "center")
     assert found["num_examples"] + found["num_refused"] == 5
 
@@ -179,7 +180,7 @@ def test_a_table_of_errors():
 
 
 def test_the_same_whatever_the_batch_and_the_canvas(network, folder):
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     results = [
         classify.evaluate(*network, _config(batch_size=b, canvas_step=step), source, "full")
         for b, step in ((4, 16), (16, 64))
@@ -193,7 +194,7 @@ def test_the_same_whatever_the_batch_and_the_canvas(network, folder):
 def test_the_full_view_needs_a_network_of_any_size(folder):
     config = _config()
     config.model.levels = None
-    source = sources.scan_folder(folder, "")
+    source = folders_lib.scan_folder(folder, "")
     model = spp_jax.make_model("digits", levels=None)
     with pytest.raises(errors.InputError, match="full needs a network that takes any size"):
         classify.evaluate(model, {}, config, source, "full")
