@@ -3,32 +3,40 @@
 Several protocols, --protocol=center,ten_view, make one table. Config and classes are the
 checkpoint's; --config.field=value changes fields, for example --config.data.path=FOLDER or
 --config.eval.scale=256. Writes DIR/eval_PROTOCOL.json.
+
+--protocol=svm --config=configs/caltech101_svm.py --checkpoint=DIR --workdir=OUT trains SVMs on the
+features of a checkpoint; it writes OUT/eval_svm.json.
 """
 
-import json
 import os
-from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from spp_jax import checkpoint, cli, errors
 from spp_jax import config as config_lib
-from spp_jax.data import pipeline, sources
-from spp_jax.evaluation import classify
+from spp_jax.evaluation import scoring, svm_config, svm_protocol
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of train.py.", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Workdir of train.py; with svm, where results go.", required=True
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "With svm: the workdir of train.py.")
 _PROTOCOL = flags.DEFINE_list(
-    "protocol", ["center"], f"The test views: one or several of {', '.join(config_lib.PROTOCOLS)}."
+    "protocol",
+    ["center"],
+    f"The test views: one or several of {', '.join(config_lib.PROTOCOLS)}; or svm.",
 )
 flags.register_validator(
     "protocol",
-    lambda names: bool(names) and set(names) <= set(config_lib.PROTOCOLS),
-    f"must be of {', '.join(config_lib.PROTOCOLS)}",
+    lambda names: names == ["svm"] or (bool(names) and set(names) <= set(config_lib.PROTOCOLS)),
+    f"must be of {', '.join(config_lib.PROTOCOLS)}, or svm alone",
 )
 
 
 def define_config() -> None:
+    if _PROTOCOL.value == ["svm"]:
+        cli.define_config_file()
+        return
     workdir = os.path.expanduser(_WORKDIR.value or "")
     step_dir = checkpoint.latest_step_dir(workdir)
     if step_dir is None:
@@ -38,51 +46,24 @@ def define_config() -> None:
 
 def main() -> int:
     workdir = os.path.expanduser(_WORKDIR.value)
-    if not os.access(workdir, os.W_OK):
-        raise errors.InputError(f"workdir {workdir} cannot be written")
-    config: config_lib.Config = flags.FLAGS.config
-    config_lib.validate(config)
-    for protocol in _PROTOCOL.value:
-        config_lib.check_protocol(config, protocol)
-    model, variables, meta = checkpoint.load_with_meta(workdir)
-    if config.model != meta.config.model:
-        raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
-    data = config.data
-    source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
-    where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    scored = len(pipeline.even_sample(len(source), config.eval.num_examples))
-    of = f" of {len(source)}" if scored < len(source) else ""
-    print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
-    same = (data.name, data.path) == (meta.config.data.name, meta.config.data.path)
-    if same and source.split in ("", data.split):
-        print("these are the examples of training, or hold them: no measure of what it learned")
-
-    results = []
-    for protocol in _PROTOCOL.value:
-        result = classify.evaluate(
-            model, variables, config, source, protocol, has_progress_bar=True
-        )
-        if not result["num_examples"]:
-            raise errors.InputError(f"no example of {where} can be read: {result['refused'][0]}")
-        results.append({"step": meta.step, "data": where, **result})
-        _report(results[-1], os.path.join(workdir, f"eval_{protocol}.json"))
-    print(classify.table(results))
+    if _PROTOCOL.value == ["svm"]:
+        return score_svm(workdir)
+    scoring.score(workdir, flags.FLAGS.config, _PROTOCOL.value)
     return 0
 
 
-def _report(result: dict[str, Any], path: str) -> None:
+def score_svm(workdir: str) -> int:
+    config = cli.read_config(svm_config.SvmConfig)
+    svm_config.validate(config)
+    if not _CHECKPOINT.value:
+        raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
+    model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
+    result = svm_protocol.evaluate(model, variables, config, workdir)
     for sentence in result["refused"]:
         print(f"refused: {sentence}")
-    with open(path + ".new", "w", encoding="utf-8") as f:
-        json.dump(result, f, indent=2)
-    os.replace(path + ".new", path)
-    print(
-        f"{result['protocol']}: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
-        f"loss {result['loss']:.4f}  {result['num_examples']} examples, "
-        f"{result['num_refused']} refused, {result['num_canvases']} canvas sizes, "
-        f"{result['seconds']:.1f} s -> {path}",
-        flush=True,
-    )
+    print(svm_protocol.table(result))
+    print(f"-> {os.path.join(workdir, svm_protocol.RESULT)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spp_jax.checkpoint import load
+    from spp_jax.evaluation.features import extract
     from spp_jax.models.layers import SpatialPyramidPooling
     from spp_jax.models.sppnet import SPPNet, make_model
     from spp_jax.pooling.max_pool import max_pool
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SPPNet",
     "SpatialPyramidPooling",
+    "extract",
     "load",
     "make_model",
     "max_pool",
@@ -26,6 +28,7 @@ __all__ = [
 _HOMES = {
     "SPPNet": "models.sppnet",
     "SpatialPyramidPooling": "models.layers",
+    "extract": "evaluation.features",
     "load": "checkpoint",
     "make_model": "models.sppnet",
     "max_pool": "pooling.max_pool",

@@ -123,6 +123,39 @@ def test_eval_keeps_the_network_of_the_checkpoint(trained):
     assert result.stderr == "error: config.model is the checkpoint's and cannot be changed here\n"
 
 
+def test_extract(trained, folder, tmp_path):
+    output = tmp_path / "features.npz"
+    arguments = (
+        f"--checkpoint={trained[0]}", f"--images={folder}", "--layer=conv5,fc6", "--levels=2,1",
+        "--scale=36", "--num_programs=2", "--normalize", f"--output={output}",
+    )  # fmt: skip
+    result = _run("extract.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"36 images, \d+ sizes as shown: [12] programs, [\d.]+ % of", result.stdout)
+    assert re.search(r"\(36, 736\) float32, 0 refused, .* -> .*features.npz\n$", result.stdout)
+    with np.load(output) as archive:
+        lengths = np.linalg.norm(archive["features"], axis=1)
+        np.testing.assert_allclose(lengths, np.sqrt(2), rtol=1e-5)
+        assert sorted(set(archive["labels"].tolist())) == [0, 1]
+    result = _run("extract.py", *arguments[:-1], f"--output={output}", "--dtype=float16")
+    assert result.returncode == 2
+    assert "is there and holds something else (dtype was 'float32' and is 'f" in result.stderr
+
+
+def test_eval_with_svms(trained, folder, tmp_path):
+    result = _run(
+        "eval.py", "--protocol=svm", "--config=configs/caltech101_svm.py",
+        f"--checkpoint={trained[0]}", f"--workdir={tmp_path}", f"--config.data.path={folder}",
+        "--config.scales=36,", "--config.main_scale=36", "--config.num_programs=2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "eval_svm.json") as f:
+        found = json.load(f)
+    assert found["num_examples"] == 10
+    assert found["mean_class_accuracy"] == found["rows"][-1]["mean_class_accuracy"]
+    assert "| conv5 {6,3,2,1} 50 bins | 4,800 | " in result.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "sentence"),
     [
@@ -136,10 +169,38 @@ def test_eval_keeps_the_network_of_the_checkpoint(trained):
         ("train.py", ["--config.train.learning_rate=fast"], "fast"),
         ("eval.py", ["--workdir=/nowhere"], "no checkpoint in --workdir=/nowhere"),
         ("eval.py", ["--protocol=best"], "best"),
+        ("eval.py", ["--protocol=svm,full"], "svm alone"),
+        ("eval.py", ["--protocol=svm"], "--config=FILE is missing"),
+        (
+            "eval.py",
+            ["--protocol=svm", "--config=configs/digits_single.py"],
+            r"its get_config\(\) returns no SvmConfig",
+        ),
+        (
+            "eval.py",
+            ["--protocol=svm", "--config=configs/voc07_svm.py"],
+            "protocol svm needs --checkpoint=DIR",
+        ),
+        (
+            "eval.py",
+            ["--protocol=svm", "--config=configs/voc07_svm.py", "--config.c=-1"],
+            "config.c must be more than 0, got -1",
+        ),
+        ("extract.py", ["--output=x.txt"], "'x.txt' must end in .npz or .npy"),
+        ("extract.py", ["--levels=two"], "--levels=two is no list of whole numbers"),
+        ("extract.py", ["--levels=2,1/1/1"], "has 3 pyramids for 1 layers"),
+        ("extract.py", ["--images=/nowhere"], "no folder /nowhere"),
+        ("extract.py", ["--images=spp_jax"], "folder spp_jax holds no image"),
+        ("extract.py", ["--images="], "give --images=FOLDER or --tfds=NAME"),
     ],
 )
 def test_wrong_input_is_one_sentence(script, arguments, sentence, preset, tmp_path):
     defaults = [f"--workdir={tmp_path / 'run'}"]
+    if script == "extract.py":
+        output = tmp_path / "x.npz"
+        defaults = ["--checkpoint=/nowhere", "--layer=conv5", f"--output={output}"]
+        if not any(a.startswith("--images") for a in arguments):
+            defaults.append("--images=/nowhere")
     if script == "train.py" and not any(a.startswith("--config=") for a in arguments):
         defaults.append(f"--config={preset}")
     result = _run(script, *defaults, *arguments)

@@ -25,7 +25,7 @@ ALLOWED = {
     "config": {"models", "errors", "fields"},
     "checkpoint": {"config", "models", "sharding", "errors", "fields", "spp_jax"},
     "cli": {"errors"},
-    "__init__": {"checkpoint", "models", "pooling"},
+    "__init__": {"checkpoint", "evaluation", "models", "pooling"},
 }
 
 DATA_LIBRARIES = {"tensorflow_datasets", "grain", "cv2", "sklearn", "simplejpeg", "PIL"}

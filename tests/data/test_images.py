@@ -101,6 +101,7 @@ def test_every_format_agrees_with_pillow(name):
     # OpenCV wrote sixteen.png, as BGR; Pillow cannot make 8 bits of it.
     expected = PHOTO[:, :, ::-1] if name == "sixteen.png" else peer(FILES[name])
     image = images.decode(FILES[name], name)
+    assert images.read_size(io.BytesIO(FILES[name]), name) == image.shape[:2]
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert image.flags.writeable
@@ -125,6 +126,7 @@ def test_exif_orientation(kind, options, orientation):
     else:
         data = encode(PHOTO, kind, exif=exif(orientation), **options)
     image = images.decode(data, "turned")
+    assert images.read_size(io.BytesIO(data), "turned") == image.shape[:2]
     np.testing.assert_array_equal(image, peer(data))
     if kind != "JPEG":
         np.testing.assert_array_equal(image, UPRIGHT[orientation](PHOTO))
@@ -319,6 +321,8 @@ def test_bombs_are_refused_before_they_are_decoded(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(images.ImageError, match=rf"^{name}: .*pixels"):
         images.decode(bombs()[name], name)
+    with pytest.raises(images.ImageError, match=rf"^{name}: .*pixels"):
+        images.read_size(io.BytesIO(bombs()[name]), name)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 50_000  # KiB; one decoded bomb would take 800,000 at least
 
@@ -356,6 +360,8 @@ def test_limits_are_inclusive():
 def test_what_is_no_image_is_refused(data, reason):
     with pytest.raises(images.ImageError, match=rf"^a/b\.jpg: {reason}"):
         images.decode(data, "a/b.jpg")
+    with pytest.raises(images.ImageError, match=rf"^a/b\.jpg: {reason}"):
+        images.read_size(io.BytesIO(data), "a/b.jpg")
 
 
 @settings(max_examples=60, deadline=None)
@@ -619,6 +625,7 @@ def test_odd_images():
     assert len(decoded) == 12
     for name, image in decoded.items():
         data = (ODD_IMAGES / name).read_bytes()
+        assert images.read_size(io.BytesIO(data), name) == image.shape[:2]
         if Image.open(io.BytesIO(data)).mode == "I;16":
             expected = np.asarray(Image.open(io.BytesIO(data)))[:, :, np.newaxis] // 256
             expected = np.broadcast_to(expected, image.shape)

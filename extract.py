@@ -1,0 +1,85 @@
+"""Extracts features of every image of a folder or a TFDS split, whatever their sizes.
+
+    python extract.py --checkpoint=DIR --images=FOLDER --layer=conv5 --levels=6,3,2,1
+        --output=FILE.npz
+
+Interrupted, the same command goes on. docs/features.md says what is in the file.
+"""
+
+import os
+import time
+from typing import Any
+
+from absl import flags
+
+from spp_jax import checkpoint, cli, errors
+from spp_jax.data import folders, sources
+from spp_jax.evaluation import extraction, features
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "A folder of images, or with --tfds a data_dir.")
+_TFDS = flags.DEFINE_string("tfds", None, "A prepared TFDS set, in place of a folder.")
+_SPLIT = flags.DEFINE_string("split", "test", "Its split.")
+_LAYER = flags.DEFINE_list("layer", None, "Maps, or pool, fc6 ..., logits.", required=True)
+_LEVELS = flags.DEFINE_string(
+    "levels", "1", "Bins per side of each level of the pyramid, 6,3,2,1; one a layer: 3,2,1/2,1."
+)
+_REDUCE = flags.DEFINE_enum("reduce", "max", ["max", "mean"], "What a bin holds.")
+_SCALE = flags.DEFINE_string(
+    "scale", "224", "Shorter side of the whole image, pixels; crop; or warp."
+)
+_SIZE = flags.DEFINE_integer("size", 0, "Side of crop and warp; 0: the network's.", lower_bound=0)
+_NORMALIZE = flags.DEFINE_bool("normalize", False, "Give each layer's vector the length 1.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the file.")
+_OUTPUT = flags.DEFINE_string("output", None, "FILE.npz, or FILE.npy to be mapped.", required=True)
+_BATCH = flags.DEFINE_integer("batch_size", 32, "Images of a batch.", lower_bound=1)
+_PROGRAMS = flags.DEFINE_integer("num_programs", 8, "Most programs to compile.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("num_workers", 0, "Loader processes; 0: threads.", lower_bound=0)
+
+
+def main() -> int:
+    output = os.path.expanduser(_OUTPUT.value)
+    extraction.check_output(output)
+    parts = _parts()
+    if _TFDS.value:
+        source = sources.TfdsSource(_TFDS.value, _SPLIT.value, _IMAGES.value or "")
+    elif _IMAGES.value:
+        source = folders.scan_images(os.path.expanduser(_IMAGES.value))
+    else:
+        raise errors.InputError("give --images=FOLDER or --tfds=NAME")
+    model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
+    request = extraction.Request(
+        parts,
+        extraction.make_view(_SCALE.value, _SIZE.value or model.backbone.size),
+        _NORMALIZE.value,
+        _DTYPE.value,
+        _BATCH.value,
+        _PROGRAMS.value,
+        _WORKERS.value,
+    )
+    start = time.monotonic()
+    found = extraction.extract_to(output, model, variables, source, request, has_progress_bar=True)
+    for sentence in found.refused:
+        print(f"refused: {sentence}")
+    seconds = time.monotonic() - start
+    print(
+        f"{found.features.shape} {found.features.dtype}, {len(found.refused)} refused, "
+        f"{seconds:.1f} s, {len(found.features) / seconds:.1f} images/s -> {output}"
+    )
+    return 0
+
+
+def _parts() -> tuple[features.Part, ...]:
+    pyramids = [cli.parse_levels("--levels", text) for text in _LEVELS.value.split("/")]
+    if len(pyramids) == 1:
+        pyramids *= len(_LAYER.value)
+    if len(pyramids) != len(_LAYER.value):
+        raise errors.InputError(
+            f"--levels={_LEVELS.value} has {len(pyramids)} pyramids for {len(_LAYER.value)} layers"
+        )
+    reduce: Any = _REDUCE.value
+    return tuple(features.Part(n, levels, reduce) for n, levels in zip(_LAYER.value, pyramids))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,263 @@
+"""Features of images of any size: named layers, pooled by any pyramid (sections 2.2 and 3.2).
+
+Shapes: N images · (H, W) canvas · D features of an image, those of all its parts concatenated.
+Images are (h, w, 3) uint8 RGB.
+"""
+
+import collections
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spp_jax import errors, sharding
+from spp_jax.data import images as images_lib
+from spp_jax.evaluation import canvases, views
+from spp_jax.models import layers, sppnet, topology
+from spp_jax.pooling import pyramid
+
+# Batches the device may be behind: enough to keep it busy, few enough to be held.
+_BATCHES_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A layer and how its map becomes a vector.
+
+    Attributes:
+        layer: a name of `SPPNet.maps`: a map, or one of the vectors pool, fc6 ..., logits.
+        levels: bins per side of each level; vectors take none.
+        reduce: "max" or "mean".
+    """
+
+    layer: str
+    levels: tuple[int, ...] = ()
+    reduce: pyramid.Reduce = "max"
+
+
+def extract(
+    model: sppnet.SPPNet,
+    variables: dict,
+    images: Sequence[np.ndarray | str | os.PathLike[str]],
+    layer: str | Sequence[Part],
+    levels: Sequence[int] = (1,),
+    *,
+    reduce: pyramid.Reduce = "max",
+    scale: int | None = 224,
+    is_normalized: bool = False,
+    batch_size: int = 32,
+    num_programs: int = 8,
+) -> np.ndarray:
+    """Returns the features of images of any sizes, (N, D) float32.
+
+    An image gets the features it would get alone, whatever it is computed with. The images are
+    grouped by `canvases.plan`, so that few programs are compiled and few pixels padded.
+
+    Args:
+        model, variables: as `spp_jax.load` gives them.
+        images: arrays (h, w, 3) uint8 RGB, or paths of image files.
+        layer: a name of `SPPNet.maps`, or several `Part`s, whose vectors are concatenated.
+        levels: bins per side of each level of the pyramid that pools the map.
+        reduce: "max" or "mean" over the cells of each bin.
+        scale: the shorter side each image is resized to, pixels; None takes them as they are.
+        is_normalized: divide the vector of each part by its Euclidean norm.
+        batch_size: images of 224 x 224 pixels computed together, or as many pixels.
+        num_programs: most programs to compile.
+
+    Returns:
+        (N, D); the axis of a map runs over level, bin row, bin column, channel, the last fastest.
+
+    Raises:
+        InputError: no such layer, wrong levels, or an image smaller than the network takes.
+        ImageError: a file that cannot be read.
+    """
+    parts = [Part(layer, tuple(levels), reduce)] if isinstance(layer, str) else layer
+    parts = check_parts(model, parts)
+    sizes = {i: _shown_size(image, scale) for i, image in enumerate(images)}
+    for i, (height, width) in sizes.items():
+        check_size(model, height, width, f"images[{i}]")
+    batches = canvases.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
+    shown = (_show(images[i], scale) for batch in batches for i in batch.indices)
+    found = np.zeros((len(images), num_features(model, parts)), np.float32)
+    has_extents = model.levels is not None
+    for batch, values in compute(
+        model, variables, parts, batches, shown, is_normalized, has_extents
+    ):
+        found[list(batch.indices)] = values
+    return found
+
+
+def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Returns the parts, those that are vectors without levels.
+
+    Raises:
+        InputError: no parts, a layer the network does not have, or wrong levels of a map.
+    """
+    maps, vectors = _map_names(model), _vector_sizes(model)
+    if not parts:
+        raise errors.InputError("no layer is given")
+    checked = []
+    for part in parts:
+        if part.layer in vectors:
+            checked.append(Part(part.layer))
+            continue
+        if part.layer not in maps:
+            outer = [name for name in maps if "/" not in name]
+            raise errors.InputError(
+                f"{model.backbone.name} has no layer {part.layer!r}; it has "
+                f"{', '.join([*outer, *vectors])}"
+                + (f", and those inside blocks, as {maps[0]}" if "/" in maps[0] else "")
+            )
+        try:
+            pyramid.check_levels(part.levels)
+            pyramid.check_reduce(part.reduce)
+        except ValueError as e:
+            raise errors.InputError(f"layer {part.layer}: {e}") from e
+        checked.append(part)
+    return tuple(checked)
+
+
+def check_size(model: sppnet.SPPNet, height: int, width: int, name: str) -> None:
+    """Raises InputError, which calls it `name`, unless the network takes an image of that size."""
+    try:
+        sppnet.check_images(
+            model.backbone, (1, height, width, 3), has_levels=model.levels is not None
+        )
+    except ValueError as e:
+        raise errors.InputError(f"{name}: {e}") from e
+
+
+def part_sizes(model: sppnet.SPPNet, parts: Sequence[Part]) -> list[int]:
+    """Returns the number of features of each part."""
+    vectors, channels = _vector_sizes(model), topology.channels(model.backbone)
+    channels[model.backbone.cell_classifier] = model.num_classes
+    return [
+        vectors[p.layer] if p.layer in vectors else channels[p.layer] * sum(n * n for n in p.levels)
+        for p in parts
+    ]
+
+
+def num_features(model: sppnet.SPPNet, parts: Sequence[Part]) -> int:
+    """Returns D."""
+    return sum(part_sizes(model, parts))
+
+
+def compute(
+    model: sppnet.SPPNet,
+    variables: dict,
+    parts: tuple[Part, ...],
+    batches: Sequence[canvases.Batch],
+    shown: Iterable[np.ndarray | None],
+    is_normalized: bool,
+    has_extents: bool,
+) -> Iterator[tuple[canvases.Batch, np.ndarray]]:
+    """Yields each batch with its features, (images of the batch, D) float32, in order.
+
+    Args:
+        model, variables: the network.
+        parts: as `check_parts` returned them.
+        batches: of a plan.
+        shown: the images of the batches, one after the other, of the sizes they were planned with;
+            in place of None a black one is computed.
+        is_normalized: as `extract`.
+        has_extents: whether images may be smaller than their canvas.
+    """
+    mesh = sharding.make_mesh()
+    variables = sharding.put_replicated(variables, mesh)
+    images = iter(shown)
+    in_flight: collections.deque[tuple[canvases.Batch, jax.Array]] = collections.deque()
+    for batch in batches:
+        canvas = np.zeros((batch.num_rows, *batch.canvas, 3), np.uint8)
+        extents = np.tile(np.asarray(batch.canvas, np.int32), (batch.num_rows, 1))
+        for row in range(len(batch.indices)):
+            image = next(images)
+            if image is not None:
+                extents[row] = image.shape[:2]
+                canvas[row, : image.shape[0], : image.shape[1]] = image
+        arrays = {"images": canvas} | ({"extents": extents} if has_extents else {})
+        placed = sharding.put_batch(arrays, mesh)
+        in_flight.append((batch, _features(model, parts, is_normalized, variables, placed)))
+        if len(in_flight) > _BATCHES_IN_FLIGHT:
+            yield _fetch(*in_flight.popleft())
+    while in_flight:
+        yield _fetch(*in_flight.popleft())
+
+
+def _fetch(batch: canvases.Batch, values: jax.Array) -> tuple[canvases.Batch, np.ndarray]:
+    return batch, np.asarray(values)[: len(batch.indices)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _features(
+    model: sppnet.SPPNet,
+    parts: tuple[Part, ...],
+    is_normalized: bool,
+    variables: dict,
+    batch: dict[str, jax.Array],
+) -> jax.Array:
+    """Returns (rows, D) float32."""
+    extents = batch.get("extents")
+    maps: Any = model.apply(variables, batch["images"], extents=extents, method="maps")
+    inside = {} if extents is None else topology.sides(model.backbone, extents)
+    # The map of the classifier on cells has no entry of its own: its cells are the last map's.
+    last = inside.get(model.backbone.layers[-1].name)
+    vectors = []
+    for part in parts:
+        x = maps[part.layer]
+        if part.levels:
+            pool = layers.SpatialPyramidPooling(part.levels, part.reduce)
+            x = pool.apply({}, x, extents=inside.get(part.layer, last))
+        x = jnp.asarray(x, jnp.float32)
+        if is_normalized:
+            # A vector of nothing but zeros stays one.
+            x = x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        vectors.append(x)
+    return jnp.concatenate(vectors, axis=1)
+
+
+def _map_names(model: sppnet.SPPNet) -> list[str]:
+    own = [model.pooled_map] if model.classifies_cells else []
+    return [*topology.channels(model.backbone), *own]
+
+
+def _vector_sizes(model: sppnet.SPPNet) -> dict[str, int]:
+    if model.classifies_cells:
+        return {"pool": model.num_classes, "logits": model.num_classes}
+    shapes = sppnet.param_shapes(model)["head"]
+    hidden = list(shapes)[:-1]
+    return {
+        "pool": shapes["fc6"]["kernel"].shape[0],
+        **{name: shapes[name]["kernel"].shape[1] for name in hidden},
+        "logits": model.num_classes,
+    }
+
+
+def _shown_size(image: np.ndarray | str | os.PathLike[str], scale: int | None) -> tuple[int, int]:
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise errors.InputError(
+                f"an image must be (h, w, 3) uint8, got {image.shape} of {image.dtype}"
+            )
+        height, width, _ = image.shape
+    else:
+        path = os.fspath(image)
+        height, width = images_lib.read_size(io.BytesIO(images_lib.read_file(path)), path)
+    return (height, width) if scale is None else images_lib.shorter_size(height, width, scale)
+
+
+def _show(image: np.ndarray | str | os.PathLike[str], scale: int | None) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        return (
+            image if scale is None else images_lib.resize_shorter(image, scale, kernel="triangle")
+        )
+    path = os.fspath(image)
+    data = images_lib.read_file(path)
+    if scale is None:
+        return images_lib.decode(data, path)
+    return views.Protocol("full", scale, scale)(data, path)[0]

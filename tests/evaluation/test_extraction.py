@@ -1,0 +1,195 @@
+"""Extraction to files: whole, resumed, with refused images, and never over something else."""
+
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spp_jax
+from spp_jax import errors
+from spp_jax.data import folders as folders_lib
+from spp_jax.evaluation import extraction, features
+from tests import folders
+
+PARTS = (features.Part("conv5", (2, 1)), features.Part("fc6"))
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = spp_jax.make_model("digits", levels=(2, 1), num_classes=6)
+    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folders.make_folder(tmp_path_factory.mktemp("images"), {"train": 6, "val": 4})
+
+
+def _request(scale="36", **fields):
+    fields = {"parts": PARTS, "batch_size": 4, "num_programs": 3} | fields
+    return extraction.Request(view=extraction.make_view(scale, 32), **fields)
+
+
+def _paths(folder):
+    source = folders_lib.scan_images(folder)
+    return [source.name(i) for i in range(len(source))]
+
+
+@pytest.fixture(scope="module")
+def whole(network, folder, tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("whole") / "x.npz")
+    extraction.extract_to(output, *network, folders_lib.scan_images(folder), _request())
+    return output
+
+
+def test_what_a_file_holds(network, folder, whole):
+    with np.load(whole) as archive:
+        found = dict(archive)
+    assert found["paths"].tolist() == _paths(folder)
+    assert found["class_names"].tolist() == ["dark", "light"]
+    assert found["labels"].tolist() == [0] * 6 + [1] * 6 + [0] * 4 + [1] * 4
+    metadata = json.loads(str(found["metadata"]))
+    assert metadata["layers"][0] == {"layer": "conv5", "levels": [2, 1], "reduce": "max"}
+    assert metadata["num_programs"] <= 3
+    expected = features.extract(*network, _paths(folder), PARTS, scale=36)
+    # Other batches on other canvases, in float32.
+    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-4)
+    assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
+
+
+@pytest.mark.parametrize("scale", ["crop", "warp"])
+def test_squares_are_one_program(network, folder, tmp_path, scale):
+    found = extraction.extract_to(
+        str(tmp_path / "x.npy"), *network, folders_lib.scan_images(folder), _request(scale)
+    )
+    assert found.metadata["num_programs"] == 1
+    view = extraction.make_view(scale, 32)
+    shown = []
+    for path in _paths(folder):
+        with open(path, "rb") as f:
+            shown.append(view(f.read(), path)[0])
+    assert {image.shape for image in shown} == {(32, 32, 3)}
+    expected = features.extract(*network, shown, PARTS, scale=None)
+    np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suffix, monkeypatch):
+    output = str(tmp_path / f"x.{suffix}")
+    source = folders_lib.scan_images(folder)
+    computed = []
+    compute = features.compute
+
+    def interrupted(*args):
+        for batch, values in compute(*args):
+            if len(computed) == 2:
+                raise KeyboardInterrupt
+            computed.append(batch)
+            yield batch, values
+
+    monkeypatch.setattr(features, "compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    assert os.listdir(tmp_path) == [f"x.{suffix}.part"]
+    first = {i for batch in computed for i in batch.indices}
+    computed[:] = [None] * 3  # interrupts no more
+    found = extraction.extract_to(output, *network, source, _request())
+    with np.load(whole) as archive:
+        np.testing.assert_array_equal(found.features, archive["features"])
+    # What was done is not done again, and of a finished file nothing.
+    second = [i for batch in computed[3:] for i in batch.indices]
+    assert sorted([*first, *second]) == list(range(20))
+    num_computed = len(computed)
+    again = extraction.extract_to(output, *network, source, _request())
+    np.testing.assert_array_equal(again.features, found.features)
+    assert len(computed) == num_computed
+    assert set(os.listdir(tmp_path)) - {"x.npy.json"} == {f"x.{suffix}"}
+
+
+def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "train" / "dark" / "a.png").write_bytes(b"rubbish")
+    with open(copy / "val" / "light" / "2.png", "r+b") as f:
+        f.truncate(200)  # its header can be read
+    for suffix in ("npz", "npy"):
+        output = str(tmp_path / f"x.{suffix}")
+        found = extraction.extract_to(
+            output, *network, folders_lib.scan_images(str(copy)), _request()
+        )
+        assert [r.split(": ")[0] for r in found.refused] == [
+            f"{copy}/train/dark/a.png",
+            f"{copy}/val/light/2.png",
+        ]
+        with np.load(whole) as archive:
+            names = [os.path.relpath(p, folder) for p in archive["paths"]]
+            expected = np.delete(archive["features"], names.index("val/light/2.png"), axis=0)
+        np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+        assert len(found.indices) == 19
+    with open(tmp_path / "x.npy.json") as f:
+        described = json.load(f)
+    assert f"{copy}/val/light/2.png" not in described["paths"]
+    assert len(described["paths"]) == len(described["labels"]) == 19
+    assert described["class_names"] == ["dark", "light"]
+
+
+def test_something_else_is_not_overwritten(network, folder, whole, tmp_path):
+    output = str(tmp_path / "x.npz")
+    shutil.copy(whole, output)
+    source = folders_lib.scan_images(folder)
+    with pytest.raises(errors.InputError, match=r"x.npz is there and holds something else \(sca"):
+        extraction.extract_to(output, *network, source, _request("40"))
+    other = jax.tree.map(lambda x: x + 1, network[1])
+    with pytest.raises(errors.InputError, match=r"something else \(parameters_crc32 was"):
+        extraction.extract_to(output, network[0], other, source, _request())
+    (tmp_path / "y.npz").write_bytes(b"mine")
+    with pytest.raises(errors.InputError, match=r"y.npz is there and was not written by"):
+        extraction.extract_to(str(tmp_path / "y.npz"), *network, source, _request())
+    assert (tmp_path / "y.npz").read_bytes() == b"mine"
+
+
+def test_half_precision(network, folder, whole, tmp_path):
+    source = folders_lib.scan_images(folder)
+    found = extraction.extract_to(
+        str(tmp_path / "x.npz"), *network, source, _request(dtype="float16")
+    )
+    assert found.features.dtype == np.float16
+    with np.load(whole) as archive:
+        # Ten bits after the point.
+        np.testing.assert_allclose(found.features, archive["features"], rtol=2**-10, atol=1e-4)
+    large = jax.tree.map(lambda x: 100 * x, network[1])
+    with pytest.raises(errors.InputError, match=r"features up to \S+ do not fit float16"):
+        extraction.extract_to(
+            str(tmp_path / "y.npz"), network[0], large, source, _request(dtype="float16")
+        )
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_wrong_requests_are_named(network, folder, tmp_path):
+    source = folders_lib.scan_images(folder)
+    for output, sentence in (
+        (str(tmp_path / "x.txt"), r"x.txt' must end in .npz or .npy"),
+        ("/nowhere/x.npz", "folder /nowhere is missing or not writable"),
+    ):
+        with pytest.raises(errors.InputError, match=sentence):
+            extraction.extract_to(output, *network, source, _request())
+    with pytest.raises(errors.InputError, match="scale 'half' is neither crop, warp nor a number"):
+        extraction.make_view("half", 32)
+    with pytest.raises(errors.InputError, match="scale 4: digits takes images of at least"):
+        extraction.extract_to(str(tmp_path / "x.npz"), *network, source, _request("4"))
+    fixed = spp_jax.make_model("digits", levels=None)
+    with pytest.raises(errors.InputError, match="shorter side 64 needs a network that takes any"):
+        extraction.extract_to(str(tmp_path / "x.npz"), fixed, {}, source, _request("64"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.png").write_bytes(b"rubbish")
+    with pytest.raises(errors.InputError, match=r"none of 1 images can be read: .*a.png: not an"):
+        extraction.extract_to(
+            str(tmp_path / "x.npz"),
+            *network,
+            folders_lib.scan_images(str(tmp_path / "empty")),
+            _request(),
+        )
+    assert sorted(os.listdir(tmp_path)) == ["empty"]

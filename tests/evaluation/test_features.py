@@ -1,0 +1,124 @@
+"""Features: each image as if it were alone, against the plain maps and loops in numpy."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spp_jax
+from spp_jax import errors
+from spp_jax.data import images as images_lib
+from spp_jax.evaluation import features
+from spp_jax.evaluation.features import Part
+from tests.pooling import reference
+
+# Of the same convolution on canvases of other sizes, in float32.
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = spp_jax.make_model("digits", levels=(2, 1), num_classes=6)
+    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    sizes = [(32, 40), (45, 32), (32, 32), (33, 57), (32, 41)]
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+def _alone(network, image):
+    model, variables = network
+    return model.apply(variables, image[None], method="maps")
+
+
+def test_every_image_is_pooled_as_if_it_were_alone(network, photos):
+    parts = [Part("conv5", (3, 1)), Part("conv3", (2,), "mean"), Part("fc6")]
+    found = features.extract(*network, photos, parts, scale=None, num_programs=2)
+    assert found.dtype == np.float32
+    assert found.shape == (5, 10 * 96 + 4 * 64 + 256)
+    for row, image in zip(found, photos, strict=True):
+        maps = {k: np.asarray(v[0]) for k, v in _alone(network, image).items()}
+        expected = [
+            reference.pool_rectangle(maps["conv5"], (3, 1)),
+            reference.pool_rectangle(maps["conv3"], (2,), np.mean),
+            maps["fc6"],
+        ]
+        np.testing.assert_allclose(row, np.concatenate(expected), **CLOSE)
+
+
+def test_the_same_in_any_batch_on_any_canvas(network, photos):
+    whole = features.extract(*network, photos, "conv5", (2, 1), scale=None, num_programs=1)
+    for options in ({"num_programs": 5}, {"num_programs": 3, "batch_size": 1}):
+        other = features.extract(*network, photos, "conv5", (2, 1), scale=None, **options)
+        np.testing.assert_allclose(other, whole, **CLOSE)
+    single = features.extract(*network, photos[3:4], "conv5", (2, 1), scale=None)
+    np.testing.assert_allclose(single[0], whole[3], **CLOSE)
+
+
+def test_lengths_are_one_part_by_part(network, photos):
+    parts = [Part("conv5", (2, 1)), Part("conv3", (1,))]
+    plain = features.extract(*network, photos, parts, scale=None)
+    found = features.extract(*network, photos, parts, scale=None, is_normalized=True)
+    for first, stop in ((0, 480), (480, 544)):
+        length = np.linalg.norm(plain[:, first:stop], axis=1, keepdims=True)
+        np.testing.assert_allclose(found[:, first:stop], plain[:, first:stop] / length, rtol=1e-5)
+
+
+def test_nothing_but_zeros_stays_so(network, photos):
+    model, variables = network
+    dead = jax.tree.map(jnp.zeros_like, variables)
+    found = features.extract(model, dead, photos[:1], "conv5", scale=None, is_normalized=True)
+    np.testing.assert_array_equal(found, np.zeros((1, 96)))
+
+
+def test_files_and_arrays_are_resized_alike(network, photos, tmp_path):
+    path = tmp_path / "x.png"
+    assert cv2.imwrite(str(path), photos[3][:, :, ::-1])
+    found = features.extract(*network, [path, photos[3]], "conv5", (2, 1), scale=40)
+    np.testing.assert_array_equal(found[0], found[1])
+    resized = images_lib.resize_shorter(photos[3], 40, kernel="triangle")
+    expected = features.extract(*network, [resized], "conv5", (2, 1), scale=None)
+    np.testing.assert_allclose(found[0], expected[0], **CLOSE)
+
+
+def test_a_classifier_on_cells_is_a_map(photos):
+    model = spp_jax.make_model("squeezenet1_1", levels=(1,), reduce="mean", num_classes=6)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 3)))
+    parts = [Part("conv10", (1,), "mean"), Part("pool"), Part("logits")]
+    large = [cv2.resize(photos[0], (60, 48)), cv2.resize(photos[1], (48, 70))]
+    found = features.extract(model, variables, large, parts, scale=None, num_programs=1)
+    assert found.shape == (2, 18)
+    np.testing.assert_allclose(found[:, :6], found[:, 6:12], rtol=1e-5)
+    np.testing.assert_array_equal(found[:, 6:12], found[:, 12:])
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ("conv9", r"digits has no layer 'conv9'; it has conv1, norm1, .*, pool, fc6, logits$"),
+        ([Part("conv5")], r"layer conv5: levels must be whole numbers of at least 1, got \(\)"),
+        ([Part("conv5", (0,))], r"layer conv5: levels must be .* got \(0,\)"),
+        ([Part("conv5", (1,), "sum")], "layer conv5: reduce must be"),  # pyright: ignore
+        ([], "no layer is given"),
+    ],
+)
+def test_wrong_parts_are_named(network, photos, parts, sentence):
+    with pytest.raises(errors.InputError, match=sentence):
+        features.extract(*network, photos, parts)
+
+
+def test_wrong_images_are_named(network, tmp_path):
+    for image in (np.zeros((40, 40)), np.zeros((40, 40, 3)), np.zeros((0, 40, 3), np.uint8)):
+        with pytest.raises(errors.InputError, match=r"an image must be \(h, w, 3\) uint8, got"):
+            features.extract(*network, [image], "conv5")
+    with pytest.raises(errors.InputError, match=r"images\[0\]: digits takes images of at least"):
+        features.extract(*network, [np.zeros((4, 4, 3), np.uint8)], "conv5", scale=None)
+    with pytest.raises(images_lib.ImageError, match=r"x.jpg: No such file"):
+        features.extract(*network, [tmp_path / "x.jpg"], "conv5")
+    fixed = spp_jax.make_model("digits", levels=None)
+    with pytest.raises(errors.InputError, match="takes 64x64 images only, got 32x40"):
+        features.extract(fixed, {}, [np.zeros((32, 40, 3), np.uint8)], "conv5", scale=None)
