@@ -1,23 +1,22 @@
 """Multi-size against single-size against no SPP, several seeds: a table.
 
-    python benchmarks/accuracy.py --experiment=digits --output=docs/results/digits.json
-    python benchmarks/accuracy.py --experiment=imagenette --data_path=FOLDER --output=FILE
+    python -m benchmarks.accuracy --experiment=digits --output=docs/results/digits.json
+    python -m benchmarks.accuracy --experiment=imagenette --data_path=FOLDER --output=FILE
 
 Runs train.py and eval.py as a user would, one run after another, prints the table and writes the
 numbers. Started again it goes on where it was stopped.
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 
 from absl import app, flags
+
+from benchmarks import facts
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/accuracy", "Where the runs go.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
@@ -81,21 +80,9 @@ def table(runs: list[dict]) -> str:
 
 
 def main(_: list[str]) -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    facts = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores",
-        "python": platform.python_version(),
-        "jax": importlib.metadata.version("jax"),
-    }
     runs = [run(preset, seed) for seed in _SEEDS.value for preset in EXPERIMENTS[_EXPERIMENT.value]]
-    os.makedirs(os.path.dirname(_OUTPUT.value) or ".", exist_ok=True)
-    with open(_OUTPUT.value, "w", encoding="utf-8") as f:
-        json.dump({**facts, "runs": runs}, f, indent=1)
+    command = " ".join(["python", *sys.argv])
+    facts.write(_OUTPUT.value, {**facts.facts(command, "jax"), "runs": runs})
     print(table(runs))
 
 

@@ -7,13 +7,8 @@ FOLDER holds JPEG files at their original sizes. Each is decoded as in training,
 store it; the variants take turns in every round. Error is against the image before it is stored.
 """
 
-import datetime
-import importlib.metadata
-import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 
 import cv2
@@ -21,6 +16,7 @@ import numpy as np
 import simplejpeg
 from absl import app, flags
 
+from benchmarks import facts
 from spp_jax.data import imagenet, images
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEG files.", required=True)
@@ -101,22 +97,10 @@ def main(_: list[str]) -> None:
     for name in names:
         with open(os.path.join(_IMAGES.value, name), "rb") as f:
             originals.append(f.read())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    facts = {
-        "command": f"python -m benchmarks.imagenet_decode --images=FOLDER of {len(names)} images",
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores",
-        "python": platform.python_version(),
-        "simplejpeg": importlib.metadata.version("simplejpeg"),
-        "opencv": cv2.__version__,
-    }
     rows = measure(originals, _ROUNDS.value)
-    os.makedirs(os.path.dirname(_OUTPUT.value) or ".", exist_ok=True)
-    with open(_OUTPUT.value, "w", encoding="utf-8") as f:
-        json.dump({**facts, "rows": rows}, f, indent=1)
+    command = f"python -m benchmarks.imagenet_decode --images=FOLDER of {len(names)} images"
+    libraries = ("simplejpeg", "opencv-contrib-python-headless")
+    facts.write(_OUTPUT.value, {**facts.facts(command, *libraries), "rows": rows})
     print(table(rows))
 
 
