@@ -1,31 +1,21 @@
-"""Extracts the features of a whole source to a file; interrupted, the same command goes on.
-
-While it is being made, OUTPUT.part holds the features so far and `state.json`: what they are of,
-how many batches are done, and which images were refused. A finished file replaces it in one step.
-"""
+"""Extracts the features of a whole source to a file; interrupted, the same command goes on."""
 
 import dataclasses
 import hashlib
 import io
 import json
 import os
-import shutil
-import time
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import rich.progress
 
-from spp_jax import errors, files
+from spp_jax import errors
 from spp_jax.data import base, images, pipeline
-from spp_jax.evaluation import canvases, features, views
+from spp_jax.evaluation import canvases, feature_files, features, views
 from spp_jax.models import sppnet
-
-# Seconds of work that a killed process may lose.
-_SAVE_EVERY = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +41,11 @@ class Request:
     num_workers: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Extracted:
-    """What a finished file holds, its rows in the source's order.
+class _Head(NamedTuple):
+    """The (height, width) of an image, and a checksum of its file."""
 
-    Attributes:
-        features: (N, D), mapped from the file where that is a .npy.
-        indices: of the rows in the source; refused images have none.
-        refused: a sentence for each image that could not be read.
-        metadata: what is stored with them: checkpoint, layers, programs, padded_share ...
-    """
-
-    features: np.ndarray
-    indices: np.ndarray
-    refused: tuple[str, ...]
-    metadata: dict[str, Any]
+    size: tuple[int, int]
+    crc32: int
 
 
 def make_view(scale: str, size: int) -> views.Protocol:
@@ -91,7 +71,7 @@ def extract_to(
     request: Request,
     *,
     has_progress_bar: bool = False,
-) -> Extracted:
+) -> feature_files.Extracted:
     """Extracts the features of every image of a source to a .npz or .npy file.
 
     A .npz holds `features` (N, D), `paths`, `labels` (-1: none), `class_names`, `indices` and
@@ -106,18 +86,16 @@ def extract_to(
         has_progress_bar: whether to show one, and lines about programs and refusals.
 
     Raises:
-        InputError: wrong layers, a view the network does not take, an output that is there and of
-            something else, or not one image that can be read.
+        InputError: wrong layers, a view the network does not take, an output that cannot be
+            written or is there and of something else, or not one image that can be read.
     """
     check_output(output)
     parts = features.check_parts(model, request.parts)
     check_view(model, request.view)
-    sizes, refused = _read_sizes(source, request, has_progress_bar)
-    if not sizes:
+    heads, refused = _read_heads(source, request.num_workers, has_progress_bar)
+    if not heads:
         raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
-    batches = canvases.plan(
-        sizes, request.num_programs, request.batch_size * request.view.size**2, jax.device_count()
-    )
+    # What makes them these features, and not how they are computed.
     facts: dict[str, Any] = {
         "backbone": model.backbone.name,
         "layers": [dataclasses.asdict(part) for part in parts],
@@ -125,43 +103,79 @@ def extract_to(
         "scale": request.view.scale,
         "is_normalized": request.is_normalized,
         "dtype": request.dtype,
-        "num_programs": len({(b.canvas, b.num_rows) for b in batches}),
-        "padded_share": canvases.padded_share(batches, sizes),
         "parameters_crc32": _checksum(variables),
-        "images_sha256": _digest(source, sizes),
+        "images_sha256": _digest(source, heads),
     }
     facts = json.loads(json.dumps(facts))  # as it will be read
-    done = _read_finished(output, facts)
+    done = feature_files.read_finished(output, facts)
     if done:
         return done
-    part = _Part(output, facts, sizes, (len(sizes), features.num_features(model, parts)), request)
+    plan = _Plan(source, request, parts, heads)
+    try:
+        unfinished = feature_files.Unfinished(
+            output, facts, list(heads), features.num_features(model, parts)
+        )
+        _compute(model, variables, plan, unfinished, has_progress_bar)
+        return unfinished.finish(source, refused, plan.summary)
+    except OSError as e:  # those of images are ImageErrors
+        raise errors.InputError(f"output {output} cannot be written: {e.strerror or e}") from e
+
+
+class _Plan:
+    """Which images are computed together, and how."""
+
+    def __init__(
+        self,
+        source: base.Source,
+        request: Request,
+        parts: tuple[features.Part, ...],
+        heads: dict[int, _Head],
+    ):
+        self.source, self.request, self.parts = source, request, parts
+        self.sizes = {i: request.view.shown_size(*head.size) for i, head in heads.items()}
+        max_pixels = request.batch_size * request.view.size**2
+        self.batches = canvases.plan(
+            self.sizes, request.num_programs, max_pixels, jax.device_count()
+        )
+        self.summary = {
+            "num_programs": len({(b.canvas, b.num_rows) for b in self.batches}),
+            "padded_share": canvases.padded_share(self.batches, self.sizes),
+        }
+
+
+def _compute(
+    model: sppnet.SPPNet,
+    variables: dict,
+    plan: _Plan,
+    unfinished: feature_files.Unfinished,
+    has_progress_bar: bool,
+) -> None:
+    """Computes the batches that are not done yet."""
+    num_done = unfinished.num_done
     if has_progress_bar:
         print(
-            f"{len(sizes)} images, {len(set(sizes.values()))} sizes as shown: "
-            f"{facts['num_programs']} programs, {100 * facts['padded_share']:.1f} % of the pixels "
-            "are padding" + (f"; going on after {part.num_done} images" if part.num_done else ""),
+            f"{len(plan.sizes)} images, {len(set(plan.sizes.values()))} sizes as shown: "
+            f"{plan.summary['num_programs']} programs, {100 * plan.summary['padded_share']:.1f} % "
+            "of the pixels are padding" + (f"; {num_done} images are done" if num_done else ""),
             flush=True,
         )
-    todo = batches[part.num_batches :]
+    # Whole batches, so that with the same settings each is computed as in an unbroken run.
+    todo = [batch for batch in plan.batches if not unfinished.is_done(batch.indices)]
     order = [index for batch in todo for index in batch.indices]
-    with (
-        part,
-        rich.progress.Progress(
-            *rich.progress.Progress.get_default_columns(),
-            rich.progress.MofNCompleteColumn(),
-            disable=not has_progress_bar,
-        ) as bar,
-    ):
-        task = bar.add_task("features", total=len(sizes), completed=part.num_done)
-        examples = pipeline.eval_examples(source, request.view, request.num_workers, order)
-        shown = part.images_of(zip(order, examples))
+    request = plan.request
+    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
+    with unfinished, rich.progress.Progress(*columns, disable=not has_progress_bar) as bar:
+        task = bar.add_task(
+            "features", total=len(plan.sizes), completed=len(plan.sizes) - len(order)
+        )
+        examples = pipeline.eval_examples(plan.source, request.view, request.num_workers, order)
+        shown = unfinished.images_of(zip(order, examples))
         has_extents = request.view.name == "full"
         for batch, values in features.compute(
-            model, variables, parts, todo, shown, request.is_normalized, has_extents
+            model, variables, plan.parts, todo, shown, request.is_normalized, has_extents
         ):
-            part.write(batch.indices, values)
+            unfinished.write(batch.indices, values)
             bar.advance(task, len(batch.indices))
-    return part.finish(source, refused)
 
 
 def check_output(output: str) -> None:
@@ -183,25 +197,25 @@ def check_view(model: sppnet.SPPNet, view: views.Protocol) -> None:
     features.check_size(model, view.size, view.size, f"scale {view.scale}")
 
 
-def _read_sizes(
-    source: base.Source, request: Request, has_progress_bar: bool
-) -> tuple[dict[int, tuple[int, int]], list[str]]:
-    """Returns {index: size as shown} of the images whose header can be read, and refusals."""
-    sizes: dict[int, tuple[int, int]] = {}
+def _read_heads(
+    source: base.Source, num_workers: int, has_progress_bar: bool
+) -> tuple[dict[int, _Head], list[str]]:
+    """Returns {index: head} of the images whose header can be read, and refusals."""
+    heads: dict[int, _Head] = {}
     refused = []
-    heads = pipeline.eval_examples(source, _shown_size, request.num_workers)
+    found = pipeline.eval_examples(source, _read_head, num_workers)
     for index, head in enumerate(
-        rich.progress.track(heads, "sizes", len(source), disable=not has_progress_bar)
+        rich.progress.track(found, "sizes", len(source), disable=not has_progress_bar)
     ):
         if head.refused:
             refused.append(head.refused)
         else:
-            sizes[index] = request.view.shown_size(*head.views)
-    return sizes, refused
+            heads[index] = head.views
+    return heads, refused
 
 
-def _shown_size(data: bytes, name: str) -> tuple[int, int]:
-    return images.read_size(io.BytesIO(data), name)
+def _read_head(data: bytes, name: str) -> _Head:
+    return _Head(images.read_size(io.BytesIO(data), name), zlib.crc32(data))
 
 
 def _checksum(variables: dict) -> int:
@@ -211,170 +225,8 @@ def _checksum(variables: dict) -> int:
     return found
 
 
-def _digest(source: base.Source, sizes: dict[int, tuple[int, int]]) -> str:
+def _digest(source: base.Source, heads: dict[int, _Head]) -> str:
     found = hashlib.sha256()
-    for index, size in sizes.items():
-        found.update(f"{source.name(index)}\0{size}\0".encode())
+    for index, head in heads.items():
+        found.update(f"{source.name(index)}\0{head.crc32}\0".encode())
     return found.hexdigest()
-
-
-class _Part:
-    """The unfinished file; as a context it keeps what was done, whatever ends the work."""
-
-    def __init__(
-        self,
-        output: str,
-        facts: dict[str, Any],
-        sizes: dict[int, tuple[int, int]],
-        shape: tuple[int, int],
-        request: Request,
-    ):
-        self._output, self._facts, self._folder = output, facts, output + ".part"
-        self._row = {index: row for row, index in enumerate(sizes)}
-        self._refused: dict[int, str] = {}
-        self.num_batches = self.num_done = 0
-        path, labels = (os.path.join(self._folder, f"{n}.npy") for n in ("features", "labels"))
-        state = self._read_state()
-        if state:
-            self.num_batches, self.num_done = state["num_batches"], state["num_done"]
-            self._refused = {int(k): v for k, v in state["refused"].items()}
-            self._array = np.lib.format.open_memmap(path, mode="r+")
-            self._labels = np.lib.format.open_memmap(labels, mode="r+")
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            os.makedirs(self._folder)
-            self._array = _new_memmap(path, request.dtype, shape)
-            self._labels = _new_memmap(labels, "int32", shape[:1])
-            self._save()
-        self._last_saved = time.monotonic()
-
-    def _read_state(self) -> dict[str, Any] | None:
-        path = os.path.join(self._folder, "state.json")
-        if not os.path.exists(path):
-            return None
-        state = files.read_json(path)
-        if state["facts"] != self._facts:
-            raise errors.InputError(
-                f"{self._folder} holds the beginning of something else "
-                f"({_difference(state['facts'], self._facts)}); remove it or change the output"
-            )
-        return state
-
-    def __enter__(self) -> "_Part":
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._save()
-        if kind:
-            print(f"{self.num_done} images are kept in {self._folder}; the same command goes on")
-
-    def images_of(
-        self, examples: Iterator[tuple[int, pipeline.EvalExample]]
-    ) -> Iterator[np.ndarray | None]:
-        """Yields the image of each example, None for a refused one, which is noted."""
-        for index, example in examples:
-            if example.refused:
-                self._refused[index] = example.refused
-            else:
-                self._labels[self._row[index]] = example.label
-            yield None if example.refused else example.views[0]
-
-    def write(self, indices: Sequence[int], values: np.ndarray) -> None:
-        """Stores the features of the next batch."""
-        with np.errstate(over="ignore"):
-            stored = values.astype(self._array.dtype)
-        if self._array.dtype == np.float16 and not np.all(np.isfinite(stored)):
-            raise errors.InputError(
-                f"features up to {np.max(np.abs(values)):g} do not fit float16; use float32, or "
-                "normalise them"
-            )
-        self._array[[self._row[i] for i in indices]] = stored
-        self.num_batches += 1
-        self.num_done += len(indices)
-        if time.monotonic() - self._last_saved > _SAVE_EVERY:
-            self._save()
-
-    def _save(self) -> None:
-        self._array.flush()
-        self._labels.flush()
-        # Images are decoded ahead of the batches that are done: later ones are refused again.
-        files.write_json(
-            os.path.join(self._folder, "state.json"),
-            {
-                "facts": self._facts,
-                "num_batches": self.num_batches,
-                "num_done": self.num_done,
-                "refused": self._refused,
-            },
-        )
-        self._last_saved = time.monotonic()
-
-    def finish(self, source: base.Source, refused_heads: list[str]) -> Extracted:
-        """Puts the finished file in its place and returns what it holds."""
-        kept = [index for index in self._row if index not in self._refused]
-        refused = [*refused_heads, *(self._refused[i] for i in sorted(self._refused))]
-        if not kept:
-            raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
-        examples = {
-            "paths": [source.name(i) for i in kept],
-            "labels": [int(self._labels[self._row[i]]) for i in kept],
-            "class_names": list(source.class_names),
-            "indices": kept,
-        }
-        metadata = {**self._facts, "refused": refused}
-        whole = self._array
-        if self._refused:
-            # Mapped, so that a set larger than memory can lose a row as well.
-            path = os.path.join(self._folder, "kept.npy")
-            whole = _new_memmap(path, whole.dtype, (len(kept), whole.shape[1]))
-            for row, index in enumerate(kept):
-                whole[row] = self._array[self._row[index]]
-            whole.flush()
-        if self._output.endswith(".npz"):
-            path = os.path.join(self._folder, "whole.npz")
-            with open(path, "wb") as f:
-                np.savez(f, features=whole, metadata=json.dumps(metadata), **examples)
-        else:
-            path = str(whole.filename)
-            files.write_json(self._output + ".json", {**examples, "metadata": metadata})
-        os.replace(path, self._output)
-        shutil.rmtree(self._folder)
-        return _read(self._output)
-
-
-def _read_finished(output: str, facts: dict[str, Any]) -> Extracted | None:
-    """Returns the output if it is there and of this; raises InputError if it is something else."""
-    if not os.path.exists(output):
-        return None
-    try:
-        found = _read(output)
-        stored = {k: v for k, v in found.metadata.items() if k != "refused"}
-    except (OSError, ValueError, KeyError) as e:
-        raise errors.InputError(f"{output} is there and was not written by extract_to") from e
-    if stored != facts:
-        raise errors.InputError(
-            f"{output} is there and holds something else ({_difference(stored, facts)}); remove "
-            "it or change the output"
-        )
-    return found
-
-
-def _read(output: str) -> Extracted:
-    if output.endswith(".npz"):
-        with np.load(output) as archive:
-            array, indices = archive["features"], archive["indices"]
-            metadata = json.loads(str(archive["metadata"]))
-    else:
-        array = np.load(output, mmap_mode="r")
-        described = files.read_json(output + ".json")
-        indices, metadata = np.asarray(described["indices"]), described["metadata"]
-    return Extracted(array, indices, tuple(metadata["refused"]), metadata)
-
-
-def _new_memmap(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    name = next((k for k in new if old.get(k) != new[k]), "version")
-    return f"{name} was {old.get(name)!r} and is {new.get(name)!r}"

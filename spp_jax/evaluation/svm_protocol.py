@@ -13,7 +13,14 @@ import numpy as np
 
 from spp_jax import errors, files
 from spp_jax.data import base, folders, voc
-from spp_jax.evaluation import average_precision, extraction, features, svm, svm_config
+from spp_jax.evaluation import (
+    average_precision,
+    extraction,
+    feature_files,
+    features,
+    svm,
+    svm_config,
+)
 from spp_jax.models import sppnet, topology
 
 RESULT = "eval_svm.json"
@@ -290,13 +297,15 @@ class _Done:
         self._shared = [config.seed, config.c, config.loss, data]
         self._entries: dict[str, Any] = files.read_json(path) if os.path.exists(path) else {}
 
-    def _key(self, row: svm_config.Row, found: extraction.Extracted) -> str:
-        return json.dumps([label(row), found.metadata, self._shared])
+    def _key(self, row: svm_config.Row, found: feature_files.Extracted) -> str:
+        return json.dumps([label(row), found.metadata["facts"], self._shared])
 
-    def get(self, row: svm_config.Row, found: extraction.Extracted) -> dict[str, Any] | None:
+    def get(self, row: svm_config.Row, found: feature_files.Extracted) -> dict[str, Any] | None:
         return self._entries.get(self._key(row, found))
 
-    def put(self, row: svm_config.Row, found: extraction.Extracted, entry: dict[str, Any]) -> None:
+    def put(
+        self, row: svm_config.Row, found: feature_files.Extracted, entry: dict[str, Any]
+    ) -> None:
         self._entries[self._key(row, found)] = entry
         files.write_json(self._path, self._entries)
 

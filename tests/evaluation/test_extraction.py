@@ -53,9 +53,9 @@ def test_what_a_file_holds(network, folder, whole):
     assert found["class_names"].tolist() == ["dark", "light"]
     assert found["labels"].tolist() == [0] * 6 + [1] * 6 + [0] * 4 + [1] * 4
     metadata = json.loads(str(found["metadata"]))
-    assert metadata["layers"][0] == {"layer": "conv5", "levels": [2, 1], "reduce": "max"}
+    assert metadata["facts"]["layers"][0] == {"layer": "conv5", "levels": [2, 1], "reduce": "max"}
     assert metadata["num_programs"] <= 3
-    expected = features.extract(*network, _paths(folder), PARTS, scale=36)
+    expected = features.extract(*network, _paths(folder), PARTS, scale=36, num_programs=1)
     # Other batches on other canvases, in float32.
     np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-4)
     assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
@@ -77,37 +77,60 @@ def test_squares_are_one_program(network, folder, tmp_path, scale):
     np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "npy"])
-def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suffix, monkeypatch):
-    output = str(tmp_path / f"x.{suffix}")
-    source = folders_lib.scan_images(folder)
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ctrl-C after two batches, once; collects the batches that are computed."""
     computed = []
     compute = features.compute
 
     def interrupted(*args):
         for batch, values in compute(*args):
             if len(computed) == 2:
+                computed.append(None)
                 raise KeyboardInterrupt
             computed.append(batch)
             yield batch, values
 
     monkeypatch.setattr(features, "compute", interrupted)
+    return computed
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suffix, interrupt):
+    output = str(tmp_path / f"x.{suffix}")
+    source = folders_lib.scan_images(folder)
     with pytest.raises(KeyboardInterrupt):
         extraction.extract_to(output, *network, source, _request())
     assert os.listdir(tmp_path) == [f"x.{suffix}.part"]
-    first = {i for batch in computed for i in batch.indices}
-    computed[:] = [None] * 3  # interrupts no more
     found = extraction.extract_to(output, *network, source, _request())
     with np.load(whole) as archive:
         np.testing.assert_array_equal(found.features, archive["features"])
     # What was done is not done again, and of a finished file nothing.
-    second = [i for batch in computed[3:] for i in batch.indices]
-    assert sorted([*first, *second]) == list(range(20))
-    num_computed = len(computed)
-    again = extraction.extract_to(output, *network, source, _request())
+    assert sorted(i for batch in interrupt if batch for i in batch.indices) == list(range(20))
+    num_computed = len(interrupt)
+    again = extraction.extract_to(output, *network, source, _request(batch_size=2))
     np.testing.assert_array_equal(again.features, found.features)
-    assert len(computed) == num_computed
+    assert len(interrupt) == num_computed
     assert set(os.listdir(tmp_path)) - {"x.npy.json"} == {f"x.{suffix}"}
+
+
+def test_it_goes_on_in_other_batches_but_not_with_other_images(
+    network, folder, whole, tmp_path, interrupt
+):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    output, source = str(tmp_path / "x.npz"), folders_lib.scan_images(str(copy))
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    first, second = copy / "val" / "dark" / "0.png", copy / "val" / "dark" / "1.png"
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(errors.InputError, match=r"x.npz.part holds the beginning of something els"):
+        extraction.extract_to(output, *network, source, _request())
+    first.write_bytes(kept)
+    other = _request(batch_size=3, num_programs=2)
+    found = extraction.extract_to(output, *network, source, other)
+    with np.load(whole) as archive:
+        np.testing.assert_allclose(found.features, archive["features"], rtol=1e-4, atol=1e-4)
 
 
 def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp_path):

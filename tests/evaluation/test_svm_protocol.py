@@ -29,6 +29,7 @@ def network():
 
 def _config(path, **fields):
     config = svm_config.SvmConfig(scales=("crop", "36"), main_scale="36", size=32)
+    config.num_programs = 1
     config.rows = ((Part("conv5", (1,)),), (Part("conv5", (2, 1)), Part("fc6")))
     config.data.path = str(path)
     config.data.num_train, config.data.max_test, config.data.num_splits = 4, 3, 2
@@ -51,7 +52,9 @@ def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
         pathlib.Path(folder).glob("test/*/*")
     )
     labels = np.array([p.parent.name == "light" for p in paths])
-    x = features.extract(*network, paths, _config(folder).rows[1], scale=36, is_normalized=True)
+    x = features.extract(
+        *network, paths, _config(folder).rows[1], scale=36, is_normalized=True, num_programs=1
+    )
     x /= np.sqrt(2)
     machine = sklearn.svm.LinearSVC(max_iter=10**5).fit(x[:10], labels[:10])
     right = machine.predict(x[10:]) == labels[10:]

@@ -1,0 +1,204 @@
+"""Files of features: made bit by bit beside their place, and put there whole.
+
+While it is being made, OUTPUT.part holds the features so far, which of them are done, and in
+`state.json` what they are of and which images were refused.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from spp_jax import errors, files
+from spp_jax.data import base, pipeline
+
+# Seconds of work that a killed process may lose.
+_SAVE_EVERY = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """What a finished file holds, its rows in the source's order.
+
+    Attributes:
+        features: (N, D), mapped from the file where that is a .npy.
+        indices: of the rows in the source; refused images have none.
+        refused: a sentence for each image that could not be read.
+        metadata: what is stored with them: checkpoint, layers, programs, padded_share ...
+    """
+
+    features: np.ndarray
+    indices: np.ndarray
+    refused: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+class Unfinished:
+    """The unfinished file; as a context it keeps what was done, whatever ends the work."""
+
+    def __init__(self, output: str, facts: dict[str, Any], indices: list[int], num_features: int):
+        self._output, self._facts, self._folder = output, facts, output + ".part"
+        self._row = {index: row for row, index in enumerate(indices)}
+        self._refused: dict[int, str] = {}
+        self._done = np.zeros(len(indices), bool)
+        state = self._read_state()
+        if state:
+            self._refused = {int(k): v for k, v in state["refused"].items()}
+            self._done = np.load(self._path("done.npy"))
+            self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
+            self._labels = np.lib.format.open_memmap(self._path("labels.npy"), mode="r+")
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.makedirs(self._folder)
+            shape = (len(indices), num_features)
+            self._array = _new_memmap(self._path("features.npy"), facts["dtype"], shape)
+            self._labels = _new_memmap(self._path("labels.npy"), "int32", shape[:1])
+            self._save()
+        self._last_saved = time.monotonic()
+
+    @property
+    def num_done(self) -> int:
+        return int(self._done.sum())
+
+    def is_done(self, indices: Sequence[int]) -> bool:
+        """Whether the features of all these images are there."""
+        return bool(self._done[self._rows(indices)].all())
+
+    def _rows(self, indices: Sequence[int]) -> list[int]:
+        return [self._row[index] for index in indices]
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def _read_state(self) -> dict[str, Any] | None:
+        if not os.path.exists(self._path("done.npy")):
+            return None
+        state = files.read_json(self._path("state.json"))
+        if state["facts"] != self._facts:
+            raise errors.InputError(
+                f"{self._folder} holds the beginning of something else "
+                f"({_difference(state['facts'], self._facts)}); remove it or change the output"
+            )
+        return state
+
+    def __enter__(self) -> "Unfinished":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._save()
+        if kind is KeyboardInterrupt:
+            print(f"{self.num_done} images are kept in {self._folder}; the same command goes on")
+
+    def images_of(
+        self, examples: Iterator[tuple[int, pipeline.EvalExample]]
+    ) -> Iterator[np.ndarray | None]:
+        """Yields the image of each example, None for a refused one, which is noted."""
+        for index, example in examples:
+            if example.refused:
+                self._refused[index] = example.refused
+            else:
+                self._refused.pop(index, None)
+                self._labels[self._row[index]] = example.label
+            yield None if example.refused else example.views[0]
+
+    def write(self, indices: Sequence[int], values: np.ndarray) -> None:
+        """Stores the features of the next batch."""
+        with np.errstate(over="ignore"):
+            stored = values.astype(self._array.dtype)
+        if self._array.dtype == np.float16 and not np.all(np.isfinite(stored)):
+            raise errors.InputError(
+                f"features up to {np.max(np.abs(values)):g} do not fit float16; use float32, or "
+                "normalise them"
+            )
+        self._array[self._rows(indices)] = stored
+        self._done[self._rows(indices)] = True
+        if time.monotonic() - self._last_saved > _SAVE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        self._array.flush()
+        self._labels.flush()
+        # What is done goes last: before it the features and refusals must be there.
+        state = {"facts": self._facts, "refused": self._refused}
+        files.write_json(self._path("state.json"), state)
+        np.save(self._path("new.npy"), self._done)
+        os.replace(self._path("new.npy"), self._path("done.npy"))
+        self._last_saved = time.monotonic()
+
+    def finish(
+        self, source: base.Source, refused_heads: list[str], plan: dict[str, Any]
+    ) -> Extracted:
+        """Puts the finished file in its place and returns what it holds."""
+        kept = [index for index in self._row if index not in self._refused]
+        refused = [*refused_heads, *(self._refused[i] for i in sorted(self._refused))]
+        if not kept:
+            shutil.rmtree(self._folder)
+            raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
+        examples = {
+            "paths": [source.name(i) for i in kept],
+            "labels": [int(self._labels[self._row[i]]) for i in kept],
+            "class_names": list(source.class_names),
+            "indices": kept,
+        }
+        metadata = {"facts": self._facts, **plan, "refused": refused}
+        whole = self._array
+        if self._refused:
+            # Mapped, so that a set larger than memory can lose a row as well.
+            path = self._path("kept.npy")
+            whole = _new_memmap(path, whole.dtype, (len(kept), whole.shape[1]))
+            for row, index in enumerate(kept):
+                whole[row] = self._array[self._row[index]]
+            whole.flush()
+        if self._output.endswith(".npz"):
+            path = self._path("whole.npz")
+            with open(path, "wb") as f:
+                np.savez(f, features=whole, metadata=json.dumps(metadata), **examples)
+        else:
+            path = str(whole.filename)
+            files.write_json(self._output + ".json", {**examples, "metadata": metadata})
+        os.replace(path, self._output)
+        shutil.rmtree(self._folder)
+        return _read(self._output)
+
+
+def read_finished(output: str, facts: dict[str, Any]) -> Extracted | None:
+    """Returns the output if it is there and of this; raises InputError if it is something else."""
+    if not os.path.exists(output):
+        return None
+    try:
+        found = _read(output)
+        stored = found.metadata["facts"]
+    except (OSError, ValueError, KeyError) as e:
+        raise errors.InputError(f"{output} is there and was not written by extract_to") from e
+    if stored != facts:
+        raise errors.InputError(
+            f"{output} is there and holds something else ({_difference(stored, facts)}); remove "
+            "it or change the output"
+        )
+    return found
+
+
+def _read(output: str) -> Extracted:
+    if output.endswith(".npz"):
+        with np.load(output) as archive:
+            array, indices = archive["features"], archive["indices"]
+            metadata = json.loads(str(archive["metadata"]))
+    else:
+        array = np.load(output, mmap_mode="r")
+        described = files.read_json(output + ".json")
+        indices, metadata = np.asarray(described["indices"]), described["metadata"]
+    return Extracted(array, indices, tuple(metadata["refused"]), metadata)
+
+
+def _new_memmap(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    name = next((k for k in new if old.get(k) != new[k]), "version")
+    return f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
