@@ -32,12 +32,14 @@ class SpatialPyramidPooling(nn.Module):
         """
         if extents is None:
             return pyramid.spatial_pyramid_pool(fmap, self.levels, reduce=self.reduce)
-        height, width = extents[:, 0], extents[:, 1]
-        zero = jnp.zeros_like(height)
-        whole = jnp.stack([zero, zero, width, height], axis=1)
-        return windows.pool_windows(
-            fmap, whole, self.levels, map_index=jnp.arange(fmap.shape[0]), reduce=self.reduce
-        )
+
+        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+        def pool(fmap: jax.Array, extent: jax.Array) -> jax.Array:
+            zero = jnp.zeros_like(extent[0])
+            whole = jnp.stack([zero, zero, extent[1], extent[0]])[None]
+            return windows.pool_windows(fmap, whole, self.levels, reduce=self.reduce)[0]
+
+        return jax.vmap(pool)(fmap, extents)
 
 
 def normalize_responses(x: jax.Array, layer: topology.LRN) -> jax.Array:

@@ -11,6 +11,7 @@ from spp_jax import errors
 from spp_jax.data import images as images_lib
 from spp_jax.evaluation import features
 from spp_jax.evaluation.features import Part
+from spp_jax.models import topology
 from tests.pooling import reference
 
 # Of the same convolution on canvases of other sizes, in float32.
@@ -52,17 +53,22 @@ def test_every_image_is_pooled_as_if_it_were_alone(network, photos):
 
 def test_the_same_in_any_batch_on_any_canvas(network, photos):
     whole = features.extract(*network, photos, "conv5", (2, 1), scale=None, num_programs=1)
-    for options in ({"num_programs": 5}, {"num_programs": 3, "batch_size": 1}):
-        other = features.extract(*network, photos, "conv5", (2, 1), scale=None, **options)
-        np.testing.assert_allclose(other, whole, **CLOSE)
+    other = features.extract(
+        *network, photos, "conv5", (2, 1), scale=None, num_programs=3, batch_size=1
+    )
+    np.testing.assert_allclose(other, whole, **CLOSE)
     single = features.extract(*network, photos[3:4], "conv5", (2, 1), scale=None)
     np.testing.assert_allclose(single[0], whole[3], **CLOSE)
 
 
 def test_lengths_are_one_part_by_part(network, photos):
     parts = [Part("conv5", (2, 1)), Part("conv3", (1,))]
-    plain = features.extract(*network, photos, parts, scale=None)
-    found = features.extract(*network, photos, parts, scale=None, is_normalized=True)
+    plain, found = (
+        features.extract(
+            *network, photos, parts, scale=None, is_normalized=is_normalized, num_programs=1
+        )
+        for is_normalized in (False, True)
+    )
     for first, stop in ((0, 480), (480, 544)):
         length = np.linalg.norm(plain[:, first:stop], axis=1, keepdims=True)
         np.testing.assert_allclose(found[:, first:stop], plain[:, first:stop] / length, rtol=1e-5)
@@ -86,12 +92,15 @@ def test_files_and_arrays_are_resized_alike(network, photos, tmp_path):
 
 
 def test_a_classifier_on_cells_is_a_map(photos):
-    model = spp_jax.make_model("squeezenet1_1", levels=(1,), reduce="mean", num_classes=6)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 3)))
+    # As SqueezeNet, and smaller.
+    backbone = topology.Backbone(
+        "cells", (topology.Conv("conv1", 8, 3, stride=2),), hidden=(), cell_classifier="conv10"
+    )
+    model = spp_jax.make_model(backbone, levels=(1,), reduce="mean", num_classes=6)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     parts = [Part("conv10", (1,), "mean"), Part("pool"), Part("logits")]
-    large = [cv2.resize(photos[0], (60, 48)), cv2.resize(photos[1], (48, 70))]
-    found = features.extract(model, variables, large, parts, scale=None, num_programs=1)
-    assert found.shape == (2, 18)
+    found = features.extract(model, variables, photos, parts, scale=None, num_programs=1)
+    assert found.shape == (5, 18)
     np.testing.assert_allclose(found[:, :6], found[:, 6:12], rtol=1e-5)
     np.testing.assert_array_equal(found[:, 6:12], found[:, 12:])
 
