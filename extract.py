@@ -7,7 +7,6 @@ Interrupted, the same command goes on. docs/features.md says what is in the file
 """
 
 import os
-import time
 from typing import Any
 
 from absl import flags
@@ -16,10 +15,13 @@ from spp_jax import checkpoint, cli, errors
 from spp_jax.data import folders, sources
 from spp_jax.evaluation import extraction, features
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "A folder of images, or with --tfds a data_dir.")
-_TFDS = flags.DEFINE_string("tfds", None, "A prepared TFDS set, in place of a folder.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Workdir of train.py, or what spp_jax.interop wrote.", required=True
+)
+_IMAGES = flags.DEFINE_string("images", None, "A folder of images.")
+_TFDS = flags.DEFINE_string("tfds", None, "In place of a folder: a prepared TFDS set.")
 _SPLIT = flags.DEFINE_string("split", "test", "Its split.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where it is; TFDS's own default if not given.")
 _LAYER = flags.DEFINE_list("layer", None, "Maps, or pool, fc6 ..., logits.", required=True)
 _LEVELS = flags.DEFINE_string(
     "levels", "1", "Bins per side of each level of the pyramid, 6,3,2,1; one a layer: 3,2,1/2,1."
@@ -41,12 +43,13 @@ def main() -> int:
     output = os.path.expanduser(_OUTPUT.value)
     extraction.check_output(output)
     parts = _parts()
-    if _TFDS.value:
-        source = sources.TfdsSource(_TFDS.value, _SPLIT.value, _IMAGES.value or "")
-    elif _IMAGES.value:
-        source = folders.scan_images(os.path.expanduser(_IMAGES.value))
+    images, tfds = _IMAGES.value, _TFDS.value
+    if bool(tfds) == bool(images):
+        raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
+    if tfds:
+        source = sources.TfdsSource(tfds, _SPLIT.value, os.path.expanduser(_DATA_DIR.value))
     else:
-        raise errors.InputError("give --images=FOLDER or --tfds=NAME")
+        source = folders.scan_images(os.path.expanduser(images or ""))
     model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
     request = extraction.Request(
         parts,
@@ -57,14 +60,11 @@ def main() -> int:
         _PROGRAMS.value,
         _WORKERS.value,
     )
-    start = time.monotonic()
     found = extraction.extract_to(output, model, variables, source, request, has_progress_bar=True)
     for sentence in found.refused:
         print(f"refused: {sentence}")
-    seconds = time.monotonic() - start
     print(
-        f"{found.features.shape} {found.features.dtype}, {len(found.refused)} refused, "
-        f"{seconds:.1f} s, {len(found.features) / seconds:.1f} images/s -> {output}"
+        f"{found.features.shape} {found.features.dtype}, {len(found.refused)} refused -> {output}"
     )
     return 0
 

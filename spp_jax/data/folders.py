@@ -115,8 +115,9 @@ def open_pair(path: str) -> tuple[FolderSource, FolderSource] | None:
 def scan_images(path: str) -> FolderSource:
     """Lists every image under a folder, with or without classes.
 
-    The label of an image is the folder it is in, train/, val/ ... not counted, or the class it is
-    named by, n01440764_10026.JPEG, if all images have one; else all labels are -1.
+    The label of an image is the first folder below `path` it is in, train/, val/ ... not counted,
+    or the class it is named by, n01440764_10026.JPEG, if all images have one; else all labels are
+    -1.
 
     Raises:
         InputError: a missing folder, or no image in it.

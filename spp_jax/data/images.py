@@ -128,7 +128,8 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     with _named(name, kind):
         image = reader(file)
         _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
-        is_turned = _orientation(image.info.get("exif", b"")) >= 5
+        exif = image.info.get("exif") or (_find_png_exif(file) if kind == "PNG" else b"")
+        is_turned = _orientation(exif) >= 5
         return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
@@ -337,6 +338,20 @@ def _find_jpeg_exif(data: bytes) -> bytes:
             return data[position + 4 : end]
         position = end
     return b""
+
+
+def _find_png_exif(file: BinaryIO) -> bytes:
+    """Finds the EXIF chunk of a PNG, which may stand behind the pixels; empty if there is none."""
+    position = 8
+    while True:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return b""
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            return file.read(length)
+        position += 12 + length  # with its checksum
 
 
 def _orientation(exif: bytes) -> int:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import zlib
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ def make_view(scale: str, size: int) -> views.Protocol:
     """
     if scale in ("crop", "warp"):
         return views.Protocol("center" if scale == "crop" else "warp", size, size)
-    if not scale.isdecimal() or int(scale) < 1:
+    if not scale.isdecimal() or scale.startswith("0"):
         raise errors.InputError(f"scale {scale!r} is neither crop, warp nor a number of pixels")
     return views.Protocol("full", int(scale), int(scale))
 
@@ -109,6 +110,8 @@ def extract_to(
     facts = json.loads(json.dumps(facts))  # as it will be read
     done = feature_files.read_finished(output, facts)
     if done:
+        if has_progress_bar:
+            print(f"{output} was finished before")
         return done
     plan = _Plan(source, request, parts, heads)
     try:
@@ -164,6 +167,7 @@ def _compute(
     order = [index for batch in todo for index in batch.indices]
     request = plan.request
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
+    start = time.monotonic()
     with unfinished, rich.progress.Progress(*columns, disable=not has_progress_bar) as bar:
         task = bar.add_task(
             "features", total=len(plan.sizes), completed=len(plan.sizes) - len(order)
@@ -176,6 +180,9 @@ def _compute(
         ):
             unfinished.write(batch.indices, values)
             bar.advance(task, len(batch.indices))
+    if has_progress_bar:
+        seconds = time.monotonic() - start
+        print(f"{len(order)} images in {seconds:.1f} s, {len(order) / seconds:.1f} images/s")
 
 
 def check_output(output: str) -> None:
@@ -228,5 +235,6 @@ def _checksum(variables: dict) -> int:
 def _digest(source: base.Source, heads: dict[int, _Head]) -> str:
     found = hashlib.sha256()
     for index, head in heads.items():
-        found.update(f"{source.name(index)}\0{head.crc32}\0".encode())
+        name = os.path.basename(source.name(index))  # wherever the folder is, however it is spelled
+        found.update(f"{name}\0{head.crc32}\0".encode())
     return found.hexdigest()

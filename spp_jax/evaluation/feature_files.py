@@ -17,6 +17,9 @@ import numpy as np
 from spp_jax import errors, files
 from spp_jax.data import base, pipeline
 
+# Facts that stand for something by a checksum.
+_SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
+
 # Seconds of work that a killed process may lose.
 _SAVE_EVERY = 10.0
 
@@ -29,7 +32,8 @@ class Extracted:
         features: (N, D), mapped from the file where that is a .npy.
         indices: of the rows in the source; refused images have none.
         refused: a sentence for each image that could not be read.
-        metadata: what is stored with them: checkpoint, layers, programs, padded_share ...
+        metadata: what is stored with them: `facts` (layers, view, checksums of parameters and
+            images ...), num_programs, padded_share, refused.
     """
 
     features: np.ndarray
@@ -48,13 +52,15 @@ class Unfinished:
         self._done = np.zeros(len(indices), bool)
         state = self._read_state()
         if state:
-            self._refused = {int(k): v for k, v in state["refused"].items()}
-            self._done = np.load(self._path("done.npy"))
-            self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
-            self._labels = np.lib.format.open_memmap(self._path("labels.npy"), mode="r+")
+            try:
+                self._refused = {int(k): v for k, v in state["refused"].items()}
+                self._done = np.load(self._path("done.npy"))
+                self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
+                self._labels = np.lib.format.open_memmap(self._path("labels.npy"), mode="r+")
+            except (OSError, ValueError, KeyError, EOFError) as e:
+                raise errors.InputError(f"{self._folder} is damaged; remove it") from e
         else:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            os.makedirs(self._folder)
+            os.makedirs(self._folder, exist_ok=True)
             shape = (len(indices), num_features)
             self._array = _new_memmap(self._path("features.npy"), facts["dtype"], shape)
             self._labels = _new_memmap(self._path("labels.npy"), "int32", shape[:1])
@@ -77,12 +83,25 @@ class Unfinished:
 
     def _read_state(self) -> dict[str, Any] | None:
         if not os.path.exists(self._path("done.npy")):
+            found = set(os.listdir(self._folder)) if os.path.isdir(self._folder) else set()
+            others = {
+                f for f in found if not f.startswith(("features.npy", "labels.npy", "state."))
+            }
+            if others or os.path.isfile(self._folder):
+                raise errors.InputError(
+                    f"{self._folder}, where the unfinished file goes, is there and holds something "
+                    "else; change the output"
+                )
             return None
-        state = files.read_json(self._path("state.json"))
-        if state["facts"] != self._facts:
+        try:
+            state = files.read_json(self._path("state.json"))
+            stored = state["facts"]
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise errors.InputError(f"{self._folder} is damaged; remove it") from e
+        if stored != self._facts:
             raise errors.InputError(
                 f"{self._folder} holds the beginning of something else "
-                f"({_difference(state['facts'], self._facts)}); remove it or change the output"
+                f"({_difference(stored, self._facts)}); remove it or change the output"
             )
         return state
 
@@ -173,13 +192,18 @@ def read_finished(output: str, facts: dict[str, Any]) -> Extracted | None:
     try:
         found = _read(output)
         stored = found.metadata["facts"]
-    except (OSError, ValueError, KeyError) as e:
-        raise errors.InputError(f"{output} is there and was not written by extract_to") from e
+    # numpy, zipfile and json answer damage, and files of others, with many kinds of exceptions.
+    except Exception as e:
+        raise errors.InputError(
+            f"{output} is there and is damaged, or is not of this package; remove it or change the "
+            "output"
+        ) from e
     if stored != facts:
         raise errors.InputError(
             f"{output} is there and holds something else ({_difference(stored, facts)}); remove "
             "it or change the output"
         )
+    shutil.rmtree(output + ".part", ignore_errors=True)  # of a run killed when it had finished
     return found
 
 
@@ -201,4 +225,6 @@ def _new_memmap(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     name = next((k for k in new if old.get(k) != new[k]), "version")
+    if name in _SUMS:
+        return f"other {_SUMS[name]}"
     return f"{name} was {old.get(name)!r} and is {new.get(name)!r}"

@@ -77,6 +77,16 @@ def extract(
         InputError: no such layer, wrong levels, or an image smaller than the network takes.
         ImageError: a file that cannot be read.
     """
+    if isinstance(images, (str, os.PathLike)):
+        raise errors.InputError(f"images must be a sequence of images or paths, got {images!r}")
+    if scale is not None and (not isinstance(scale, int) or scale < 1):
+        raise errors.InputError(f"scale must be None or a whole number of pixels, got {scale!r}")
+    if num_programs < 1 or batch_size < 1:
+        raise errors.InputError(
+            f"num_programs and batch_size must be at least 1, got {num_programs} and {batch_size}"
+        )
+    if not isinstance(levels, Sequence):
+        raise errors.InputError(f"levels must be a sequence as (3, 2, 1), got {levels!r}")
     parts = [Part(layer, tuple(levels), reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
     sizes = {i: _shown_size(image, scale) for i, image in enumerate(images)}
@@ -104,6 +114,8 @@ def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]
         raise errors.InputError("no layer is given")
     checked = []
     for part in parts:
+        if not isinstance(part, Part):
+            raise errors.InputError(f"several layers are given as Parts, got {part!r}")
         if part.layer in vectors:
             checked.append(Part(part.layer))
             continue
@@ -119,7 +131,7 @@ def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]
             pyramid.check_reduce(part.reduce)
         except ValueError as e:
             raise errors.InputError(f"layer {part.layer}: {e}") from e
-        checked.append(part)
+        checked.append(dataclasses.replace(part, levels=tuple(part.levels)))
     return tuple(checked)
 
 

@@ -45,9 +45,9 @@ def decisions(
     test: np.ndarray,
     targets: np.ndarray,
     *,
-    c: float = 1.0,
-    loss: str = "hinge",
-    seed: int = 0,
+    c: float,
+    loss: str,
+    seed: int,
 ) -> np.ndarray:
     """Trains a liblinear SVM a class, one against the rest, and returns its decisions, (m, K).
 
@@ -61,7 +61,7 @@ def decisions(
         seed: of the order in which liblinear visits the examples.
 
     Returns:
-        Signed distances; a class without positives, or without negatives, gets a constant 0.
+        Signed distances; -inf for a class without positives, 0 for one without negatives.
     """
     own = kernel[np.ix_(train, train)]
     factor = np.linalg.cholesky(own + _JITTER * np.eye(len(train)))
@@ -71,7 +71,9 @@ def decisions(
 
     def decide(k: int) -> np.ndarray:
         used = targets[:, k] != 0
-        if len(set(targets[used, k].tolist())) < 2:
+        if not np.any(targets[:, k] > 0):
+            return np.full(len(test), -np.inf)
+        if not np.any(targets[:, k] < 0):
             return np.zeros(len(test))
         machine = sklearn.svm.LinearSVC(C=c, loss=loss, random_state=seed, max_iter=20_000)
         examples = factor if used.all() else factor[used]

@@ -1,6 +1,7 @@
 """The configuration of `eval.py --protocol=svm`: fields, defaults and checks."""
 
 import dataclasses
+import math
 
 from spp_jax import errors, fields
 from spp_jax.evaluation import extraction, features
@@ -66,6 +67,10 @@ def validate(config: SvmConfig) -> None:
     for path in positive.split():
         if values[path] <= 0:
             raise errors.InputError(f"config.{path} must be more than 0, got {values[path]}")
+    if not config.scales:
+        raise errors.InputError("config.scales is empty")
+    if not math.isfinite(config.c):
+        raise errors.InputError(f"config.c must be a finite number, got {config.c}")
     for path in ("seed", "size", "data.num_workers"):
         if values[path] < 0:
             raise errors.InputError(f"config.{path} must be at least 0, got {values[path]}")

@@ -4,6 +4,7 @@ Shapes: n examples, of all splits · K classes.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -69,11 +70,8 @@ def evaluate(
         extraction.check_view(model, view)
     rows = [features.check_parts(model, row) for row in config.rows or default_rows(model)]
     task = open_task(config)
-    if not np.all(is_scorable(task)):
-        left_out = [n for n, ok in zip(task.class_names, is_scorable(task)) if not ok]
-        print(f"not scored, as there are none to train on or none to find: {', '.join(left_out)}")
-        if len(left_out) == len(task.class_names):
-            raise errors.InputError(f"no class of {config.data.path} is in both splits")
+    if not np.any(is_scorable(task, *task.splits[0])):
+        raise errors.InputError(f"no class of {config.data.path} is in both splits")
     try:
         os.makedirs(os.path.join(workdir, "features"), exist_ok=True)
     except OSError as e:
@@ -84,7 +82,7 @@ def evaluate(
         flush=True,
     )
     entries: list[dict[str, Any]] = []
-    done = _Done(os.path.join(workdir, "features", "entries.json"), config)
+    done = _Done(os.path.join(workdir, "features", "entries.json"), config, task)
     refused: tuple[str, ...] = ()
     for scale, view in views.items():
         parts = merge_parts(rows)
@@ -103,7 +101,7 @@ def evaluate(
             has_progress_bar=True,
         )
         refused = found.refused
-        kernels = _Kernels(model, parts, found.features)
+        kernels = Kernels(model, parts, found.features)
         for row in rows:
             entry = done.get(row, found)
             if entry is None:
@@ -117,6 +115,9 @@ def evaluate(
                 done.put(row, found, entry)
             entries.append(entry)
             print(f"{entry['layer']} | {scale} | {_percent(entry)}", flush=True)
+    unscored = sorted({name for e in entries for name in e["unscored"]})
+    if unscored:
+        print(f"not scored, as there are none to train on or none to test: {', '.join(unscored)}")
     main = next(e for e in reversed(entries) if e["scale"] == config.main_scale)
     result = {
         "protocol": "svm",
@@ -242,6 +243,7 @@ def score(
     place = {int(index): row for row, index in enumerate(indices)}
     found = []
     num_examples = 0
+    is_scored = np.ones(len(task.class_names), bool)
     for split in task.splits:
         train, test = ([i for i in part.tolist() if i in place] for part in split)
         if not train or not test:
@@ -257,10 +259,16 @@ def score(
         )
         found.append((decided, task.targets[test]))
         num_examples = len(test)
+        is_scored &= is_scorable(task, train, test)
+    shared = {
+        "num_examples": num_examples,
+        "unscored": [name for name, ok in zip(task.class_names, is_scored) if not ok],
+    }
+    if not np.any(is_scored):
+        raise errors.InputError("no class has images to train on and to test that can be read")
     if task.is_ranked:
         ((decided, targets),) = found
         aps = np.array([average_precision.of_scores(d, t) for d, t in zip(decided.T, targets.T)])
-        is_scored = is_scorable(task)
         means = aps[is_scored].mean(axis=0)
         listed = [
             {n: float(ap) if ok else None for n, ap, ok in zip(task.class_names, column, is_scored)}
@@ -269,33 +277,43 @@ def score(
         return {
             "map": float(means[0]),
             "map_area": float(means[1]),
-            "num_examples": num_examples,
+            **shared,
             "ap_11point": listed[0],
             "ap_area": listed[1],
         }
-    values = [svm.mean_class_accuracy(d, np.argmax(t, axis=1)) for d, t in found]
+    values = []
+    for decided, targets in found:
+        labels = np.argmax(targets, axis=1)
+        kept = is_scored[labels]
+        values.append(svm.mean_class_accuracy(decided[kept], labels[kept]))
     return {
         "mean_class_accuracy": float(np.mean(values)),
         "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-        "num_examples": num_examples,
+        **shared,
         "splits": values,
     }
 
 
-def is_scorable(task: Task) -> np.ndarray:
-    """Returns (K,): whether a class is there to learn and there to find, in the first split."""
-    train, test = task.splits[0]
+def is_scorable(
+    task: Task, train: Sequence[int] | np.ndarray, test: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Returns (K,): whether a class is there to learn in some examples and to find in others."""
     return np.any(task.targets[train] > 0, axis=0) & np.any(task.targets[test] > 0, axis=0)
 
 
 class _Done:
     """The entries of an interrupted call, by everything they depend on."""
 
-    def __init__(self, path: str, config: svm_config.SvmConfig):
+    def __init__(self, path: str, config: svm_config.SvmConfig, task: Task):
         self._path = path
-        data = dataclasses.asdict(config.data) | {"path": "", "num_workers": 0}
-        self._shared = [config.seed, config.c, config.loss, data]
-        self._entries: dict[str, Any] = files.read_json(path) if os.path.exists(path) else {}
+        digest = hashlib.sha256(task.targets.tobytes())
+        for part in (part for split in task.splits for part in split):
+            digest.update(part.astype(np.int64).tobytes() + b"|")
+        self._shared = [config.seed, config.c, config.loss, digest.hexdigest()]
+        try:
+            self._entries: dict[str, Any] = files.read_json(path) if os.path.exists(path) else {}
+        except ValueError as e:
+            raise errors.InputError(f"{path} is damaged; remove it") from e
 
     def _key(self, row: svm_config.Row, found: feature_files.Extracted) -> str:
         return json.dumps([label(row), found.metadata["facts"], self._shared])
@@ -310,7 +328,7 @@ class _Done:
         files.write_json(self._path, self._entries)
 
 
-class _Kernels:
+class Kernels:
     """Inner products of the parts of rows, each level multiplied out once."""
 
     def __init__(self, model: sppnet.SPPNet, parts: Sequence[features.Part], values: np.ndarray):

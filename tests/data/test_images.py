@@ -133,6 +133,17 @@ def test_exif_orientation(kind, options, orientation):
     assert image.flags.c_contiguous
 
 
+def test_png_exif_behind_the_pixels():
+    data = encode(PHOTO, "PNG", exif=exif(6))
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    end = data.index(b"IEND") - 4
+    late = data[:start] + data[stop:end] + data[start:stop] + data[end:]
+    image = images.decode(late, "late.png")
+    np.testing.assert_array_equal(image, images.decode(data, "early.png"))
+    assert images.read_size(io.BytesIO(late), "late.png") == image.shape[:2] != PHOTO.shape[:2]
+
+
 def test_exif_of_either_byte_order_and_behind_other_segments():
     data = FILES["baseline.jpg"]
     app1 = b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6, ">")

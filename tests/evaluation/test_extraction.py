@@ -127,6 +127,11 @@ def test_it_goes_on_in_other_batches_but_not_with_other_images(
     with pytest.raises(errors.InputError, match=r"x.npz.part holds the beginning of something els"):
         extraction.extract_to(output, *network, source, _request())
     first.write_bytes(kept)
+    state = (tmp_path / "x.npz.part" / "state.json").read_text()
+    (tmp_path / "x.npz.part" / "state.json").write_text("{")
+    with pytest.raises(errors.InputError, match=r"x.npz.part is damaged; remove it"):
+        extraction.extract_to(output, *network, source, _request())
+    (tmp_path / "x.npz.part" / "state.json").write_text(state)
     other = _request(batch_size=3, num_programs=2)
     found = extraction.extract_to(output, *network, source, other)
     with np.load(whole) as archive:
@@ -166,12 +171,18 @@ def test_something_else_is_not_overwritten(network, folder, whole, tmp_path):
     with pytest.raises(errors.InputError, match=r"x.npz is there and holds something else \(sca"):
         extraction.extract_to(output, *network, source, _request("40"))
     other = jax.tree.map(lambda x: x + 1, network[1])
-    with pytest.raises(errors.InputError, match=r"something else \(parameters_crc32 was"):
+    with pytest.raises(errors.InputError, match=r"something else \(other parameters"):
         extraction.extract_to(output, network[0], other, source, _request())
-    (tmp_path / "y.npz").write_bytes(b"mine")
-    with pytest.raises(errors.InputError, match=r"y.npz is there and was not written by"):
-        extraction.extract_to(str(tmp_path / "y.npz"), *network, source, _request())
-    assert (tmp_path / "y.npz").read_bytes() == b"mine"
+    for content in (b"mine", b"", (tmp_path / "x.npz").read_bytes()[:2000]):
+        (tmp_path / "y.npz").write_bytes(content)
+        with pytest.raises(errors.InputError, match=r"y.npz is there and is damaged, or is not of"):
+            extraction.extract_to(str(tmp_path / "y.npz"), *network, source, _request())
+        assert (tmp_path / "y.npz").read_bytes() == content
+    (tmp_path / "z.npz.part").mkdir()
+    (tmp_path / "z.npz.part" / "notes.txt").write_text("mine")
+    with pytest.raises(errors.InputError, match=r"z.npz.part, where the unfinished file goes, is"):
+        extraction.extract_to(str(tmp_path / "z.npz"), *network, source, _request())
+    assert (tmp_path / "z.npz.part" / "notes.txt").read_text() == "mine"
 
 
 def test_half_precision(network, folder, whole, tmp_path):

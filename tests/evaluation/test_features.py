@@ -120,6 +120,22 @@ def test_wrong_parts_are_named(network, photos, parts, sentence):
         features.extract(*network, photos, parts)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"scale": "crop"}, "scale must be None or a whole number of pixels, got 'crop'"),
+        ({"num_programs": 0}, "must be at least 1, got 0 and 32"),
+        ({"batch_size": 0}, "must be at least 1, got 8 and 0"),
+        ({"levels": 2}, r"levels must be a sequence as \(3, 2, 1\), got 2"),
+        ({"layer": ["conv5"]}, "several layers are given as Parts, got 'conv5'"),
+        ({"images": "x.jpg"}, "images must be a sequence of images or paths, got 'x.jpg'"),
+    ],
+)
+def test_wrong_arguments_are_named(network, photos, options, sentence):
+    with pytest.raises(errors.InputError, match=sentence):
+        features.extract(*network, **({"images": photos, "layer": "conv5"} | options))
+
+
 def test_wrong_images_are_named(network, tmp_path):
     for image in (np.zeros((40, 40)), np.zeros((40, 40, 3)), np.zeros((0, 40, 3), np.uint8)):
         with pytest.raises(errors.InputError, match=r"an image must be \(h, w, 3\) uint8, got"):

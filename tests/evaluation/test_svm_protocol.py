@@ -66,6 +66,38 @@ def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
     )
 
 
+def test_kernels_are_those_of_the_vectors_themselves(network):
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (7, 32, 32, 3), np.uint8))
+    rows = (
+        (Part("conv5", (2, 1)), Part("fc6")),
+        (Part("conv5", (3, 1)), Part("conv3", (1,), "mean")),
+    )
+    merged = svm_protocol.merge_parts(rows)
+    assert merged[0] == Part("conv5", (3, 2, 1))
+    values = features.extract(*network, images, merged, scale=None)
+    kernels = svm_protocol.Kernels(network[0], merged, values)
+    for row in rows:
+        x = features.extract(*network, images, row, scale=None, is_normalized=True)
+        found = np.mean([kernels.of_part(part) for part in row], axis=0)
+        # Lengths of 1 in float32 there, in float64 here.
+        np.testing.assert_allclose(found, x @ x.T / 2, atol=1e-6)
+        assert np.ptp(found) > 1e-3
+
+
+def test_a_class_of_unreadable_images_is_not_scored(network, tmp_path, capsys):
+    folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
+    for i in range(5):
+        with open(f"{folder}/train/dark/{i}.png", "r+b") as f:
+            f.truncate(200)  # its header can be read
+    found = svm_protocol.evaluate(*network, _config(folder), str(tmp_path / "out"))
+    assert {tuple(row["unscored"]) for row in found["rows"]} == {("dark",)}
+    # Not as likely as any: it would win over classes that are decided against.
+    assert found["mean_class_accuracy"] == 1.0
+    assert len(found["refused"]) == 5
+    assert "none to train on or none to test: dark\n" in capsys.readouterr().out
+
+
 def test_what_is_done_is_not_done_again(network, tmp_path, monkeypatch):
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
     config = _config(folder)
@@ -126,7 +158,7 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
     config.data.name = "voc"
     found = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
     assert (
-        "not scored, as there are none to train on or none to find: rare" in capsys.readouterr()[0]
+        "not scored, as there are none to train on or none to test: rare" in capsys.readouterr()[0]
     )
     entry = found["rows"][-1]
     assert (found["num_examples"], found["class_names"]) == (4, ["dark", "light", "rare"])
@@ -135,6 +167,14 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
     assert found["map"] == pytest.approx(mean)
     assert set(found) >= {"map", "map_area", "num_examples", "rows"}
     assert svm_protocol.table(found).startswith("| mAP, 11-point (area) % | features | crop |")
+    # Labels that changed are scored again, though all features are there.
+    for i in range(8, 12):
+        path = pathlib.Path(root, f"VOC2007/Annotations/{i:02}.xml")
+        text = path.read_text().replace("dark", "?").replace("light", "dark").replace("?", "light")
+        path.write_text(text)
+    again = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
+    fresh = svm_protocol.evaluate(*network, config, str(tmp_path / "fresh"))
+    assert again["rows"] == fresh["rows"] != found["rows"]
 
 
 @pytest.mark.parametrize("name", ["zf5", "googlenet", "digits", "squeezenet1_1"])
