@@ -85,7 +85,9 @@ class Unfinished:
         if not os.path.exists(self._path("done.npy")):
             found = set(os.listdir(self._folder)) if os.path.isdir(self._folder) else set()
             others = {
-                f for f in found if not f.startswith(("features.npy", "labels.npy", "state."))
+                f
+                for f in found
+                if not f.startswith(("features.npy", "labels.npy", "new.npy", "state."))
             }
             if others or os.path.isfile(self._folder):
                 raise errors.InputError(
