@@ -228,7 +228,8 @@ def _read_head(data: bytes, name: str) -> _Head:
 def _checksum(variables: dict) -> int:
     found = 0
     for leaf in jax.tree.leaves(variables):
-        found = zlib.crc32(np.ascontiguousarray(leaf), found)
+        values: Any = np.ascontiguousarray(leaf)
+        found = zlib.crc32(values, found)
     return found
 
 
