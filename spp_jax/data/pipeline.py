@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -225,8 +225,11 @@ def eval_examples(
     make_views: Callable[[bytes, str], Any],
     num_workers: int,
     indices: Sequence[int] | None = None,
-) -> Iterator[EvalExample]:
-    """Yields the views of each example of the source, or of `indices`, exactly once, in order."""
+) -> Generator[EvalExample, None, None]:
+    """Yields the views of each example of the source, or of `indices`, exactly once, in order.
+
+    Who stops before its end closes it.
+    """
     chosen = range(len(source)) if indices is None else indices
     examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
     iterator = _iterate(examples, num_workers, buffer_size=64)

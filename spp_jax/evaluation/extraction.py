@@ -1,5 +1,6 @@
 """Extracts the features of a whole source to a file; interrupted, the same command goes on."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -168,11 +169,16 @@ def _compute(
     request = plan.request
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     start = time.monotonic()
-    with unfinished, rich.progress.Progress(*columns, disable=not has_progress_bar) as bar:
+    # Closed by name: as many are taken as there are, so that it does not see its end.
+    examples = pipeline.eval_examples(plan.source, request.view, request.num_workers, order)
+    with (
+        contextlib.closing(examples),
+        unfinished,
+        rich.progress.Progress(*columns, disable=not has_progress_bar) as bar,
+    ):
         task = bar.add_task(
             "features", total=len(plan.sizes), completed=len(plan.sizes) - len(order)
         )
-        examples = pipeline.eval_examples(plan.source, request.view, request.num_workers, order)
         shown = unfinished.images_of(zip(order, examples))
         has_extents = request.view.name == "full"
         for batch, values in features.compute(
