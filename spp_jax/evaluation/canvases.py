@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from spp_jax.evaluation import views
+
 # Distinct sizes beyond this are rounded up to multiples of 2, 4 ... pixels: merging is cubic.
 _MAX_SIZES = 256
 
@@ -80,9 +82,9 @@ def choose(
         num_programs: at least 1.
     """
     step = 1
-    while len({_round_up(size, step) for size in counts}) > _MAX_SIZES:
+    while len({views.canvas(*size, step) for size in counts}) > _MAX_SIZES:
         step *= 2
-    canvas_of = {size: _round_up(size, step) for size in counts}
+    canvas_of = {size: views.canvas(*size, step) for size in counts}
     weight: collections.Counter[tuple[int, int]] = collections.Counter()
     for size, count in counts.items():
         weight[canvas_of[size]] += count
@@ -101,11 +103,6 @@ def choose(
         group = {c: int(kept if g == gone else g - (g > gone)) for c, g in group.items()}
     found = [(int(height), int(width)) for height, width in sides]
     return {size: found[group[canvas]] for size, canvas in canvas_of.items()}
-
-
-def _round_up(size: tuple[int, int], step: int) -> tuple[int, int]:
-    height, width = size
-    return -(-height // step) * step, -(-width // step) * step
 
 
 def padded_share(batches: list[Batch], sizes: Mapping[int, tuple[int, int]]) -> float:

@@ -84,8 +84,8 @@ def evaluate(
     entries: list[dict[str, Any]] = []
     done = _Done(os.path.join(workdir, "features", "entries.json"), config, task)
     refused: tuple[str, ...] = ()
+    parts = merge_parts(rows)
     for scale, view in views.items():
-        parts = merge_parts(rows)
         found = extraction.extract_to(
             os.path.join(workdir, "features", f"{scale}.npy"),
             model,
