@@ -21,7 +21,7 @@ CPU_BLOCK = 16
 
 
 def pool_windows(
-    fmap: jax.Array,
+    fmap: jax.Array | Sequence[jax.Array],
     windows: jax.Array,
     levels: Sequence[int] = (6, 3, 2, 1),
     *,
@@ -35,7 +35,8 @@ def pool_windows(
     exactly; with "mean" to rounding.
 
     Args:
-        fmap: (H, W, C), or (N, H, W, C) together with map_index.
+        fmap: (H, W, C), or (N, H, W, C) together with map_index; or a sequence of such maps of
+            different sides, of an image at several scales, which map_index counts through.
         windows: (R, 4) integer cells (x1, y1, x2, y2), right and bottom exclusive.
         levels: bins per side of each level of the pyramid (appendix A's bins).
         map_index: (R,) integers in [0, N): the map each window lies on. May be left out where
@@ -52,19 +53,23 @@ def pool_windows(
     """
     pyramid.check_levels(levels)
     pyramid.check_reduce(reduce)
-    fmap, windows = jnp.asarray(fmap), jnp.asarray(windows)
-    if fmap.ndim == 3:
-        fmap = fmap[None]
-    if fmap.ndim != 4 or 0 in fmap.shape:
-        raise ValueError(f"fmap must be (H, W, C) or (N, H, W, C), not empty; got {fmap.shape}")
+    windows = jnp.asarray(windows)
+    given = fmap if isinstance(fmap, Sequence) else (fmap,)
+    maps = tuple(m[None] if m.ndim == 3 else m for m in map(jnp.asarray, given))
+    if not maps or any(m.ndim != 4 or 0 in m.shape for m in maps):
+        shapes = ", ".join(str(jnp.shape(m)) for m in given)
+        raise ValueError(f"fmap must be (H, W, C) or (N, H, W, C), not empty; got {shapes}")
+    if len({(m.shape[3], m.dtype) for m in maps}) > 1:
+        raise ValueError(f"maps of one channel count and dtype, got {[m.shape for m in maps]}")
     if windows.ndim != 2 or windows.shape[1] != 4 or not _is_integer(windows):
         raise ValueError(
             f"windows must be (R, 4) integers, got shape {windows.shape} of {windows.dtype}"
         )
     num_windows = windows.shape[0]
+    num_maps, channels = sum(m.shape[0] for m in maps), maps[0].shape[3]
     if map_index is None:
-        if fmap.shape[0] != 1:
-            raise ValueError(f"windows of {fmap.shape[0]} maps need map_index")
+        if num_maps != 1:
+            raise ValueError(f"windows of {num_maps} maps need map_index")
         map_index = jnp.zeros(num_windows, jnp.int32)
     map_index = jnp.asarray(map_index)
     if map_index.shape != (num_windows,) or not _is_integer(map_index):
@@ -74,9 +79,11 @@ def pool_windows(
         )
     if num_windows == 0:
         num_bins = sum(n * n for n in levels)
-        return jnp.zeros((0, num_bins * fmap.shape[3]), fmap.dtype)
+        return jnp.zeros((0, num_bins * channels), maps[0].dtype)
 
-    _, height, width, channels = fmap.shape
+    map_index = map_index.astype(jnp.int32)
+    sides = np.repeat([m.shape[1:3] for m in maps], [m.shape[0] for m in maps], axis=0)
+    height, width = jnp.split(jnp.asarray(sides)[map_index], 2, axis=1)
     x1, y1, x2, y2 = jnp.split(windows.astype(jnp.int32), 4, axis=1)
     x1, x2 = jnp.clip(x1, 0, width), jnp.clip(x2, 0, width)
     y1, y2 = jnp.clip(y1, 0, height), jnp.clip(y2, 0, height)
@@ -86,7 +93,7 @@ def pool_windows(
     x2, y2 = jnp.where(is_valid, x2, 1), jnp.where(is_valid, y2, 1)
 
     pool = _max_of_levels if reduce == "max" else _mean_of_levels
-    grids = pool(fmap, map_index.astype(jnp.int32), (x1, y1, x2, y2), levels)
+    grids = pool(maps, map_index, (x1, y1, x2, y2), levels)
     flat = [grids[n].reshape(num_windows, n * n * channels) for n in levels]
     return jnp.where(is_valid, jnp.concatenate(flat, axis=1), 0)
 
@@ -136,12 +143,12 @@ def _edges(start: jax.Array, stop: jax.Array, n: int) -> tuple[jax.Array, jax.Ar
     return start + i * length // n, start - (-(i + 1) * length // n)
 
 
-def _max_of_levels(fmap, map_index, window, levels) -> dict[int, jax.Array]:
+def _max_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
     """Returns {n: (R, n, n, C)}; levels that divide another one are taken from its bins."""
-    channels = fmap.shape[3]
+    channels = maps[0].shape[3]
     x1, y1, x2, y2 = window
     looked_up = [n for n in sorted(set(levels)) if not any(m > n and m % n == 0 for m in levels)]
-    table = _SparseTable(fmap, min(looked_up))
+    table = _SparseTable(maps, min(looked_up))
     index = []
     for n in looked_up:
         rows, columns = _edges(y1, y2, n), _edges(x1, x2, n)
@@ -161,31 +168,37 @@ def _max_of_levels(fmap, map_index, window, levels) -> dict[int, jax.Array]:
 class _SparseTable:
     """Maxima over every block of 2^i x 2^j cells that a bin of level n or finer can need."""
 
-    def __init__(self, fmap: jax.Array, n: int):
-        _, height, width, channels = fmap.shape
-        parts, first, shapes, total = [], [], [], 0
-        column = fmap
-        for i in range(_num_powers(height, n)):
-            column = _double(column, 1, i)
-            block = column
-            for j in range(_num_powers(width, n)):
-                block = _double(block, 2, j)
-                parts.append(block.reshape(-1, channels))
-                first.append(total)
-                shapes.append(block.shape[1:3])
-                total += parts[-1].shape[0]
+    def __init__(self, maps: Sequence[jax.Array], n: int):
+        counts = [m.shape[0] for m in maps]
+        powers = [[_num_powers(side, n) for side in m.shape[1:3]] for m in maps]
+        # By array of maps and powers: where their blocks begin, and how many there are a map.
+        grid = (len(maps), *np.max(powers, axis=0))
+        self._first, self._shapes = np.zeros(grid, np.int32), np.zeros((*grid, 2), np.int32)
+        parts, total = [], 0
+        for number, fmap in enumerate(maps):
+            column = fmap
+            for i in range(powers[number][0]):
+                column = _double(column, 1, i)
+                block = column
+                for j in range(powers[number][1]):
+                    block = _double(block, 2, j)
+                    parts.append(block.reshape(-1, block.shape[3]))
+                    self._first[number, i, j] = total
+                    self._shapes[number, i, j] = block.shape[1:3]
+                    total += parts[-1].shape[0]
         self.cells = jnp.concatenate(parts)
-        self._num_column_powers = _num_powers(width, n)
-        self._first = np.asarray(first, np.int32)
-        self._shapes = np.asarray(shapes, np.int32)
+        self._array_of = np.repeat(np.arange(len(maps)), counts)
+        self._place_of = np.concatenate([np.arange(count) for count in counts])
 
     def index(self, map_index, rows, columns) -> jax.Array:
         """Returns (R, n, n, 4): where in `cells` lie the four blocks whose union is each bin."""
         i, upper, lower = _two_blocks(*rows)
         j, left, right = _two_blocks(*columns)
-        power = i[:, :, None] * self._num_column_powers + j[:, None, :]
+        array = jnp.asarray(self._array_of)[map_index][:, None, None]
+        place = jnp.asarray(self._place_of)[map_index][:, None, None]
+        power = array, i[:, :, None], j[:, None, :]
         height, width = jnp.moveaxis(jnp.asarray(self._shapes)[power], -1, 0)
-        origin = jnp.asarray(self._first)[power] + map_index[:, None, None] * height * width
+        origin = jnp.asarray(self._first)[power] + place * height * width
         corners = [
             origin + y[:, :, None] * width + x[:, None, :]
             for y in (upper, lower)
@@ -237,9 +250,15 @@ def _gather_max_jvp(primals, tangents):
     return jax.jvp(lambda c: _gather_max_at_once(c, index), (cells,), (tangents[0],))
 
 
-def _mean_of_levels(fmap, map_index, window, levels) -> dict[int, jax.Array]:
+def _mean_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
     """Returns {n: (R, n, n, C)}; plain sums, as differences of running sums would lose digits."""
-    _, height, width, _ = fmap.shape
+    height, width = (max(m.shape[axis] for m in maps) for axis in (1, 2))
+    # What is added to the smaller maps lies outside every window.
+    padded = [
+        jnp.pad(m, ((0, 0), (0, height - m.shape[1]), (0, width - m.shape[2]), (0, 0)))
+        for m in maps
+    ]
+    fmap = padded[0] if len(padded) == 1 else jnp.concatenate(padded)
 
     def one_window(args):
         m, x1, y1, x2, y2 = args

@@ -196,3 +196,26 @@ def test_image_to_cells_of_a_window_beyond_the_map():
     pixels = np.asarray([(-90, -50, -70, -30), (900, 10, 950, 11)])
     found = windows.image_to_cells(pixels, (4, 5), stride=16, offset0=21, offset=6.5)
     assert found.tolist() == [[0, 0, 1, 1], [4, 0, 5, 1]]
+
+
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_maps_of_different_sides_are_pooled_as_each_alone(reduce):
+    rng = np.random.default_rng(3)
+    maps = [rng.normal(size=shape).astype(np.float32) for shape in ((7, 9, 3), (2, 16, 5, 3))]
+    rects = np.asarray([(0, 0, 9, 7), (2, 1, 30, 30), (0, 3, 5, 16), (4, 6, 5, 7), (6, 0, 9, 2)])
+    index = np.asarray([0, 1, 2, 0, 1])  # the last lies outside its map
+    found = windows.pool_windows(maps, rects, (3, 2), map_index=index, reduce=reduce)
+    alone = [maps[0], maps[1][0], maps[1][1]]
+    for row, (window, number) in enumerate(zip(rects, index)):
+        expected = windows.pool_windows(alone[number], window[None], (3, 2), reduce=reduce)
+        # A mean over a padded map adds zeros, in another order.
+        np.testing.assert_allclose(found[row], expected[0], rtol=0 if reduce == "max" else 1e-5)
+    assert not np.any(np.asarray(found[4]))
+
+
+def test_maps_of_different_channels_are_refused():
+    maps = [np.zeros((3, 3, 2), np.float32), np.zeros((3, 3, 4), np.float32)]
+    with pytest.raises(ValueError, match="one channel count"):
+        windows.pool_windows(
+            maps, np.zeros((1, 4), np.int32), (1,), map_index=np.zeros(1, np.int32)
+        )
