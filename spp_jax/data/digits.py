@@ -161,7 +161,7 @@ def paste_ink(
       (H, W, 3) uint8; full ink differs by MIN_CONTRAST or more from every pixel around the box.
     """
     x1, y1, x2, y2 = box
-    reach = int(np.ceil(_SURROUNDINGS * (y2 - y1)))
+    reach = surroundings(box)
     around = canvas[max(0, y1 - reach) : y2 + reach, max(0, x1 - reach) : x2 + reach] @ _LUMA
     # Half a level on each side for rounding the painted colour.
     darkest, lightest = around.min() - MIN_CONTRAST - 0.5, around.max() + MIN_CONTRAST + 0.5
@@ -172,6 +172,11 @@ def paste_ink(
     ink = ends[0] + (ends[1] - ends[0]) * ramp
     painted = canvas + (ink - canvas) * coverage[..., None]
     return np.rint(painted).astype(np.uint8)
+
+
+def surroundings(box: tuple[int, int, int, int]) -> int:
+    """Returns how many pixels around a digit's box its ink is told apart from."""
+    return int(np.ceil(_SURROUNDINGS * (box[3] - box[1])))
 
 
 def make_scene(
@@ -256,7 +261,14 @@ def prepare(data_dir: str | os.PathLike[str] | None = None) -> None:
     TFDS renames the finished directory into place, so that an interrupted call leaves nothing that
     a later one would take for complete. Processes may call it at the same time.
     """
-    builder = DigitScenes(data_dir=data_dir, file_format="array_record")
+    prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()))
+
+
+def prepare_builder(
+    make_builder: Any, data_dir: str | os.PathLike[str] | None, num_scenes: int
+) -> None:
+    """Prepares an embedded set as `prepare` says; its builder calls `on_scene` after each scene."""
+    builder = make_builder(data_dir=data_dir, file_format="array_record")
     if builder.data_path.exists():
         return
     columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
@@ -265,7 +277,7 @@ def prepare(data_dir: str | os.PathLike[str] | None = None) -> None:
     tfds.disable_progress_bar()
     try:
         with progress.Progress(*columns) as bar, contextlib.redirect_stdout(io.StringIO()):
-            task = bar.add_task("digit_scenes", total=sum(NUM_SCENES.values()))
+            task = bar.add_task(builder.name, total=num_scenes)
             builder.on_scene = lambda: bar.advance(task)
             builder.download_and_prepare()
     except OSError:

@@ -19,23 +19,11 @@ class TfdsSource:
         has_both = "image" in features and "label" in features
         if not has_both or not isinstance(features["label"], tfds.features.ClassLabel):
             raise errors.InputError(f"{name} has no features `image` and `label` to classify")
-        if split.split("[")[0] not in builder.info.splits:  # "train[:10%]" is TFDS's as well
-            known = ", ".join(builder.info.splits)
-            raise errors.InputError(f"{name} has no split {split!r}, only {known}")
         self.class_names = tuple(features["label"].names)
         self.split = split
         self._name = name
         self._labels = list(range(len(self.class_names)))
-        try:
-            # A decorated method, whose arguments pyright cannot see.
-            open_split: Any = builder.as_data_source
-            self._examples: Any = open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
-        except NotImplementedError as e:
-            raise errors.InputError(
-                f"{name} under {builder.data_dir} is not stored as ArrayRecord; run `tfds "
-                f"convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record` "
-                "once"
-            ) from e
+        self._examples = open_examples(builder, name, split)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -53,6 +41,26 @@ class TfdsSource:
         self._labels = base.match_classes(self.class_names, class_names, self._name)
         self.class_names = tuple(class_names)
         return self
+
+
+def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Any:
+    """Returns the examples of a split of a prepared set, images encoded, read at random.
+
+    Raises:
+        InputError: no such split, or the set is not stored as ArrayRecord.
+    """
+    if split.split("[")[0] not in builder.info.splits:  # "train[:10%]" is TFDS's as well
+        known = ", ".join(builder.info.splits)
+        raise errors.InputError(f"{name} has no split {split!r}, only {known}")
+    try:
+        # A decorated method, whose arguments pyright cannot see.
+        open_split: Any = builder.as_data_source
+        return open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as e:
+        raise errors.InputError(
+            f"{name} under {builder.data_dir} is not stored as ArrayRecord; run `tfds "
+            f"convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record` once"
+        ) from e
 
 
 def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:

@@ -63,6 +63,10 @@ class VocSource:
         """Returns the path of an image."""
         return os.path.join(self.root, "JPEGImages", f"{self.image_ids[index]}.jpg")
 
+    def annotation(self, index: int) -> Annotation:
+        """Returns the objects of an image, as `read_annotation`."""
+        return read_annotation(self.root, self.image_ids[index])
+
 
 def find_root(path: str) -> str:
     """Returns `path`, or the one VOC2007 ... in it, whichever has ImageSets/Main.
