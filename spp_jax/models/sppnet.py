@@ -76,16 +76,19 @@ class SPPNet(nn.Module):
         """
         found = self._cells(images, extents, train)
         found["pool"] = self._pool(found, images.shape, extents)
-        if self.classifies_cells:
-            return found | {"logits": found["pool"].astype(jnp.float32)}
-        return found | self._fully_connected(found["pool"], train)
+        return found | self.head_layers(found["pool"], train=train)
 
     def features(self, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """Returns the pooled vector (N, P), ordered as `spatial_pyramid_pool`."""
         return self._pool(self._cells(images, extents), images.shape, extents)
 
     def window_logits(
-        self, images: jax.Array, windows: jax.Array, *, extents: jax.Array | None = None
+        self,
+        images: jax.Array,
+        windows: jax.Array,
+        *,
+        extents: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         """Returns logits (N, V, K) of V windows of each image; the convolutions run once.
 
@@ -95,19 +98,23 @@ class SPPNet(nn.Module):
         levels = self.levels
         if levels is None:
             raise ValueError("a network without SPP pools no windows")
-        fmap = self._cells(images, extents)[self.pooled_map]
+        fmap = self._cells(images, extents, train)[self.pooled_map]
 
         # Mapped over images, not one pool of all: so devices that share a batch share no maps.
         def pool(fmap: jax.Array, windows: jax.Array) -> jax.Array:
             return pool_windows.pool_windows(fmap, windows, levels, reduce=self.reduce)
 
-        return self.head(jax.vmap(pool)(fmap, windows))
+        return self.head(jax.vmap(pool)(fmap, windows), train=train)
 
     def head(self, pooled: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns logits (R, K) of pooled vectors (R, P), of whole maps or of windows."""
+        return self.head_layers(pooled, train=train)["logits"]
+
+    def head_layers(self, pooled: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """Returns fc6, fc7 ... and logits, as `maps`, of pooled vectors (R, P)."""
         if self.classifies_cells:
-            return pooled.astype(jnp.float32)
-        return self._fully_connected(pooled, train)["logits"]
+            return {"logits": pooled.astype(jnp.float32)}
+        return self._fully_connected(pooled, train)
 
     @property
     def pooled_map(self) -> str:

@@ -1,0 +1,114 @@
+"""What is known of the images of a split before any is decoded: sizes, objects, and what is wrong.
+
+Shapes: G objects of an image. Boxes are (x1, y1, x2, y2) pixels, right and bottom exclusive.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from spp_jax import errors
+from spp_jax.data import images, objects
+from spp_jax.detection import mean_ap
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The objects of an image: boxes (G, 4), classes (G,) and which are difficult (G,)."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    is_difficult: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A split.
+
+    Attributes:
+        source: its images.
+        class_names: of the labels.
+        sizes: {index: (height, width)} of the images whose header can be read.
+        objects: of each image, also of those that cannot be read.
+        refused: a sentence for each image that cannot be read.
+        skipped: a sentence for each object left out.
+        unknown: {name: count} of objects that are none of the classes.
+    """
+
+    source: objects.ObjectSource
+    class_names: tuple[str, ...]
+    sizes: dict[int, tuple[int, int]]
+    objects: tuple[Objects, ...]
+    refused: tuple[str, ...]
+    skipped: tuple[str, ...]
+    unknown: dict[str, int]
+
+    def truth(self) -> dict[str, mean_ap.Truth]:
+        """Returns the objects by class, for scoring."""
+        counts = [len(o.labels) for o in self.objects]
+        image = np.repeat(np.arange(len(self.objects)), counts)
+        labels = np.concatenate([o.labels for o in self.objects])
+        boxes = np.concatenate([o.boxes for o in self.objects])
+        is_difficult = np.concatenate([o.is_difficult for o in self.objects])
+        return {
+            name: mean_ap.Truth(*(x[labels == k] for x in (image, boxes, is_difficult)))
+            for k, name in enumerate(self.class_names)
+        }
+
+    def lines(self) -> str:
+        """Returns a line of counts, and one for each thing that is wrong."""
+        count = sum(len(o.labels) for o in self.objects)
+        difficult = sum(int(o.is_difficult.sum()) for o in self.objects)
+        head = (
+            f"{self.source.split}: {len(self.source)} images, {count} objects of "
+            f"{len(self.class_names)} classes ({difficult} difficult), {len(self.refused)} images "
+            f"refused, {len(self.skipped)} objects skipped"
+        )
+        others = [f"not a class here: {n} objects of {name}" for name, n in self.unknown.items()]
+        refused = [f"refused: {sentence}" for sentence in self.refused]
+        return "\n".join([head, *refused, *(f"skipped: {s}" for s in self.skipped), *others])
+
+
+def read(source: objects.ObjectSource, class_names: Sequence[str] | None = None) -> Dataset:
+    """Reads the annotations and the headers of a split.
+
+    Args:
+        source: its images.
+        class_names: None is all that are found, sorted.
+
+    Raises:
+        InputError: an annotation is missing or damaged, or there is no object.
+    """
+    annotations = [source.annotation(i) for i in range(len(source))]
+    found = sorted({o.name for a in annotations for o in a.objects})
+    names = tuple(found if class_names is None else class_names)
+    if not set(names) & set(found):
+        raise errors.InputError(
+            f"split {source.split} has no objects of {', '.join(names) or 'any class'}"
+        )
+    index = {name: k for k, name in enumerate(names)}
+    unknown: dict[str, int] = {}
+    kept = []
+    for annotation in annotations:
+        known = [o for o in annotation.objects if o.name in index]
+        for item in annotation.objects:
+            if item.name not in index:
+                unknown[item.name] = unknown.get(item.name, 0) + 1
+        kept.append(
+            Objects(
+                np.asarray([o.box for o in known], np.float64).reshape(-1, 4),
+                np.asarray([index[o.name] for o in known], np.int64),
+                np.asarray([o.is_difficult for o in known], bool),
+            )
+        )
+    sizes, refused = {}, []
+    for i in range(len(source)):
+        try:
+            example = source[i]
+            sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
+        except images.ImageError as e:
+            refused.append(str(e))
+    skipped = tuple(s for a in annotations for s in a.skipped)
+    return Dataset(source, names, sizes, tuple(kept), tuple(refused), skipped, unknown)

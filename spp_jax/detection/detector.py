@@ -1,0 +1,195 @@
+"""A trained detector: a network, an SVM a class, and a box regressor; kept in a workdir.
+
+Shapes: R windows, padded to a few counts · K classes · M detections of a class, padded.
+"""
+
+import dataclasses
+import functools
+import os
+import zipfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spp_jax import checkpoint, errors, fields, files
+from spp_jax.detection import boxes, detection_config, mining, regions, regression
+
+CONFIG_FILE = "config.json"
+CLASSES_FILE = "classes.json"
+SVM_FILE = "svm.npz"
+REGRESSION_FILE = "regression.npz"
+# Workdirs of a network each, in the order in which they are looked for.
+FINETUNED, NETWORK = "finetune", "network"
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """What detection needs.
+
+    Attributes:
+        config: of the detector.
+        class_names: of the K classes.
+        regions: pools windows with its network.
+        svm: scores of the layer's features.
+        regressor: deltas of pooled features; None leaves windows where they are.
+    """
+
+    config: detection_config.DetectionConfig
+    class_names: tuple[str, ...]
+    regions: regions.Regions
+    svm: mining.Linear
+    regressor: regression.Regressor | None
+
+
+class Found(NamedTuple):
+    """Detections of an image, best first in each class: labels (D,), scores (D,), boxes (D, 4)."""
+
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+
+
+def detect(
+    detectors: Sequence[Detector],
+    pooled: Sequence[regions.Pooled],
+    test: detection_config.TestConfig,
+) -> Found:
+    """Scores the windows of an image, moves them, and suppresses those of lower scores.
+
+    Several detectors score the same windows, and what all of them say is suppressed together
+    (section 4.4).
+
+    Args:
+        detectors: one, or several of the same classes.
+        pooled: the image's features, of each.
+        test: thresholds and limits.
+    """
+    windows = pooled[0].windows
+    count = regions.padded_count(len(windows))
+    padded = np.zeros((count, 4), np.float32)
+    padded[: len(windows)] = windows
+    parts = []
+    for detector, own in zip(detectors, pooled):
+        row = np.zeros(count, np.int32)
+        row[: len(own.row)] = own.row
+        arrays = {"svm": dataclasses.asdict(detector.svm), "layer": own.layer, "row": row}
+        if detector.regressor is not None:
+            arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
+        parts.append(arrays)
+    height, width = pooled[0].shown.size
+    found = _detect(
+        parts,
+        padded,
+        np.int32(len(windows)),
+        np.asarray([width, height, width, height], np.float32),
+        np.float32(test.min_score),
+        np.float32(test.nms_iou),
+        max_detections=test.max_detections,
+    )
+    shown, scores, is_kept = (np.asarray(x) for x in found)
+    labels = np.repeat(np.arange(len(is_kept)), is_kept.sum(axis=1))
+    return Found(labels, scores[is_kept], shown[is_kept])
+
+
+@functools.partial(jax.jit, static_argnames=("max_detections",))
+def _detect(
+    parts, windows, count, sides, min_score, nms_iou, *, max_detections: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns boxes (K, M, 4), scores (K, M) and which are detections (K, M)."""
+    is_window = (jnp.arange(windows.shape[0]) < count)[:, None]
+    all_boxes, all_scores = [], []
+    for part in parts:
+        scores = mining.apply_linear(part["svm"]["weights"], part["svm"]["bias"], part["layer"])
+        scores = jnp.where(is_window, scores[part["row"]], -jnp.inf)
+        moved = jnp.broadcast_to(windows[:, None], (*scores.shape, 4))
+        if "regressor" in part:
+            weights, bias = part["regressor"]["weights"], part["regressor"]["bias"]
+            deltas = jnp.einsum("up,pkc->ukc", part["pool"], weights, precision="highest") + bias
+            moved = regression.decode(windows, deltas[part["row"]])
+        all_scores.append(scores)
+        all_boxes.append(jnp.clip(moved, 0, sides))
+    found, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
+    kept = boxes.suppress(
+        found, scores, iou_threshold=nms_iou, score_threshold=min_score, max_kept=max_detections
+    )
+    classes = jnp.arange(scores.shape[1])[:, None]
+    return found[kept.index, classes], scores[kept.index, classes], kept.is_kept
+
+
+def network_dir(workdir: str) -> str | None:
+    """Returns the workdir of the network of a detector's workdir, None if there is none yet."""
+    for name in (FINETUNED, NETWORK):
+        path = os.path.join(workdir, name)
+        if checkpoint.latest_step_dir(path):
+            return path
+    return None
+
+
+def save_arrays(path: str, **arrays: np.ndarray) -> None:
+    """Writes a .npz that is there whole or not at all."""
+    with open(path + ".new", "wb") as f:
+        np.savez(f, **arrays)
+    os.replace(path + ".new", path)
+
+
+def load_arrays(path: str) -> dict[str, np.ndarray] | None:
+    """Returns what a .npz holds, None if it is not there; raises InputError if it is damaged."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with np.load(path) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+        raise errors.InputError(f"{path} is damaged; remove it and train again") from e
+
+
+def load(workdir: str, config: detection_config.DetectionConfig | None = None) -> Detector:
+    """Loads a detector from its workdir alone.
+
+    Args:
+        workdir: of `detect.py train`.
+        config: in place of the stored one, with other ways to test.
+
+    Raises:
+        InputError: it is not there, not trained to its end, or damaged.
+    """
+    config = config or read_config(workdir)
+    svm, regressor = (load_arrays(os.path.join(workdir, f)) for f in (SVM_FILE, REGRESSION_FILE))
+    network = network_dir(workdir)
+    if svm is None or network is None or (config.regression.enabled and regressor is None):
+        raise errors.InputError(
+            f"{workdir} holds no finished detector; `detect.py train --workdir={workdir}` with its "
+            "config goes on with it"
+        )
+    model, variables, _ = checkpoint.load(network)
+    return Detector(
+        config,
+        read_classes(workdir),
+        regions.Regions(model, variables, config.features),
+        mining.Linear(svm["weights"], svm["bias"]),
+        regression.Regressor(regressor["weights"], regressor["bias"]) if regressor else None,
+    )
+
+
+def read_config(workdir: str) -> detection_config.DetectionConfig:
+    """Returns the config of a detector's workdir; raises InputError if there is none."""
+    path = os.path.join(workdir, CONFIG_FILE)
+    try:
+        stored = files.read_json(path)
+        return fields.from_dict(detection_config.DetectionConfig, stored)
+    except FileNotFoundError as e:
+        raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e
+    except (OSError, ValueError, AttributeError, TypeError) as e:
+        raise errors.InputError(f"{path} is no config of detect.py: {e}") from e
+
+
+def read_classes(workdir: str) -> tuple[str, ...]:
+    """Returns the class names of a detector's workdir."""
+    path = os.path.join(workdir, CLASSES_FILE)
+    try:
+        return tuple(files.read_json(path))
+    except (OSError, ValueError, TypeError) as e:
+        raise errors.InputError(f"{path} is missing or damaged") from e

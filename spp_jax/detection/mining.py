@@ -1,0 +1,165 @@
+"""One linear SVM a class, hard negatives mined in one pass over the images (PAPER 6 and 6.1).
+
+Shapes: R windows of an image · F features · K classes · G objects of an image.
+
+What is kept is the positives and, of each class, the negatives that its SVM does not yet tell well
+from them; all other features are looked at once and forgotten.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn.svm
+
+from spp_jax.detection import boxes, detection_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Linear functions of features: features @ weights + bias, (F, K) and (K,) float32."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+@jax.jit
+def apply_linear(weights: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
+    """Returns (R, K) of features (R, F)."""
+    return jnp.dot(features, weights, precision="highest") + bias
+
+
+class Miner:
+    """Takes in images one by one; `finish` returns the SVMs.
+
+    Attributes:
+        num_trainings: how often an SVM was trained, of all classes.
+    """
+
+    def __init__(
+        self,
+        config: detection_config.SvmConfig,
+        positives: Sequence[np.ndarray],
+        factor: float,
+        seed: int,
+    ):
+        """
+        Args:
+            config: the constants.
+            positives: the features (n, F) of each class's objects; a class without any gets no SVM,
+                its scores are -inf.
+            factor: features are multiplied by it, so that their mean norm is `config.mean_norm`.
+            seed: of the order in which liblinear visits the examples.
+        """
+        self._config, self._factor, self._seed = config, factor, seed
+        num_features = max(x.shape[1] for x in positives)
+        self._positives = [(x * factor).astype(np.float32) for x in positives]
+        self._negatives: list[list[np.ndarray]] = [[] for _ in positives]
+        self._num_new = [0] * len(positives)
+        self._weights = np.zeros((num_features, len(positives)), np.float32)
+        self._bias = np.full(len(positives), -np.inf, np.float32)
+        self._is_trained = False
+        self.num_trainings = 0
+
+    @property
+    def linear(self) -> Linear:
+        """The SVMs so far, for features as they come, not multiplied by `factor`."""
+        return Linear(self._weights * self._factor, self._bias)
+
+    def add(
+        self,
+        features: jax.Array,
+        row: np.ndarray,
+        windows: np.ndarray,
+        objects: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
+        """Looks for hard negatives among an image's windows and trains the classes that are due.
+
+        Args:
+            features: (R', F) on the device.
+            row: (R,) of each window in `features`.
+            windows: (R, 4).
+            objects: (G, 4) all objects of the image, difficult ones as well.
+            labels: (G,) their classes.
+        """
+        config, num_classes = self._config, len(self._positives)
+        overlap = boxes.iou(windows, objects) if len(objects) else np.zeros((len(windows), 0))
+        of_class = [overlap[:, labels == k].max(axis=1, initial=0) for k in range(num_classes)]
+        is_hard = np.stack(of_class, axis=1) < config.max_negative_iou
+        if self._is_trained:
+            found = self.linear
+            # Classes without an SVM have a score of -inf and no hard negatives.
+            scores = np.asarray(apply_linear(found.weights, found.bias, features))[row]
+            is_hard &= scores > config.hard
+        else:
+            scores = np.zeros(is_hard.shape, np.float32)
+        is_hard &= [len(x) > 0 for x in self._positives]
+        if config.negative_nms:
+            is_hard &= self._is_best(windows, scores, is_hard)
+        # Windows on the same cells are one example.
+        host = np.asarray(features) if is_hard.any() else np.zeros((0, 0), np.float32)
+        for k in np.flatnonzero(is_hard.any(axis=0)):
+            rows = np.unique(row[is_hard[:, k]])
+            self._negatives[k].append(host[rows] * np.float32(self._factor))
+            self._num_new[k] += len(rows)
+        if not self._is_trained and is_hard.any():
+            self._train([k for k, new in enumerate(self._num_new) if new])
+            self._is_trained = True
+        else:
+            self._train([k for k, new in enumerate(self._num_new) if new > config.retrain_every])
+
+    def finish(self) -> Linear:
+        """Trains every class a last time and returns the SVMs."""
+        self._train([k for k, found in enumerate(self._negatives) if found])
+        return self.linear
+
+    @property
+    def num_negatives(self) -> int:
+        """Negatives that are kept, of all classes."""
+        return sum(len(x) for found in self._negatives for x in found)
+
+    def _is_best(self, windows: np.ndarray, scores: np.ndarray, is_hard: np.ndarray) -> np.ndarray:
+        """Returns (R, K): hard negatives that no better one overlaps by `negative_nms`."""
+        kept = boxes.suppress(
+            windows.astype(np.float32),
+            np.where(is_hard, scores, -np.inf),
+            iou_threshold=self._config.negative_nms,
+            score_threshold=-np.inf,
+            max_kept=len(windows),
+        )
+        index, is_kept = np.asarray(kept.index), np.asarray(kept.is_kept)
+        best = np.zeros(is_hard.shape, bool)
+        for k in range(is_hard.shape[1]):
+            best[index[k][is_kept[k]], k] = True
+        return best
+
+    def _train(self, classes: Sequence[int]) -> None:
+        # liblinear lets go of the interpreter while it works.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for k, weights, bias in pool.map(self._train_class, classes):
+                self._weights[:, k], self._bias[k] = weights, bias
+        self.num_trainings += len(classes)
+
+    def _train_class(self, k: int) -> tuple[int, np.ndarray, float]:
+        config, positives = self._config, self._positives[k]
+        examples = np.concatenate([positives, *self._negatives[k]])
+        targets = np.where(np.arange(len(examples)) < len(positives), 1, -1)
+        machine = sklearn.svm.LinearSVC(
+            C=config.c,
+            loss="hinge",
+            class_weight={1: config.positive_weight, -1: 1.0},
+            intercept_scaling=config.bias,
+            random_state=self._seed,
+            max_iter=20_000,
+        )
+        machine.fit(examples, targets)
+        scores = machine.decision_function(examples[len(positives) :])
+        # What is now far on its own side will not be missed.
+        self._negatives[k] = [examples[len(positives) :][scores >= config.evict]]
+        self._num_new[k] = 0
+        return k, machine.coef_[0], float(machine.intercept_[0])

@@ -1,0 +1,114 @@
+"""Windows that others computed: R-CNN's .mat files, and plain .npz and .json.
+
+What is returned is always (R, 4) float32 x1, y1, x2, y2 pixels, right and bottom exclusive.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from spp_jax import errors
+
+
+def read(path: str) -> Mapping[str, np.ndarray]:
+    """Returns {image id: windows} of a file, or of a folder with a .mat file for each image.
+
+    - FILE.mat as R-CNN's selective_search_data: cells `images` and `boxes`, rows y1, x1, y2, x2,
+      counted from 1, both corners inclusive.
+    - FOLDER of ID.mat or ID_boxes.mat: `boxes`, rows x1, y1, x2, y2, counted from 0, both corners
+      inclusive.
+    - FILE.npz: an array for each id; FILE.json: {id: rows}. Rows x1, y1, x2, y2, right and bottom
+      exclusive, as everywhere here.
+
+    Raises:
+        InputError: it is missing, damaged or of another kind.
+    """
+    if os.path.isdir(path):
+        return _Folder(path)
+    kind = os.path.splitext(path)[1].lower()
+    try:
+        if kind == ".npz":
+            with np.load(path) as found:
+                return {name: check_windows(found[name], f"{path}: {name}") for name in found}
+        if kind == ".json":
+            with open(path, encoding="utf-8") as f:
+                found = json.load(f)
+            return {name: check_windows(rows, f"{path}: {name}") for name, rows in found.items()}
+        if kind == ".mat":
+            return _read_cells(path)
+    except errors.InputError:
+        raise
+    except FileNotFoundError as e:
+        raise errors.InputError(f"config.proposals.path={path}: no such file or folder") from e
+    # What damaged files make the readers raise.
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as e:
+        raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
+    raise errors.InputError(
+        f"config.proposals.path={path} is neither .mat, .npz, .json nor a folder of .mat files"
+    )
+
+
+def check_windows(rows: Any, name: str) -> np.ndarray:
+    """Returns rows as (R, 4) float32; raises InputError if they are no windows."""
+    try:
+        windows = np.asarray(rows, np.float32).reshape(-1, 4) if len(rows) else np.zeros((0, 4))
+    except (ValueError, TypeError) as e:
+        raise errors.InputError(f"{name}: windows must be rows of 4 numbers") from e
+    bad = ~(np.isfinite(windows).all(axis=1) & (windows[:, 2:] > windows[:, :2]).all(axis=1))
+    if bad.any():
+        shown = ", ".join(f"{value:g}" for value in windows[bad][0])
+        raise errors.InputError(f"{name}: window ({shown}) is empty or no number")
+    return windows.astype(np.float32)
+
+
+def check_ids(found: Mapping[str, np.ndarray], image_ids: Iterable[str], path: str) -> None:
+    """Raises InputError, naming the first, if there are images without windows."""
+    missing = [i for i in image_ids if i not in found]
+    if missing:
+        raise errors.InputError(
+            f"config.proposals.path={path} has no windows of image {missing[0]}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        )
+
+
+def _read_cells(path: str) -> dict[str, np.ndarray]:
+    found = scipy.io.loadmat(path)
+    ids = [str(np.ravel(cell)[0]) for cell in np.ravel(found["images"])]
+    windows = {}
+    for image_id, rows in zip(ids, np.ravel(found["boxes"])):
+        rows = np.asarray(rows, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        windows[image_id] = check_windows(rows - [1, 1, 0, 0], f"{path}: {image_id}")
+    return windows
+
+
+class _Folder(Mapping[str, np.ndarray]):
+    """A .mat file an image, read when it is asked for."""
+
+    def __init__(self, path: str):
+        self._path = path
+        files = sorted(f for f in os.listdir(path) if f.endswith(".mat"))
+        self._files = {f.removesuffix(".mat").removesuffix("_boxes"): f for f in files}
+        if not files:
+            raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self):
+        return iter(self._files)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._files
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        path = os.path.join(self._path, self._files[image_id])
+        try:
+            rows = np.asarray(scipy.io.loadmat(path)["boxes"], np.float64).reshape(-1, 4)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
+        return check_windows(rows + [0, 0, 1, 1], path)

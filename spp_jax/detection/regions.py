@@ -1,0 +1,282 @@
+"""Features of an image's windows: convolutions once a scale, then every window pooled (section 4.1).
+
+Shapes: B images, one a device · R windows of an image · U distinct ones, padded to a few counts ·
+P pooled features · F features of the layer that is asked for. Windows are (x1, y1, x2, y2) pixels
+of the original image, right and bottom exclusive.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spp_jax import errors, sharding
+from spp_jax.data import images, pipeline
+from spp_jax.detection import detection_config, scales
+from spp_jax.evaluation import canvases
+from spp_jax.models import sppnet, topology
+from spp_jax.pooling import windows as pool_windows
+
+# Shorter side for which images are grouped by shape, pixels.
+_PLANNED = 1024
+
+
+class Shown(NamedTuple):
+    """An image as it was read: its (height, width), itself at each scale, and its proposals."""
+
+    size: tuple[int, int]
+    resized: tuple[np.ndarray, ...]
+    proposals: np.ndarray
+
+
+class Pooled(NamedTuple):
+    """The features of an image's windows.
+
+    Attributes:
+        index: of the image in its source.
+        shown: the image.
+        windows: (R, 4).
+        row: (R,) which of the rows below each window has.
+        pool: (U', P) float32 on the device; rows beyond the last in `row` are padding.
+        layer: (U', F), the same as `pool` for layer "pool".
+    """
+
+    index: int
+    shown: Shown
+    windows: np.ndarray
+    row: np.ndarray
+    pool: jax.Array
+    layer: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Reads an image for `Regions.stream`; can be sent to loader processes.
+
+    Attributes:
+        scales: shorter sides to resize it to.
+        propose: (data, name, (height, width)) -> (R, 4) proposals.
+    """
+
+    scales: tuple[int, ...]
+    propose: Callable[[bytes, str, tuple[int, int]], np.ndarray]
+
+    def __call__(self, data: bytes, name: str) -> Shown:
+        image = images.decode(data, name)
+        size = image.shape[0], image.shape[1]
+        resized = tuple(images.resize_shorter(image, scale) for scale in self.scales)
+        return Shown(size, resized, self.propose(data, name, size))
+
+
+class Regions:
+    """Pools windows of the images of a source, in few programs.
+
+    Attributes:
+        model: the network.
+        backbone: its convolutions.
+        map: name of the map that is pooled.
+    """
+
+    def __init__(
+        self, model: sppnet.SPPNet, variables: dict, config: detection_config.FeatureConfig
+    ):
+        self.model, self.backbone, self.config = model, model.backbone, config
+        self.map, self._pyramid = check_features(model, config)
+        self._mesh = sharding.make_mesh()
+        self._variables = sharding.put_replicated(variables, self._mesh)
+        self._target_side = config.target_side or default_target(self.backbone, config.scale_rule)
+
+    def plan(self, sizes: dict[int, tuple[int, int]]) -> list[canvases.Batch]:
+        """Groups images, {index: (height, width) of the original}, by shape, one a device.
+
+        Canvases are those of a shorter side of `_PLANNED`; `stream` makes those of its scales.
+        """
+        shapes = {i: images.shorter_size(*size, _PLANNED) for i, size in sizes.items()}
+        return canvases.plan(shapes, self.config.num_canvases, 1, self._mesh.size)
+
+    def stream(
+        self,
+        source: Any,
+        batches: Sequence[canvases.Batch],
+        propose: Callable[[bytes, str, tuple[int, int]], np.ndarray],
+        choose: Callable[[int, Shown], np.ndarray],
+        refuse: Callable[[int, str], None],
+    ) -> Generator[Pooled, None, None]:
+        """Yields the features of each image of the batches, in order.
+
+        Args:
+            source: a `data.objects.ObjectSource`.
+            batches: of a plan.
+            propose: as `Show.propose`.
+            choose: (index, image) -> (R, 4) the windows that are wanted of it.
+            refuse: is told of each image that cannot be read, with a sentence.
+        """
+        order = [i for batch in batches for i in batch.indices]
+        look = Show(self.config.scales, propose)
+        shown = pipeline.eval_examples(source, look, 0, order)
+        try:
+            for batch in batches:
+                group = scale_canvas(batch.canvas, self.config.scales)
+                found: list[tuple[int, Shown, np.ndarray]] = []
+                for index, example in zip(batch.indices, shown):
+                    if example.refused:
+                        refuse(index, example.refused)
+                        continue
+                    windows = choose(index, example.views)
+                    if len(windows):
+                        found.append((index, example.views, windows))
+                if found:
+                    yield from self._compute(found, group)
+        finally:
+            shown.close()
+
+    def cells(self, shown_size: tuple[int, int], windows: np.ndarray) -> scales.Cells:
+        """Returns the distinct cells of windows of an image of a (height, width)."""
+        config = self.config
+        chosen = scales.choose_scale(
+            windows, shown_size, config.scales, self._target_side, config.scale_rule
+        )
+        cells = scales.to_cells(windows, shown_size, config.scales, chosen, self.backbone, self.map)
+        return scales.distinct(chosen, cells)
+
+    def _compute(
+        self,
+        found: list[tuple[int, Shown, np.ndarray]],
+        group: tuple[tuple[int, int], ...],
+    ) -> Generator[Pooled, None, None]:
+        num_rows = self._mesh.size
+        maps = []
+        for number, canvas in enumerate(group):
+            stacked = np.zeros((num_rows, *canvas, 3), np.uint8)
+            extents = np.tile(np.asarray(canvas, np.int32), (num_rows, 1))
+            for row, (_, shown, _) in enumerate(found):
+                height, width, _ = shown.resized[number].shape
+                stacked[row, :height, :width] = shown.resized[number]
+                extents[row] = height, width
+            placed = sharding.put_batch({"images": stacked, "extents": extents}, self._mesh)
+            maps.append(make_map(self.model, self.map, self._variables, placed))
+        all_cells = [self.cells(shown.size, windows) for _, shown, windows in found]
+        count = padded_count(max(len(cells.cells) for cells in all_cells))
+        cells = np.zeros((num_rows, count, 4), np.int32)
+        map_index = np.zeros((num_rows, count), np.int32)
+        for row, own in enumerate(all_cells):
+            cells[row, : len(own.cells)] = own.cells
+            map_index[row, : len(own.cells)] = own.map_index
+        placed = sharding.put_batch({"cells": cells, "map_index": map_index}, self._mesh)
+        pool, layer = pool_maps(
+            self.model, self._pyramid, self.config.layer, self._variables, tuple(maps), placed
+        )
+        for row, (index, shown, windows) in enumerate(found):
+            yield Pooled(index, shown, windows, all_cells[row].inverse, pool[row], layer[row])
+
+
+def scale_canvas(
+    canvas: tuple[int, int], shorter_sides: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Returns for each scale the canvas that holds what `canvas` holds at `_PLANNED`."""
+    height, width = canvas
+    # Sides of images are rounded at either scale.
+    return tuple(
+        (
+            math.ceil((height + 0.5) * scale / _PLANNED + 0.5),
+            math.ceil((width + 0.5) * scale / _PLANNED + 0.5),
+        )
+        for scale in shorter_sides
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def make_map(
+    model: sppnet.SPPNet, name: str, variables: dict, batch: dict[str, jax.Array]
+) -> jax.Array:
+    """Returns the named map, (B, h, w, C), of images on a canvas."""
+    extents = batch["extents"]
+    maps: Any = model.apply(variables, batch["images"], extents=extents, method="maps")
+    return maps[name]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def pool_maps(
+    model: sppnet.SPPNet,
+    pyramid: tuple[tuple[int, ...], Any],
+    layer: str,
+    variables: dict,
+    maps: tuple[jax.Array, ...],
+    batch: dict[str, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """Returns float32 pooled features (B, U, P) of cells, and those of a layer (B, U, F).
+
+    `pyramid` are levels and what a bin holds.
+    """
+
+    # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+    def pool(maps: tuple[jax.Array, ...], cells: jax.Array, map_index: jax.Array) -> jax.Array:
+        levels, reduce = pyramid
+        return pool_windows.pool_windows(maps, cells, levels, map_index=map_index, reduce=reduce)
+
+    pooled = jax.vmap(pool)(maps, batch["cells"], batch["map_index"])
+    found = pooled
+    if layer != "pool":
+        layers: Any = model.apply(variables, pooled, method="head_layers")
+        found = layers[layer]
+    return pooled.astype(jnp.float32), found.astype(jnp.float32)
+
+
+def padded_count(count: int) -> int:
+    """Returns the count rounded up to 64, 96, 128, 192 ...: few programs, a sixth more windows."""
+    power = 64
+    while power < count:
+        power *= 2
+    return power * 3 // 4 if power > 64 and count <= power * 3 // 4 else power
+
+
+def default_target(backbone: topology.Backbone, rule: str) -> int:
+    """Returns the side a window is to have on its scale: 224, or 13 * 16 = 208 as released."""
+    if rule == "area":
+        return backbone.size
+    last = backbone.layers[-1].name
+    stride = topology.geometries(backbone)[last].stride
+    return topology.sides(backbone, backbone.size)[last] * stride
+
+
+def check_features(
+    model: sppnet.SPPNet, config: detection_config.FeatureConfig
+) -> tuple[str, tuple[tuple[int, ...], Any]]:
+    """Returns the name of the map, and the levels and what a bin holds.
+
+    Raises:
+        InputError: the network has no such map or layer, or does not take images so small.
+    """
+    if model.levels is None:
+        raise errors.InputError("a network without SPP pools no windows; detection needs one")
+    last, names = model.backbone.layers[-1].name, list(topology.channels(model.backbone))
+    name, levels = config.map or last, tuple(config.levels or model.levels)
+    if name not in names:
+        outer = ", ".join(n for n in names if "/" not in n)
+        raise errors.InputError(
+            f"config.features.map={name}: {model.backbone.name} has no such map; it has {outer}"
+        )
+    if config.layer != "pool":
+        hidden = [f"fc{6 + i}" for i in range(len(model.backbone.hidden))]
+        if config.layer not in hidden or model.classifies_cells:
+            known = ", ".join(["pool", *hidden])
+            raise errors.InputError(
+                f"config.features.layer={config.layer}: {model.backbone.name} has {known}"
+            )
+        if (levels, config.reduce) != (tuple(model.levels), model.reduce):
+            raise errors.InputError(
+                f"config.features.levels={levels}, reduce={config.reduce}: {config.layer} of this "
+                f"network stands on {tuple(model.levels)}, {model.reduce}"
+            )
+    smallest = topology.smallest_side(model.backbone)
+    if config.scales[0] < smallest:
+        raise errors.InputError(
+            f"config.features.scales={config.scales}: {model.backbone.name} takes at least "
+            f"{smallest} pixels"
+        )
+    return name, (levels, config.reduce)

@@ -1,0 +1,299 @@
+"""Trains a detector, stage by stage: each leaves a file in the workdir and is not done again.
+
+proposals -> (fine-tuning) -> box regression -> SVMs with hard negatives (section 4.1). Features are
+looked at once, image by image; what is kept is the examples of boxes and hard negatives.
+
+Shapes: R windows of an image · P pooled features · F features of the SVMs' layer · K classes.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from rich import progress
+
+from spp_jax import checkpoint, errors, fields, files
+from spp_jax.data import objects
+from spp_jax.detection import (
+    boxes,
+    dataset,
+    detection_config,
+    detector,
+    finetune,
+    mining,
+    propose,
+    regions,
+    regression,
+)
+from spp_jax.evaluation import canvases
+
+
+def train(config: detection_config.DetectionConfig, workdir: str) -> None:
+    """Trains a detector, or goes on with the stages that the workdir does not have yet.
+
+    Raises:
+        InputError: the config, the network, the data and the workdir do not fit.
+    """
+    detection_config.validate(config)
+    check_workdir(config, workdir)
+    if not config.checkpoint:
+        raise errors.InputError("config.checkpoint is not set; give --config.checkpoint=DIR")
+    step_dir = checkpoint.latest_step_dir(os.path.expanduser(config.checkpoint))
+    if step_dir is None:
+        raise errors.InputError(f"config.checkpoint={config.checkpoint}: no checkpoint there")
+    model, variables, meta = checkpoint.load_with_meta(step_dir)
+    regions.check_features(model, config.features)
+    data_config = config.data
+    source = objects.open_objects(
+        data_config.name, os.path.expanduser(data_config.path), data_config.split
+    )
+    data = dataset.read(source)
+    print(data.lines(), flush=True)
+    make_workdir(config, workdir, data.class_names)
+
+    proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
+    if config.finetune.enabled:
+        finetune.train(config, workdir, data, proposer)
+    elif detector.network_dir(workdir) is None:
+        save_network(os.path.join(workdir, detector.NETWORK), variables, meta)
+    svm_file, regression_file = (
+        os.path.join(workdir, name) for name in (detector.SVM_FILE, detector.REGRESSION_FILE)
+    )
+    has_svm = detector.load_arrays(svm_file) is not None
+    has_regression = detector.load_arrays(regression_file) is not None
+    if has_svm and (has_regression or not config.regression.enabled):
+        print(f"the detector in {workdir} is trained already", flush=True)
+        return
+    network = detector.network_dir(workdir)
+    model, variables, _ = checkpoint.load(network or "")
+    trainer = _Trainer(config, data, proposer, regions.Regions(model, variables, config.features))
+    examples = trainer.gather()
+    if config.regression.enabled and not has_regression:
+        found = examples.fit(config.regression, data.class_names)
+        detector.save_arrays(regression_file, **dataclasses.asdict(found))
+        print(f"box regression -> {regression_file}", flush=True)
+    if not has_svm:
+        linear = trainer.mine(examples)
+        detector.save_arrays(svm_file, **dataclasses.asdict(linear))
+        print(f"SVMs -> {svm_file}", flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What is kept of the objects.
+
+    Attributes:
+        factors: by which features of the layer and pooled ones are multiplied to have mean norm
+            `config.svm.mean_norm`.
+        positives: of each class, (n, F).
+        near: of each class, pooled features (n, P) of windows near its objects, multiplied.
+        deltas: (n, 4) that lead from these to the objects.
+    """
+
+    factors: tuple[float, float]
+    positives: list[np.ndarray]
+    near: list[np.ndarray]
+    deltas: list[np.ndarray]
+
+    def fit(
+        self, config: detection_config.RegressionConfig, class_names: tuple[str, ...]
+    ) -> regression.Regressor:
+        """Fits the regressors of all classes, for features as they come."""
+        count = max(x.shape[1] for x in self.near)
+        weights = np.zeros((count, len(self.near), 4), np.float32)
+        bias = np.zeros((len(self.near), 4), np.float32)
+        for k in track(range(len(self.near)), f"box regression of {len(class_names)} classes"):
+            if len(self.near[k]):
+                found, bias[k] = regression.fit(
+                    self.near[k].astype(np.float32), self.deltas[k], config.strength
+                )
+                weights[:, k] = found * self.factors[1]
+        return regression.Regressor(weights, bias)
+
+
+class _Trainer:
+    """Passes over the images of the training split."""
+
+    def __init__(
+        self,
+        config: detection_config.DetectionConfig,
+        data: dataset.Dataset,
+        proposer: propose.Proposer,
+        pools: regions.Regions,
+    ):
+        self._config, self._data, self._proposer, self._regions = config, data, proposer, pools
+        # Images of a shape follow one another in a plan; chance mixes them again.
+        batches = pools.plan(data.sizes)
+        order = np.random.default_rng(config.seed).permutation(len(batches))
+        self._batches = [batches[i] for i in order]
+        self._refused: dict[int, str] = {}
+
+    def _pass(
+        self,
+        title: str,
+        choose: Callable[[int, regions.Shown], np.ndarray],
+        batches: list[canvases.Batch] | None = None,
+    ) -> Iterator[regions.Pooled]:
+        batches = self._batches if batches is None else batches
+        stream = self._regions.stream(
+            self._data.source, batches, self._proposer, choose, self._refuse
+        )
+        yield from track(stream, title, sum(len(b.indices) for b in batches))
+
+    def _refuse(self, index: int, sentence: str) -> None:
+        if index not in self._refused:
+            self._refused[index] = sentence
+            print(f"refused: {sentence}", flush=True)
+
+    def _measure(self) -> tuple[float, float]:
+        """Returns the factors of the layer's and of pooled features."""
+        config = self._config.svm
+        num_batches = -(-config.norm_images // max(len(b.indices) for b in self._batches))
+
+        def choose(index: int, shown: regions.Shown) -> np.ndarray:
+            rng = np.random.default_rng([self._config.seed, index])
+            return rng.permutation(shown.proposals)[: config.norm_windows]
+
+        norms: list[np.ndarray] = []
+        for found in self._pass("norms", choose, self._batches[:num_batches]):
+            norms.append(
+                np.stack(
+                    [
+                        np.linalg.norm(np.asarray(x)[found.row], axis=1)
+                        for x in (found.layer, found.pool)
+                    ]
+                )
+            )
+        if not norms:
+            raise errors.InputError("no training image can be read, or none has windows")
+        means = np.concatenate(norms, axis=1).mean(axis=1)
+        print(f"mean norms: {means[0]:.4g} of the layer, {means[1]:.4g} of the pool", flush=True)
+        layer, pool = (config.mean_norm / max(float(m), 1e-12) for m in means)
+        return layer, pool
+
+    def gather(self) -> Examples:
+        """Measures norms, then takes the features of all objects and of the windows near them."""
+        factors = self._measure()
+        config, num_classes = self._config, len(self._data.class_names)
+        positives: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+        near: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+        deltas: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+        counts = [0] * num_classes
+        # As the objects come first, so do their windows.
+        chosen: dict[int, np.ndarray] = {}
+
+        def choose(index: int, shown: regions.Shown) -> np.ndarray:
+            known = self._data.objects[index]
+            if not len(known.boxes):
+                return known.boxes
+            best = boxes.iou(shown.proposals, known.boxes)
+            is_near = best.max(axis=1) > config.regression.min_iou
+            chosen[index] = np.concatenate([known.boxes, shown.proposals[is_near]])
+            return chosen[index]
+
+        for found in self._pass("objects", choose):
+            known = self._data.objects[found.index]
+            layer = np.asarray(found.layer)[found.row[: len(known.boxes)]]
+            is_positive = ~known.is_difficult | config.data.has_difficult
+            for k in np.unique(known.labels):
+                positives[k].append(layer[is_positive & (known.labels == k)])
+            if config.regression.enabled:
+                pool = np.asarray(found.pool)[found.row]
+                overlap = boxes.iou(found.windows, known.boxes)
+                nearest = overlap.argmax(axis=1)
+                for k in np.unique(known.labels[nearest]):
+                    rows = np.flatnonzero(known.labels[nearest] == k)
+                    rows = rows[: config.regression.max_examples - counts[k]]
+                    counts[k] += len(rows)
+                    # Half the memory; their mean norm is 20, far from float16's limits.
+                    near[k].append((pool[rows] * factors[1]).astype(np.float16))
+                    deltas[k].append(
+                        regression.encode(found.windows[rows], known.boxes[nearest[rows]])
+                    )
+            num_features = layer.shape[1], found.pool.shape[1]
+
+        def join(parts: list[np.ndarray], width: int, dtype: type) -> np.ndarray:
+            return np.concatenate([np.zeros((0, width), dtype), *parts])
+
+        if not any(positives):
+            raise errors.InputError("no training image with an object can be read")
+        return Examples(
+            factors,
+            [join(x, num_features[0], np.float32) for x in positives],
+            [join(x, num_features[1], np.float16) for x in near],
+            [join(x, 4, np.float64) for x in deltas],
+        )
+
+    def mine(self, examples: Examples) -> mining.Linear:
+        """Trains the SVMs in one pass over all windows."""
+        config = self._config.svm
+        miner = mining.Miner(config, examples.positives, examples.factors[0], self._config.seed)
+
+        def choose(index: int, shown: regions.Shown) -> np.ndarray:
+            # Objects of one class are negatives of the others.
+            return np.concatenate([self._data.objects[index].boxes, shown.proposals])
+
+        for found in self._pass("hard negatives", choose):
+            known = self._data.objects[found.index]
+            miner.add(found.layer, found.row, found.windows, known.boxes, known.labels)
+        linear = miner.finish()
+        empty = [n for n, b in zip(self._data.class_names, linear.bias) if not np.isfinite(b)]
+        if empty:
+            print(f"no examples to tell apart, so no SVM, of {', '.join(empty)}", flush=True)
+        print(
+            f"{sum(len(x) for x in examples.positives)} objects, {miner.num_negatives} hard "
+            f"negatives kept, {miner.num_trainings} trainings",
+            flush=True,
+        )
+        return linear
+
+
+def track(items, title: str, total: int | None = None) -> Iterator:
+    """Yields items behind a progress bar."""
+    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
+    with progress.Progress(*columns) as bar:
+        yield from bar.track(items, total=total, description=title)
+
+
+def check_workdir(config: detection_config.DetectionConfig, workdir: str) -> None:
+    """Raises InputError if the workdir is of another detector."""
+    if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
+        raise errors.InputError(f"workdir {workdir!r} is not a directory")
+    if not os.path.exists(os.path.join(workdir, detector.CONFIG_FILE)):
+        return
+    before = dict(fields.walk(detector.read_config(workdir)))
+    for path, value in fields.walk(config):
+        if path not in detection_config.FREE and value != before[path]:
+            raise errors.InputError(
+                f"workdir {workdir} is of another config: config.{path} was {before[path]!r} and "
+                f"is {value!r}"
+            )
+
+
+def make_workdir(
+    config: detection_config.DetectionConfig, workdir: str, class_names: tuple[str, ...]
+) -> None:
+    """Writes the config and the classes; raises InputError if they are of other data."""
+    path = os.path.join(workdir, detector.CLASSES_FILE)
+    if os.path.exists(path) and detector.read_classes(workdir) != class_names:
+        raise errors.InputError(
+            f"workdir {workdir} is of classes {', '.join(detector.read_classes(workdir)[:3])} ..., "
+            f"not {', '.join(class_names[:3])} ..."
+        )
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        files.write_json(path, list(class_names))
+        config_path = os.path.join(workdir, detector.CONFIG_FILE)
+        files.write_json(config_path, dataclasses.asdict(config), indent=2)
+    except OSError as e:
+        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+
+
+def save_network(path: str, variables: dict, meta: checkpoint.Meta) -> None:
+    """Copies a network without its optimizer, so that the workdir depends on nothing else."""
+    writer = checkpoint.Writer(path, keep=1)
+    try:
+        writer.save(meta, dict(variables))
+    finally:
+        writer.close()

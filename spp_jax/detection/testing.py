@@ -1,0 +1,208 @@
+"""Detects the objects of a split and scores what was found, by VOC's rules (section 4.1).
+
+Detections of an image are written when they are made: an interrupted call goes on after them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spp_jax import errors, files
+from spp_jax.data import objects
+from spp_jax.detection import (
+    dataset,
+    detection_config,
+    detector,
+    devkit,
+    mean_ap,
+    pictures,
+    propose,
+    stages,
+)
+
+RESULT = "eval.json"
+DETECTIONS = "detections"
+
+
+def evaluate(
+    workdir: str, config: detection_config.DetectionConfig, others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves.png, and scores.
+
+    Args:
+        workdir: of a finished detector.
+        config: its own, with other ways to test.
+        others: workdirs of detectors that score the same windows (section 4.4).
+
+    Returns:
+        What eval.json holds: `mean_ap.result`, and what it was of.
+
+    Raises:
+        InputError: a detector is not finished, or the data does not fit.
+    """
+    detection_config.validate(config)
+    detectors = [detector.load(workdir, config), *map(detector.load, others)]
+    names = detectors[0].class_names
+    for path, other in zip(others, detectors[1:]):
+        if other.class_names != names:
+            raise errors.InputError(f"{path} detects other classes than {workdir}")
+    source = objects.open_objects(
+        config.data.name, os.path.expanduser(config.data.path), config.data.eval_split
+    )
+    data = dataset.read(source, names)
+    print(data.lines(), flush=True)
+    proposer = propose.prepare(config.proposals, workdir, data, is_eval=True)
+    folder = os.path.join(workdir, DETECTIONS)
+    os.makedirs(folder, exist_ok=True)
+    facts = _facts(config, [workdir, *others], proposer, data)
+    with _Unfinished(os.path.join(folder, f"{source.split}.jsonl"), facts) as done:
+        for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
+            done.write(i, found)
+        detections = _by_class(done.found, names)
+    refused = [*data.refused, *done.refused.values()]
+    devkit.write(folder, source.split, source.image_ids, detections)
+    found = mean_ap.score_all(detections, data.truth())
+    pictures.draw_curves(os.path.join(folder, f"curves_{source.split}.png"), found)
+    result = {
+        **mean_ap.result(found),
+        "split": source.split,
+        "num_images": len(source),
+        "refused": refused,
+        "unknown": data.unknown,
+        "combined_with": list(others),
+        "config": dataclasses.asdict(config),
+    }
+    files.write_json(os.path.join(workdir, RESULT), result, indent=2)
+    return result
+
+
+def detect_all(
+    detectors: Sequence[detector.Detector],
+    data: dataset.Dataset,
+    proposer: propose.Proposer,
+    test: detection_config.TestConfig,
+    refused: dict[int, str],
+    done: frozenset[int] = frozenset(),
+):
+    """Yields (index, Found) of every image that can be read and is not `done`, in batches' order.
+
+    Several detectors see each image one after the other.
+    """
+    left = {i: size for i, size in data.sizes.items() if i not in done}
+    # The same batches for all, so that their streams are of the same images.
+    batches = detectors[0].regions.plan(left)
+    streams = [
+        d.regions.stream(
+            data.source,
+            batches,
+            proposer,
+            lambda index, shown: shown.proposals,
+            refused.__setitem__,
+        )
+        for d in detectors
+    ]
+    for pooled in stages.track(zip(*streams), f"detection {data.source.split}", len(left)):
+        yield pooled[0].index, detector.detect(detectors, pooled, test)
+
+
+def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
+    """Returns the detections of each class, image by image."""
+    images, labels, scores, shown = [], [], [], []
+    for index in sorted(found):
+        own = found[index]
+        images.append(np.full(len(own.labels), index))
+        labels.append(own.labels)
+        scores.append(own.scores)
+        shown.append(own.boxes)
+    if not images:
+        return {}
+    image, label = np.concatenate(images), np.concatenate(labels)
+    score, box = np.concatenate(scores), np.concatenate(shown)
+    return {
+        name: mean_ap.Detections(image[label == k], score[label == k], box[label == k])
+        for k, name in enumerate(names)
+    }
+
+
+def _facts(
+    config: detection_config.DetectionConfig,
+    workdirs: list[str],
+    proposer: propose.Proposer,
+    data: dataset.Dataset,
+) -> dict[str, Any]:
+    """Returns what detections depend on."""
+    digest = hashlib.sha256()
+    for path in workdirs:
+        for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+            file = os.path.join(path, name)
+            if os.path.exists(file):
+                with open(file, "rb") as f:
+                    digest.update(hashlib.sha256(f.read()).digest())
+    sizes = json.dumps([data.source.image_ids, sorted(data.sizes.items())])
+    return {
+        "detectors": digest.hexdigest(),
+        "images": hashlib.sha256(sizes.encode()).hexdigest(),
+        "has_regression": config.regression.enabled,
+        "proposals": [dataclasses.asdict(s) for s in proposer.settings] or config.proposals.path,
+        "test": dataclasses.asdict(config.test),
+    }
+
+
+class _Unfinished:
+    """Detections as lines of JSON, the first of what they depend on."""
+
+    def __init__(self, path: str, facts: dict[str, Any]):
+        self.found: dict[int, detector.Found] = {}
+        self.refused: dict[int, str] = {}
+        self._path, self._facts = path, facts
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The images that are done."""
+        return frozenset(self.found)
+
+    def __enter__(self) -> "_Unfinished":
+        lines = self._read()
+        mode = "a" if lines else "w"
+        self._file = open(self._path, mode, buffering=1, encoding="utf-8")
+        if not lines:
+            self._file.write(json.dumps(self._facts) + "\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, index: int, found: detector.Found) -> None:
+        """Keeps the detections of an image."""
+        self.found[index] = found
+        self._file.write(json.dumps([index, *(x.tolist() for x in found)]) + "\n")
+
+    def _read(self) -> bool:
+        """Takes in the whole lines of an interrupted call of the same facts."""
+        if not os.path.exists(self._path):
+            return False
+        with open(self._path, "rb") as f:
+            data = f.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            head, *lines = whole.decode().splitlines()
+            if json.loads(head) != self._facts:
+                return False
+            for line in lines:
+                index, labels, scores, shown = json.loads(line)
+                self.found[index] = detector.Found(
+                    np.asarray(labels, np.int64),
+                    np.asarray(scores, np.float32),
+                    np.asarray(shown, np.float32).reshape(-1, 4),
+                )
+        except (ValueError, TypeError):
+            self.found.clear()
+            return False
+        with open(self._path, "rb+") as f:
+            f.truncate(len(whole))
+        return True
