@@ -15,7 +15,11 @@ from spp_jax import errors
 T = TypeVar("T")
 
 
-def run(main: Callable[[], int], define_config: Callable[[], None] | None = None) -> None:
+def run(
+    main: Callable[[], int],
+    define_config: Callable[[], None] | None = None,
+    arguments: list[str] | None = None,
+) -> None:
     """Parses the flags, runs `main` and exits with what it returns.
 
     Wrong flags and InputErrors are printed as one sentence; the exit code is then 2.
@@ -23,6 +27,7 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
     Args:
         main: the command; it reads its flags from absl.flags.FLAGS.
         define_config: called when all flags but `--config` are parsed, to define that one.
+        arguments: a list that gets what is no flag; None where there may be no such thing.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -35,6 +40,8 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
             # What ml_collections says of a field that is not there.
             is_field = str(e.args[0]).startswith("Field ")
             _fail(f"unknown config field: {e.args[0]}" if is_field else f"--config: {e!r}")
+        except errors.InputError as e:
+            _fail(str(e))
         except OSError:  # of a preset that was given fields to change
             _fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
         except (flags.Error, ValueError, TypeError) as e:
@@ -47,7 +54,9 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
         # Orbax tells of every file it writes, and warns before it fails; our error says it.
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.ERROR)
-        if rest:
+        if arguments is not None:
+            arguments.extend(rest)
+        elif rest:
             _fail(f"unexpected argument {rest[0]!r}")
         return [argv[0]]
 
@@ -62,6 +71,16 @@ def run(main: Callable[[], int], define_config: Callable[[], None] | None = None
 
     _use_compilation_cache()
     app.run(guarded, flags_parser=parse)
+
+
+def take_command(names: Sequence[str]) -> str:
+    """Takes the first argument, one of `names`, off the command line; without it the help says."""
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    if given in names:
+        del sys.argv[1]
+    elif not given.startswith("--help"):
+        _fail(f"the first argument must be one of {', '.join(names)}, got {given!r}")
+    return given
 
 
 def define_config_file() -> None:

@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import grain
@@ -25,6 +25,50 @@ from spp_jax.data import base, images
 _ORDER, _VIEW = 0, 1
 
 Batch = dict[str, np.ndarray]
+# What tells programs apart: the side of square images, or the (height, width) of a canvas.
+Size = int | tuple[int, int]
+
+
+class Stream(Protocol):
+    """Every step's batch of a run: what `training.loop` trains on.
+
+    Attributes:
+        num_steps: of the run.
+        steps_per_epoch: that make an epoch.
+        batch_size: images of a step, over all processes.
+        local_batch_size: this process's.
+    """
+
+    @property
+    def num_steps(self) -> int: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def local_batch_size(self) -> int: ...
+
+    def sizes_from(self, step: int) -> tuple[Size, ...]:
+        """Returns the sizes of the steps from `step`, counted from 0, on."""
+        ...
+
+    def size_at(self, step: int) -> Size:
+        """Returns the size of a step, counted from 0."""
+        ...
+
+    def batch_spec(self, size: Size) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Returns {name: (shape, dtype)} of the global batch of a size."""
+        ...
+
+    def example(self, place: int) -> dict[str, Any]:
+        """Returns row `place % local_batch_size` of step `place // local_batch_size`.
+
+        Its arrays by name, and "refused", a sentence or "".
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +167,10 @@ class TrainStream:
             )
 
     @property
+    def num_steps(self) -> int:
+        return len(self.epoch_sizes) * self.steps_per_epoch
+
+    @property
     def steps_per_epoch(self) -> int:
         whole = len(self.source) // self.batch_size
         return min(whole, self.max_steps_per_epoch or whole)
@@ -130,6 +178,20 @@ class TrainStream:
     @property
     def local_batch_size(self) -> int:
         return self.batch_size // self.process_count
+
+    def size_at(self, step: int) -> int:
+        return self.epoch_sizes[step // self.steps_per_epoch]
+
+    def sizes_from(self, step: int) -> tuple[int, ...]:
+        return self.epoch_sizes[step // self.steps_per_epoch :]
+
+    def batch_spec(self, size: Size) -> dict[str, tuple[tuple[int, ...], Any]]:
+        rows = self.batch_size
+        return {
+            "image": ((rows, size, size, 3), np.uint8),
+            "label": ((rows,), np.int32),
+            "weight": ((rows,), np.float32),
+        }
 
     def example(self, place: int) -> dict[str, Any]:
         """Returns row `place % local_batch_size` of step `place // local_batch_size`.
@@ -149,11 +211,16 @@ class TrainStream:
                 found = self.view.read(example.data, example.name), example.label
             except images.ImageError as e:
                 black = np.zeros((size, size, 3), np.uint8)
-                return {"image": black, "label": 0, "refused": str(e)}
+                return _row(black, 0, str(e))
             self.cache.put(index, *found)
         image, label = found
         rng = np.random.default_rng([self.seed, _VIEW, step, row])
-        return {"image": self.view.square(rng, image, size), "label": label, "refused": ""}
+        return _row(self.view.square(rng, image, size), label, "")
+
+
+def _row(image: np.ndarray, label: int, refused: str) -> dict[str, Any]:
+    weight = np.float32(not refused)
+    return {"image": image, "label": np.int32(label), "weight": weight, "refused": refused}
 
 
 @functools.lru_cache(maxsize=2)
@@ -162,29 +229,23 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "image": np.stack([e["image"] for e in examples]),
-        "label": np.asarray([e["label"] for e in examples], np.int32),
-        "weight": np.asarray([not e["refused"] for e in examples], np.float32),
-        "refused": [e["refused"] for e in examples if e["refused"]],
-    }
+    names = [name for name in examples[0] if name != "refused"]
+    arrays: dict[str, Any] = {name: np.stack([e[name] for e in examples]) for name in names}
+    return arrays | {"refused": [e["refused"] for e in examples if e["refused"]]}
 
 
 class TrainBatches:
     """Iterates over (batch, refusals) from a step on; close it when done.
 
-    A batch is {"image": (b, s, s, 3) uint8, "label": (b,) int32, "weight": (b,) float32}, b the
-    rows of this process; refusals are one sentence for each image that could not be read.
+    A batch has the rows of this process, b: of a TrainStream {"image": (b, s, s, 3) uint8, "label":
+    (b,) int32, "weight": (b,) float32}; refusals are one sentence for each image that could not be
+    read.
     """
 
-    def __init__(self, stream: TrainStream, start_step: int, num_workers: int):
-        num_steps = len(stream.epoch_sizes) * stream.steps_per_epoch
-        places = range(start_step * stream.local_batch_size, num_steps * stream.local_batch_size)
-        batches = (
-            grain.MapDataset.source(places)
-            .map(stream.example)
-            .batch(stream.local_batch_size, batch_fn=_collate)
-        )
+    def __init__(self, stream: Stream, start_step: int, num_workers: int):
+        rows = stream.local_batch_size
+        places = range(start_step * rows, stream.num_steps * rows)
+        batches = grain.MapDataset.source(places).map(stream.example).batch(rows, batch_fn=_collate)
         self._iterator = _iterate(batches, num_workers, buffer_size=4)
 
     def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:

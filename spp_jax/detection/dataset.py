@@ -3,6 +3,7 @@
 Shapes: G objects of an image. Boxes are (x1, y1, x2, y2) pixels, right and bottom exclusive.
 """
 
+import collections
 import dataclasses
 import io
 from collections.abc import Sequence
@@ -72,7 +73,24 @@ class Dataset:
 
 
 def read(source: objects.ObjectSource, class_names: Sequence[str] | None = None) -> Dataset:
-    """Reads the annotations and the headers of a split.
+    """Reads the annotations of a split and its images' headers, as `read_objects`."""
+    return read_sizes(read_objects(source, class_names))
+
+
+def read_sizes(data: Dataset) -> Dataset:
+    """Returns the split with the sizes of its images, or why they cannot be read."""
+    sizes, refused = {}, []
+    for i in range(len(data.source)):
+        try:
+            example = data.source[i]
+            sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
+        except images.ImageError as e:
+            refused.append(str(e))
+    return dataclasses.replace(data, sizes=sizes, refused=tuple(refused))
+
+
+def read_objects(source: objects.ObjectSource, class_names: Sequence[str] | None = None) -> Dataset:
+    """Reads the annotations of a split; no image needs to be there.
 
     Args:
         source: its images.
@@ -85,17 +103,14 @@ def read(source: objects.ObjectSource, class_names: Sequence[str] | None = None)
     found = sorted({o.name for a in annotations for o in a.objects})
     names = tuple(found if class_names is None else class_names)
     if not set(names) & set(found):
-        raise errors.InputError(
-            f"split {source.split} has no objects of {', '.join(names) or 'any class'}"
-        )
+        wanted = ", ".join(names) or "any class"
+        raise errors.InputError(f"split {source.split} has no objects of {wanted}")
     index = {name: k for k, name in enumerate(names)}
-    unknown: dict[str, int] = {}
+    unknown: collections.Counter[str] = collections.Counter()
     kept = []
     for annotation in annotations:
         known = [o for o in annotation.objects if o.name in index]
-        for item in annotation.objects:
-            if item.name not in index:
-                unknown[item.name] = unknown.get(item.name, 0) + 1
+        unknown.update(o.name for o in annotation.objects if o.name not in index)
         kept.append(
             Objects(
                 np.asarray([o.box for o in known], np.float64).reshape(-1, 4),
@@ -103,12 +118,5 @@ def read(source: objects.ObjectSource, class_names: Sequence[str] | None = None)
                 np.asarray([o.is_difficult for o in known], bool),
             )
         )
-    sizes, refused = {}, []
-    for i in range(len(source)):
-        try:
-            example = source[i]
-            sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
-        except images.ImageError as e:
-            refused.append(str(e))
     skipped = tuple(s for a in annotations for s in a.skipped)
-    return Dataset(source, names, sizes, tuple(kept), tuple(refused), skipped, unknown)
+    return Dataset(source, names, {}, tuple(kept), (), skipped, dict(unknown))

@@ -62,3 +62,8 @@ def annotate(
         place = (x1, top + high)
         cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return shown
+
+
+def write_png(path: str, image: np.ndarray) -> None:
+    """Writes an image (H, W, 3) RGB."""
+    cv2.imwrite(path, np.ascontiguousarray(image[:, :, ::-1]))

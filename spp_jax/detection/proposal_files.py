@@ -82,7 +82,7 @@ def _read_cells(path: str) -> dict[str, np.ndarray]:
     windows = {}
     for image_id, rows in zip(ids, np.ravel(found["boxes"])):
         rows = np.asarray(rows, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-        windows[image_id] = check_windows(rows - [1, 1, 0, 0], f"{path}: {image_id}")
+        windows[image_id] = check_windows(rows - np.asarray([1, 1, 0, 0]), f"{path}: {image_id}")
     return windows
 
 
@@ -111,4 +111,4 @@ class _Folder(Mapping[str, np.ndarray]):
             rows = np.asarray(scipy.io.loadmat(path)["boxes"], np.float64).reshape(-1, 4)
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
-        return check_windows(rows + [0, 0, 1, 1], path)
+        return check_windows(rows + np.asarray([0, 0, 1, 1]), path)

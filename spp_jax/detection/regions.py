@@ -1,4 +1,4 @@
-"""Features of an image's windows: convolutions once a scale, then every window pooled (section 4.1).
+"""Features of windows: convolutions once a scale, then every window pooled (section 4.1).
 
 Shapes: B images, one a device · R windows of an image · U distinct ones, padded to a few counts ·
 P pooled features · F features of the layer that is asked for. Windows are (x1, y1, x2, y2) pixels
@@ -23,7 +23,7 @@ from spp_jax.models import sppnet, topology
 from spp_jax.pooling import windows as pool_windows
 
 # Shorter side for which images are grouped by shape, pixels.
-_PLANNED = 1024
+PLANNED = 1024
 
 
 class Shown(NamedTuple):
@@ -94,9 +94,9 @@ class Regions:
     def plan(self, sizes: dict[int, tuple[int, int]]) -> list[canvases.Batch]:
         """Groups images, {index: (height, width) of the original}, by shape, one a device.
 
-        Canvases are those of a shorter side of `_PLANNED`; `stream` makes those of its scales.
+        Canvases are those of a shorter side of `PLANNED`; `stream` makes those of its scales.
         """
-        shapes = {i: images.shorter_size(*size, _PLANNED) for i, size in sizes.items()}
+        shapes = {i: images.shorter_size(*size, PLANNED) for i, size in sizes.items()}
         return canvases.plan(shapes, self.config.num_canvases, 1, self._mesh.size)
 
     def stream(
@@ -178,13 +178,13 @@ class Regions:
 def scale_canvas(
     canvas: tuple[int, int], shorter_sides: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:
-    """Returns for each scale the canvas that holds what `canvas` holds at `_PLANNED`."""
+    """Returns for each scale the canvas that holds what `canvas` holds at `PLANNED`."""
     height, width = canvas
     # Sides of images are rounded at either scale.
     return tuple(
         (
-            math.ceil((height + 0.5) * scale / _PLANNED + 0.5),
-            math.ceil((width + 0.5) * scale / _PLANNED + 0.5),
+            math.ceil((height + 0.5) * scale / PLANNED + 0.5),
+            math.ceil((width + 0.5) * scale / PLANNED + 0.5),
         )
         for scale in shorter_sides
     )

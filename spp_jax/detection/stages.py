@@ -157,14 +157,8 @@ class _Trainer:
 
         norms: list[np.ndarray] = []
         for found in self._pass("norms", choose, self._batches[:num_batches]):
-            norms.append(
-                np.stack(
-                    [
-                        np.linalg.norm(np.asarray(x)[found.row], axis=1)
-                        for x in (found.layer, found.pool)
-                    ]
-                )
-            )
+            both = (np.asarray(x)[found.row] for x in (found.layer, found.pool))
+            norms.append(np.stack([np.linalg.norm(x, axis=1) for x in both]))
         if not norms:
             raise errors.InputError("no training image can be read, or none has windows")
         means = np.concatenate(norms, axis=1).mean(axis=1)

@@ -81,6 +81,39 @@ def evaluate(
     return result
 
 
+def score_files(
+    data: str, folder: str, output: str, *, split: str, min_iou: float = 0.5
+) -> dict[str, Any]:
+    """Scores detections that anyone's detector wrote as VOC's files, and writes the result.
+
+    Args:
+        data: VOC's layout.
+        folder: of comp4_det_SPLIT_CLASS.txt; a class without a file has no detections.
+        output: FILE.json; `mean_ap.result` says what it holds.
+        split: the image set.
+        min_iou: least overlap of a right detection.
+
+    Raises:
+        InputError: an argument is missing, or a file cannot be read or is none of VOC's.
+    """
+    for name, value in (("data", data), ("detections", folder), ("output", output)):
+        if not value:
+            raise errors.InputError(f"--{name} is missing")
+    if not 0 < min_iou <= 1:
+        raise errors.InputError(f"--min_iou must be above 0, at most 1, got {min_iou}")
+    if not os.path.isdir(os.path.dirname(output) or ".") or os.path.isdir(output):
+        raise errors.InputError(f"--output={output} is a folder, or lies in none")
+    source = objects.open_objects("voc", data, split)
+    truth = dataset.read_objects(source)
+    print(truth.lines(), flush=True)
+    detections = devkit.read(folder, split, source.image_ids, truth.class_names)
+    for name in sorted(set(truth.class_names) - set(detections)):
+        print(f"no file of class {name}: it counts as not found", flush=True)
+    result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))
+    files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
+    return result
+
+
 def detect_all(
     detectors: Sequence[detector.Detector],
     data: dataset.Dataset,

@@ -1,6 +1,7 @@
 """Trains a network as its config says: from a workdir to a workdir.
 
-Reads from top to bottom: data, programs, state, then one loop.
+`train` makes of a config what there is to train on; `run` reads from top to bottom: state,
+programs, then one loop.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from rich import progress
 
 from spp_jax import checkpoint, errors, fields, files, sharding
@@ -37,11 +39,36 @@ class Result:
     step: int
 
 
-def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result:
-    """Trains, or goes on from the workdir's newest checkpoint, until done or asked to stop.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `run` trains.
 
-    The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/. SIGINT and SIGTERM
-    finish the step under way, save and return.
+    Attributes:
+        stream: every batch.
+        class_names: of the network's outputs.
+        num_examples: images to train on.
+        about: lines that say what the data is.
+        model: the network.
+        optimizer: of `schedule.make_optimizer`, or what masks it.
+        step: the training step.
+        evaluate: scores the network between epochs; None where there is nothing to score it on.
+        constants: makes those of a new network that starts from no other one; it is told how to
+            ask whether to stop.
+    """
+
+    stream: pipeline.Stream
+    class_names: tuple[str, ...]
+    num_examples: int
+    about: str
+    model: sppnet.SPPNet
+    optimizer: optax.GradientTransformationExtraArgs
+    step: steps.TrainStep
+    evaluate: Callable[[dict], dict[str, Any]] | None = None
+    constants: Callable[[signals.StopSignal], dict[str, Any]] = lambda stop: {}
+
+
+def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result:
+    """Trains a classifier, or goes on from the workdir's newest checkpoint, as `run`.
 
     Args:
         config: a valid one (`config.validate`).
@@ -52,18 +79,9 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
         InputError: the data, the workdir or the number of devices does not fit the config, or
             too many examples cannot be read.
     """
-    with signals.StopSignal() as stop:
-        return _train(config, workdir, evaluate, stop)
-
-
-def _train(
-    config: config_lib.Config, workdir: str, evaluate: Evaluate, stop: signals.StopSignal
-) -> Result:
     data, train = config.data, config.train
-
-    # What can be wrong is found before anything compiles or is written.
     sharding.check_batch_size(data.batch_size, "config.data.batch_size")
-    step_dir = _check_workdir(config, workdir)
+    check_workdir(config, workdir)
     source = sources.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)
     held_out = sources.open_held_out(
@@ -80,32 +98,69 @@ def _train(
         pipeline.ReadCache(data.cache_mb * 2**20),
         train.steps_per_epoch,
     )
-    num_steps = train.num_epochs * stream.steps_per_epoch
+    model = config_lib.make_model(config, len(class_names))
+    optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
+    job = Job(
+        stream,
+        class_names,
+        len(source),
+        f"{data.name}: {len(source)} training examples of {len(source.class_names)} classes, "
+        f"{len(held_out) if held_out else 0} to evaluate on; {stream.steps_per_epoch} steps "
+        f"of {data.batch_size} an epoch, {train.num_epochs} epochs",
+        model,
+        optimizer,
+        steps.make_train_step(
+            model, optimizer, seed=config.seed, flip=train.flip, color_noise=train.color_noise
+        ),
+        None if held_out is None else lambda v: evaluate(model, v, config, held_out),
+        lambda stop: _compute_mean(config, stream, stop),
+    )
+    return run(config, workdir, job)
+
+
+def run(config: config_lib.Config, workdir: str, job: Job) -> Result:
+    """Trains, or goes on from the workdir's newest checkpoint, until done or asked to stop.
+
+    The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/. SIGINT and SIGTERM
+    finish the step under way, save and return.
+
+    Raises:
+        InputError: the workdir does not fit, or too many images cannot be read.
+    """
+    with signals.StopSignal() as stop:
+        return _run(config, workdir, job, stop)
+
+
+def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSignal) -> Result:
+    train, stream, model = config.train, job.stream, job.model
+
+    # What can be wrong is found before anything compiles or is written.
+    step_dir = check_workdir(config, workdir)
+    num_steps = stream.num_steps
     meta = checkpoint.read_meta(step_dir) if step_dir else None
     start_step = meta.step if meta else 0
-    if meta and (meta.class_names, meta.num_examples) != (class_names, len(source)):
+    if meta and (meta.class_names, meta.num_examples) != (job.class_names, job.num_examples):
         raise errors.InputError(
             f"workdir {workdir} was trained on {meta.num_examples} examples of classes "
-            f"{', '.join(meta.class_names[:3])} ..., not on these {len(source)} of "
-            f"{', '.join(class_names[:3])} ..."
+            f"{', '.join(meta.class_names[:3])} ..., not on these {job.num_examples} of "
+            f"{', '.join(job.class_names[:3])} ..."
         )
-    model = config_lib.make_model(config, len(class_names))
     plan = None
     if config.init_from and not step_dir:
-        plan = transfer.make_plan(config.init_from, model, class_names)
+        plan = transfer.make_plan(config.init_from, model, job.class_names)
 
     # State and programs.
     mesh = sharding.make_mesh()
-    optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
     if step_dir:
         constants = checkpoint.read_constants(step_dir)
     elif plan:
         constants = plan.constants
     else:
-        constants = _compute_mean(config, stream, stop)
+        constants = job.constants(stop)
         if stop.signal is not None:
             return _stopped(stop.signal, 0, num_steps)
-    state = state_lib.init_state(model, optimizer, config.seed, train.sizes[0], mesh, constants)
+    size = model.backbone.size
+    state = state_lib.init_state(model, job.optimizer, config.seed, size, mesh, constants)
     if step_dir:
         state = _restore(step_dir, start_step, state)
     elif plan:
@@ -116,11 +171,7 @@ def _train(
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
         f"jax {jax.__version__}"
     )
-    report.say(
-        f"{data.name}: {len(source)} training examples of {len(source.class_names)} classes, "
-        f"{len(held_out) if held_out else 0} to evaluate on; {stream.steps_per_epoch} steps "
-        f"of {data.batch_size} an epoch, {train.num_epochs} epochs"
-    )
+    report.say(job.about)
     report.say(report_lib.parameter_table(state.params))
     if constants:
         mean = np.asarray(constants["mean"])
@@ -131,35 +182,31 @@ def _train(
         report.say(f"{workdir} is already trained to its last step, {num_steps}")
         report.close()
         return Result(None, start_step)
-    step_fn = steps.make_train_step(
-        model, optimizer, seed=config.seed, flip=train.flip, color_noise=train.color_noise
-    )
-    first_epoch = start_step // stream.steps_per_epoch
     programs = programs_lib.compile_programs(
-        step_fn,
+        job.step,
         state_lib.state_spec(state),
-        stream.epoch_sizes[first_epoch:],
-        data.batch_size,
+        stream.sizes_from(start_step),
+        stream.batch_spec,
         mesh,
         deterministic=train.deterministic,
     )
     for program in programs.values():
-        report.say(report_lib.program_line(program, data.batch_size))
+        report.say(report_lib.program_line(program, stream.batch_size))
     if step_dir:
         report.say(f"resuming from step {start_step} of {num_steps}")
 
     # The loop. A step is evaluated and saved before the next one consumes its state.
     writer = checkpoint.Writer(workdir, train.keep_checkpoints)
-    batches = pipeline.TrainBatches(stream, start_step, data.num_workers)
-    interval = report_lib.Interval(report, config, stream, num_steps)
-    refusals = report_lib.Refusals(report, len(source), data.max_refused)
+    batches = pipeline.TrainBatches(stream, start_step, config.data.num_workers)
+    interval = report_lib.Interval(report, config, stream)
+    refusals = report_lib.Refusals(report, job.num_examples, config.data.max_refused)
     metrics = meta.metrics if meta else {}
     saved_step = start_step
     step = start_step
 
     def save() -> None:
         interval.drain()  # nothing is saved after a loss that is no number
-        meta = checkpoint.Meta(step, config, class_names, len(source), metrics)
+        meta = checkpoint.Meta(step, config, job.class_names, job.num_examples, metrics)
         parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
         writer.save(meta, parts)
 
@@ -172,7 +219,7 @@ def _train(
             batch, refused = next(batches)
             waited = time.monotonic() - waited_from
             refusals.add(refused)
-            size = stream.epoch_sizes[(step - 1) // stream.steps_per_epoch]
+            size = stream.size_at(step - 1)
             state, sums = programs[size].run(state, sharding.put_batch(batch, mesh))
             interval.add(step, size, batch, sums, waited, state)
 
@@ -180,11 +227,11 @@ def _train(
             is_last = step == num_steps
             if (
                 step_of_epoch == 0
-                and held_out is not None
+                and job.evaluate is not None
                 and train.eval_every_epochs
                 and (is_last or epoch % train.eval_every_epochs == 0)
             ):
-                metrics = evaluate(model, state.variables, config, held_out)
+                metrics = job.evaluate(state.variables)
                 refusals.name(metrics.pop("refused"))
                 report.write({"step": step, **metrics})
                 report.say(evaluation_line(metrics, epoch))
@@ -218,7 +265,7 @@ def evaluation_line(metrics: dict[str, Any], epoch: int) -> str:
     )
 
 
-def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
+def check_workdir(config: config_lib.Config, workdir: str) -> str | None:
     """Returns the step directory to go on from, None for a new run."""
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
         raise errors.InputError(f"workdir {workdir!r} is not a directory")

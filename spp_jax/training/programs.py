@@ -3,16 +3,19 @@
 import concurrent.futures
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from spp_jax import sharding
 from spp_jax.training import state as state_lib
 from spp_jax.training import steps
+
+# The side of square images, or the (height, width) of a canvas, pixels.
+Size = int | tuple[int, int]
 
 # XLA compiles on several cores by itself; a few programs at once fill the gaps.
 _COMPILED_AT_ONCE = 4
@@ -23,14 +26,14 @@ class Program:
     """A compiled training step of one size, and what it costs.
 
     Attributes:
-        size: side of its images, pixels.
+        size: side of its images, or (height, width) of their canvas, pixels.
         run: (state, batch) -> (state, metrics); the state given is consumed.
         seconds: that compiling took.
         flops: of a step, all devices; None where XLA does not say.
         bytes: of memory a device holds while it runs; None where XLA does not say.
     """
 
-    size: int
+    size: Size
     run: Any
     seconds: float
     flops: float | None
@@ -40,12 +43,12 @@ class Program:
 def compile_programs(
     step: steps.TrainStep,
     spec: state_lib.TrainState,
-    sizes: Iterable[int],
-    batch_size: int,
+    sizes: Iterable[Size],
+    batch_spec: Callable[[Size], dict[str, tuple[tuple[int, ...], Any]]],
     mesh: Mesh,
     *,
     deterministic: bool = False,
-) -> dict[int, Program]:
+) -> dict[Size, Program]:
     """Compiles the step once for each distinct size.
 
     A shape that was not foreseen is then an error and never a silent recompilation.
@@ -53,8 +56,8 @@ def compile_programs(
     Args:
         step: of `steps.make_train_step`.
         spec: shapes and shardings of the state, from `state_spec`.
-        sizes: sides of the square images.
-        batch_size: rows of the global batch.
+        sizes: sides of the square images, or canvases.
+        batch_spec: of a size, {name: (shape, dtype)} of the global batch.
         mesh: its devices share the batch.
         deterministic: forbid operations whose result depends on the order of threads (GPU).
     """
@@ -62,12 +65,11 @@ def compile_programs(
     if deterministic and jax.default_backend() == "gpu":
         options["xla_gpu_deterministic_ops"] = True
 
-    def compile_one(size: int) -> Program:
+    def compile_one(size: Size) -> Program:
         split = sharding.split(mesh)
         batch = {
-            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=split),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=split),
-            "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32, sharding=split),
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+            for name, (shape, dtype) in batch_spec(size).items()
         }
         whole = sharding.replicated(mesh)
         start = time.monotonic()
@@ -85,7 +87,8 @@ def compile_programs(
         )
 
     with concurrent.futures.ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
-        return {p.size: p for p in pool.map(compile_one, sorted(set(sizes), reverse=True))}
+        distinct = sorted(set(sizes), key=np.prod, reverse=True)
+        return {p.size: p for p in pool.map(compile_one, distinct)}
 
 
 def _peak_bytes(memory: Any) -> int:

@@ -86,12 +86,17 @@ def parameter_table(params: dict) -> str:
 
 def program_line(program: programs_lib.Program, batch_size: int) -> str:
     """Returns "224 px: compiled in 8.1 s, 3.40 GFLOP/image, 1.9 GB"."""
-    text = f"{program.size} px: compiled in {program.seconds:.1f} s"
+    text = f"{size_text(program.size)} px: compiled in {program.seconds:.1f} s"
     if program.flops:
         text += f", {program.flops / batch_size / 1e9:.3g} GFLOP/image"
     if program.bytes:
         text += f", {program.bytes / 1e9:.2g} GB"
     return text
+
+
+def size_text(size: pipeline.Size) -> str:
+    """Returns "224", or "688x916" of a canvas."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
 def step_line(values: dict[str, Any], num_steps: int, seconds_left: float) -> str:
@@ -115,13 +120,12 @@ class Interval:
         self,
         report: Report,
         config: config_lib.Config,
-        stream: pipeline.TrainStream,
-        num_steps: int,
+        stream: pipeline.Stream,
     ):
         self._report = report
         self._config = config
         self._stream = stream
-        self._num_steps = num_steps
+        self._num_steps = stream.num_steps
         self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._num_summed = 0
@@ -136,7 +140,7 @@ class Interval:
     def add(
         self,
         step: int,
-        size: int,
+        size: pipeline.Size,
         batch: pipeline.Batch,
         sums: dict[str, jax.Array],
         waited: float,
@@ -146,9 +150,9 @@ class Interval:
         self._in_flight.append((step, sums))
         self._waited += waited
         self._num_timed += 1
-        # An epoch's end as well: the next one may be of another size.
-        every = self._config.train.log_every_steps
-        is_due = step % every == 0 or step % self._stream.steps_per_epoch == 0
+        # An epoch's end as well, where it is one of steps: the next one may be of another size.
+        every, epoch = self._config.train.log_every_steps, self._stream.steps_per_epoch
+        is_due = step % every == 0 or (epoch > 1 and step % epoch == 0) or step == self._num_steps
         self.drain(0 if is_due else _STEPS_IN_FLIGHT)
         if is_due:
             self._write(step, size, batch, state)
@@ -170,14 +174,14 @@ class Interval:
                 )
 
     def _write(
-        self, step: int, size: int, batch: pipeline.Batch, state: state_lib.TrainState
+        self, step: int, size: pipeline.Size, batch: pipeline.Batch, state: state_lib.TrainState
     ) -> None:
         seconds = time.monotonic() - self._start
         weight = max(self._sums["weight"], 1)
         rate = self._num_timed * self._stream.batch_size / seconds
         values = {
             "step": step,
-            "size": size,
+            "size": size if isinstance(size, int) else size_text(size),
             "loss": self._sums["loss"] / weight,
             "top1": self._sums["top1"] / weight,
             "grad_norm": self._sums["grad_norm"] / self._num_summed,

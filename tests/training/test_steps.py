@@ -16,6 +16,14 @@ from tests.models.test_sppnet import TINY
 BATCH = 8
 
 
+def _spec(size):
+    return {
+        "image": ((BATCH, size, size, 3), np.uint8),
+        "label": ((BATCH,), np.int32),
+        "weight": ((BATCH,), np.float32),
+    }
+
+
 @pytest.fixture(scope="module")
 def setup():
     model = spp_jax.make_model(TINY, levels=(3, 2, 1), num_classes=4, dropout=0.0)
@@ -41,7 +49,7 @@ def _mesh(count):
 def _run(setup, mesh, batches):
     model, optimizer, step = setup
     current = state.init_state(model, optimizer, 0, 48, mesh)
-    compiled = programs.compile_programs(step, state.state_spec(current), (48,), BATCH, mesh)
+    compiled = programs.compile_programs(step, state.state_spec(current), (48,), _spec, mesh)
     losses = []
     for batch in batches:
         current, sums = compiled[48].run(current, sharding.put_batch(batch, mesh))
@@ -104,7 +112,7 @@ def test_programs_are_one_a_size_and_say_what_they_cost(setup):
     model, optimizer, step = setup
     mesh = _mesh(1)
     spec = state.state_spec(state.init_state(model, optimizer, 0, 48, mesh))
-    found = programs.compile_programs(step, spec, (48, 40, 48), BATCH, mesh)
+    found = programs.compile_programs(step, spec, (48, 40, 48), _spec, mesh)
     assert list(found) == [48, 40]
     assert found[48].flops > found[40].flops > 1e6
     assert found[48].bytes > 0
