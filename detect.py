@@ -11,6 +11,7 @@ explains the fields and files.
 """
 
 import os
+import signal
 
 from absl import flags
 from ml_collections import config_flags
@@ -50,15 +51,16 @@ def main() -> int:
         result = testing.score_files(*paths, split=_SPLIT.value, min_iou=_MIN_IOU.value)
         print(f"{mean_ap.table(result)}\n-> {_OUTPUT.value}")
         return 0
-    if COMMAND == "predict":
-        config = flags.FLAGS["config"].value
-        prediction.predict(workdir(), config, IMAGES, os.path.expanduser(_OUTPUT.value))
-        return 0
     if COMMAND == "train":
         config = cli.read_config(detection_config.DetectionConfig)
-        stages.train(config, workdir())
+        stopped_by = stages.train(config, workdir())
+        if stopped_by is not None:
+            return 128 + stopped_by if stopped_by == signal.SIGTERM else 0
     else:
-        config = flags.FLAGS["config"].value
+        config = flags.FLAGS.config
+    if COMMAND == "predict":
+        prediction.predict(workdir(), config, IMAGES, os.path.expanduser(_OUTPUT.value))
+        return 0
     result = testing.evaluate(workdir(), config, [os.path.expanduser(d) for d in _WITH.value])
     print(f"{mean_ap.table(result)}\n-> {os.path.join(workdir(), testing.RESULT)}")
     return 0

@@ -17,6 +17,10 @@ ALLOWED = {
         *("pooling", "models", "data", "config", "checkpoint"),
         *("sharding", "errors", "fields", "files"),
     },
+    "detection": {
+        *("pooling", "models", "data", "evaluation", "training", "config", "checkpoint"),
+        *("sharding", "errors", "fields", "files"),
+    },
     "interop": {"models", "config", "checkpoint", "errors", "cli"},
     "errors": set(),
     "sharding": {"errors"},

@@ -185,7 +185,7 @@ class TrainStream:
     def sizes_from(self, step: int) -> tuple[int, ...]:
         return self.epoch_sizes[step // self.steps_per_epoch :]
 
-    def batch_spec(self, size: Size) -> dict[str, tuple[tuple[int, ...], Any]]:
+    def batch_spec(self, size: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
         rows = self.batch_size
         return {
             "image": ((rows, size, size, 3), np.uint8),

@@ -35,11 +35,11 @@ class Kept(NamedTuple):
     """What suppression keeps, best first.
 
     Attributes:
-        index: (K, M) int32 rows of the boxes; 0 where there are no more.
+        row: (K, M) int32 which of the boxes; 0 where there are no more.
         is_kept: (K, M) whether there is one.
     """
 
-    index: jax.Array
+    row: jax.Array
     is_kept: jax.Array
 
 

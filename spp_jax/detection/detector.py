@@ -8,7 +8,7 @@ import functools
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def _detect(
         found, scores, iou_threshold=nms_iou, score_threshold=min_score, max_kept=max_detections
     )
     classes = jnp.arange(scores.shape[1])[:, None]
-    return found[kept.index, classes], scores[kept.index, classes], kept.is_kept
+    return found[kept.row, classes], scores[kept.row, classes], kept.is_kept
 
 
 def network_dir(workdir: str) -> str | None:
@@ -128,7 +128,7 @@ def network_dir(workdir: str) -> str | None:
     return None
 
 
-def save_arrays(path: str, **arrays: np.ndarray) -> None:
+def save_arrays(path: str, **arrays: Any) -> None:
     """Writes a .npz that is there whole or not at all."""
     with open(path + ".new", "wb") as f:
         np.savez(f, **arrays)
@@ -157,7 +157,9 @@ def load(workdir: str, config: detection_config.DetectionConfig | None = None) -
         InputError: it is not there, not trained to its end, or damaged.
     """
     config = config or read_config(workdir)
-    svm, regressor = (load_arrays(os.path.join(workdir, f)) for f in (SVM_FILE, REGRESSION_FILE))
+    svm, regressor = load_arrays(os.path.join(workdir, SVM_FILE)), None
+    if config.regression.enabled:
+        regressor = load_arrays(os.path.join(workdir, REGRESSION_FILE))
     network = network_dir(workdir)
     if svm is None or network is None or (config.regression.enabled and regressor is None):
         raise errors.InputError(

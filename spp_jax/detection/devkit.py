@@ -36,10 +36,10 @@ def write(
         order = np.argsort(-found.scores, kind="stable")
         path = os.path.join(folder, file_name(split, name))
         with open(path + ".new", "w", encoding="utf-8") as f:
-            for i in order:
+            for i in order.tolist():
                 x1, y1, x2, y2 = found.boxes[i]
                 f.write(
-                    f"{image_ids[found.image[i]]} {found.scores[i]:.6f} "
+                    f"{image_ids[int(found.image[i])]} {found.scores[i]:.6f} "
                     f"{x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n"
                 )
         os.replace(path + ".new", path)

@@ -6,10 +6,9 @@ What is kept is the positives and, of each class, the negatives that its SVM doe
 from them; all other features are looked at once and forgotten.
 """
 
-import concurrent.futures
 import dataclasses
-import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,28 +131,28 @@ class Miner:
             score_threshold=-np.inf,
             max_kept=len(windows),
         )
-        index, is_kept = np.asarray(kept.index), np.asarray(kept.is_kept)
+        index, is_kept = np.asarray(kept.row), np.asarray(kept.is_kept)
         best = np.zeros(is_hard.shape, bool)
         for k in range(is_hard.shape[1]):
             best[index[k][is_kept[k]], k] = True
         return best
 
     def _train(self, classes: Sequence[int]) -> None:
-        # liblinear lets go of the interpreter while it works.
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for k, weights, bias in pool.map(self._train_class, classes):
-                self._weights[:, k], self._bias[k] = weights, bias
+        # One after the other: liblinear's random numbers are the process's, and threads that draw
+        # them in turns would make each run another one.
+        for k in classes:
+            self._weights[:, k], self._bias[k] = self._train_class(k)
         self.num_trainings += len(classes)
 
-    def _train_class(self, k: int) -> tuple[int, np.ndarray, float]:
+    def _train_class(self, k: int) -> tuple[np.ndarray, float]:
         config, positives = self._config, self._positives[k]
         examples = np.concatenate([positives, *self._negatives[k]])
         targets = np.where(np.arange(len(examples)) < len(positives), 1, -1)
-        machine = sklearn.svm.LinearSVC(
+        machine: Any = sklearn.svm.LinearSVC(
             C=config.c,
             loss="hinge",
             class_weight={1: config.positive_weight, -1: 1.0},
-            intercept_scaling=config.bias,
+            intercept_scaling=config.bias,  # pyright: ignore[reportArgumentType] (stubs say int)
             random_state=self._seed,
             max_iter=20_000,
         )
@@ -162,4 +161,4 @@ class Miner:
         # What is now far on its own side will not be missed.
         self._negatives[k] = [examples[len(positives) :][scores >= config.evict]]
         self._num_new[k] = 0
-        return k, machine.coef_[0], float(machine.intercept_[0])
+        return machine.coef_[0], float(machine.intercept_[0])

@@ -7,6 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from spp_jax.detection import mean_ap
+from spp_jax.evaluation import average_precision
 
 _COLUMNS = 4
 
@@ -24,8 +25,9 @@ def draw_curves(path: str, curves: Mapping[str, mean_ap.Curve]) -> None:
         axes.set_axis_off()
     for axes, (name, curve) in zip(grid.flat, curves.items()):
         axes.plot(curve.recall, curve.precision, linewidth=1.2)
-        best = [np.max(curve.precision[curve.recall >= i / 10], initial=0) for i in range(11)]
-        axes.plot(np.arange(11) / 10, best, "k.", markersize=4)
+        tenths = average_precision.TENTHS
+        best = [np.max(curve.precision[curve.recall >= t], initial=0) for t in tenths]
+        axes.plot(tenths, best, "k.", markersize=4)
         shown = f"AP {100 * curve.ap_11point:.1f}" if curve.num_objects else "no objects"
         axes.set_title(f"{name}: {shown}", fontsize=9)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -53,7 +55,7 @@ def annotate(
     for box, label, text in reversed(list(zip(boxes, labels, texts))):
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         # Hues by the golden angle: neighbours in the list of classes differ most.
-        hue = np.uint8([[[int(label * 137.5) % 180, 230, 255]]])
+        hue = np.asarray([[[int(label * 137.5) % 180, 230, 255]]], np.uint8)
         color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
         cv2.rectangle(shown, (x1, y1), (x2 - 1, y2 - 1), color, width)
         (long, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

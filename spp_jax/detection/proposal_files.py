@@ -6,13 +6,20 @@ What is returned is always (R, 4) float32 x1, y1, x2, y2 pixels, right and botto
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.io
+import scipy.io.matlab
 
 from spp_jax import errors
+
+# What damaged files make the readers raise.
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, EOFError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, scipy.io.matlab.MatReadError),
+)
 
 
 def read(path: str) -> Mapping[str, np.ndarray]:
@@ -45,8 +52,7 @@ def read(path: str) -> Mapping[str, np.ndarray]:
         raise
     except FileNotFoundError as e:
         raise errors.InputError(f"config.proposals.path={path}: no such file or folder") from e
-    # What damaged files make the readers raise.
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
     raise errors.InputError(
         f"config.proposals.path={path} is neither .mat, .npz, .json nor a folder of .mat files"
@@ -109,6 +115,6 @@ class _Folder(Mapping[str, np.ndarray]):
         path = os.path.join(self._path, self._files[image_id])
         try:
             rows = np.asarray(scipy.io.loadmat(path)["boxes"], np.float64).reshape(-1, 4)
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except _DAMAGE as e:
             raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
         return check_windows(rows + np.asarray([0, 0, 1, 1]), path)

@@ -69,7 +69,7 @@ def _selective_search(image: np.ndarray, mode: str) -> np.ndarray:
         search.switchToSelectiveSearchQuality()
     else:
         search.switchToSelectiveSearchFast()
-    return search.process()
+    return np.asarray(search.process())
 
 
 def _edge_boxes(image: np.ndarray, max_windows: int) -> np.ndarray:

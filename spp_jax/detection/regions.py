@@ -38,7 +38,7 @@ class Pooled(NamedTuple):
     """The features of an image's windows.
 
     Attributes:
-        index: of the image in its source.
+        image: its index in the source.
         shown: the image.
         windows: (R, 4).
         row: (R,) which of the rows below each window has.
@@ -46,7 +46,7 @@ class Pooled(NamedTuple):
         layer: (U', F), the same as `pool` for layer "pool".
     """
 
-    index: int
+    image: int
     shown: Shown
     windows: np.ndarray
     row: np.ndarray

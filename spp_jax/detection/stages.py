@@ -29,8 +29,11 @@ from spp_jax.detection import (
 from spp_jax.evaluation import canvases
 
 
-def train(config: detection_config.DetectionConfig, workdir: str) -> None:
+def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     """Trains a detector, or goes on with the stages that the workdir does not have yet.
+
+    Returns:
+        The signal that stopped it while it was fine-tuning, else None.
 
     Raises:
         InputError: the config, the network, the data and the workdir do not fit.
@@ -54,7 +57,9 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> None:
 
     proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
     if config.finetune.enabled:
-        finetune.train(config, workdir, data, proposer)
+        stopped_by = finetune.train(config, workdir, data, proposer).stopped_by
+        if stopped_by is not None:
+            return stopped_by
     elif detector.network_dir(workdir) is None:
         save_network(os.path.join(workdir, detector.NETWORK), variables, meta)
     svm_file, regression_file = (
@@ -64,7 +69,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> None:
     has_regression = detector.load_arrays(regression_file) is not None
     if has_svm and (has_regression or not config.regression.enabled):
         print(f"the detector in {workdir} is trained already", flush=True)
-        return
+        return None
     network = detector.network_dir(workdir)
     model, variables, _ = checkpoint.load(network or "")
     trainer = _Trainer(config, data, proposer, regions.Regions(model, variables, config.features))
@@ -77,6 +82,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> None:
         linear = trainer.mine(examples)
         detector.save_arrays(svm_file, **dataclasses.asdict(linear))
         print(f"SVMs -> {svm_file}", flush=True)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +192,9 @@ class _Trainer:
             chosen[index] = np.concatenate([known.boxes, shown.proposals[is_near]])
             return chosen[index]
 
+        num_features = 0, 0
         for found in self._pass("objects", choose):
-            known = self._data.objects[found.index]
+            known = self._data.objects[found.image]
             layer = np.asarray(found.layer)[found.row[: len(known.boxes)]]
             is_positive = ~known.is_difficult | config.data.has_difficult
             for k in np.unique(known.labels):
@@ -197,7 +204,7 @@ class _Trainer:
                 overlap = boxes.iou(found.windows, known.boxes)
                 nearest = overlap.argmax(axis=1)
                 for k in np.unique(known.labels[nearest]):
-                    rows = np.flatnonzero(known.labels[nearest] == k)
+                    rows = np.flatnonzero((known.labels[nearest] == k) & is_positive[nearest])
                     rows = rows[: config.regression.max_examples - counts[k]]
                     counts[k] += len(rows)
                     # Half the memory; their mean norm is 20, far from float16's limits.
@@ -229,7 +236,7 @@ class _Trainer:
             return np.concatenate([self._data.objects[index].boxes, shown.proposals])
 
         for found in self._pass("hard negatives", choose):
-            known = self._data.objects[found.index]
+            known = self._data.objects[found.image]
             miner.add(found.layer, found.row, found.windows, known.boxes, known.labels)
         linear = miner.finish()
         empty = [n for n, b in zip(self._data.class_names, linear.bias) if not np.isfinite(b)]

@@ -140,7 +140,7 @@ def detect_all(
         for d in detectors
     ]
     for pooled in stages.track(zip(*streams), f"detection {data.source.split}", len(left)):
-        yield pooled[0].index, detector.detect(detectors, pooled, test)
+        yield pooled[0].image, detector.detect(detectors, pooled, test)
 
 
 def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:

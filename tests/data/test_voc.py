@@ -11,7 +11,7 @@ from spp_jax.data import images, voc
 VOC07 = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "voc07"
 
 
-def _object(name, box, difficult=0):
+def make_object(name, box, difficult=0):
     corners = "".join(
         f"<{c}>{v}</{c}>" for c, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
     )
@@ -21,16 +21,17 @@ def _object(name, box, difficult=0):
     )
 
 
-def make_voc(root: pathlib.Path, sets: dict, objects: dict) -> str:
+def make_voc(root: pathlib.Path, sets: dict, objects: dict, size=(20, 10)) -> str:
     """Writes ROOT/VOC2007 with image sets {split: ids} and {id: objects}, without images."""
     for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / "VOC2007" / name).mkdir(parents=True)
     for split, ids in sets.items():
         (root / "VOC2007/ImageSets/Main" / f"{split}.txt").write_text("\n".join(ids) + "\n")
     for image_id, found in objects.items():
-        size = "<size><width>20</width><height>10</height></size>"
+        width, height = size
+        shown = f"<size><width>{width}</width><height>{height}</height></size>"
         (root / "VOC2007/Annotations" / f"{image_id}.xml").write_text(
-            f"<annotation>{size}{''.join(found)}</annotation>"
+            f"<annotation>{shown}{''.join(found)}</annotation>"
         )
     return str(root)
 
@@ -38,9 +39,9 @@ def make_voc(root: pathlib.Path, sets: dict, objects: dict) -> str:
 @pytest.fixture
 def root(tmp_path):
     objects = {
-        "a": [_object("cat", (1, 1, 20, 10)), _object("dog", (3, 4, 5, 4), 1)],
-        "b": [_object("cat", (2, 2, 3, 3), 1), _object("cat", (0, 5, 25, 12))],
-        "c": [_object("dog", (5, 5, 4, 8)), _object("cow", (1, 1, 2, 2), 1)],
+        "a": [make_object("cat", (1, 1, 20, 10)), make_object("dog", (3, 4, 5, 4), 1)],
+        "b": [make_object("cat", (2, 2, 3, 3), 1), make_object("cat", (0, 5, 25, 12))],
+        "c": [make_object("dog", (5, 5, 4, 8)), make_object("cow", (1, 1, 2, 2), 1)],
     }
     return voc.find_root(make_voc(tmp_path, {"trainval": "ab", "test": "c"}, objects))
 

@@ -1,0 +1,209 @@
+"""A detector from end to end on shapes: trained, interrupted, tested, combined, and predicting."""
+
+import dataclasses
+import json
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from spp_jax import errors
+from spp_jax.data import voc
+from spp_jax.detection import (
+    dataset,
+    detection_config,
+    detector,
+    devkit,
+    mean_ap,
+    prediction,
+    stages,
+    testing,
+)
+from tests.detection import shapes
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return shapes.make_voc(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, root):
+    network = shapes.make_network(tmp_path_factory.mktemp("network"))
+    workdir = str(tmp_path_factory.mktemp("detector"))
+    config = shapes.make_config(root, network)
+    stages.train(config, workdir)
+    return workdir, config, testing.evaluate(workdir, config)
+
+
+def test_it_finds_the_shapes(trained):
+    workdir, _, result = trained
+    # Colours are easy, even for random weights.
+    assert result["map_11point"] > 0.9
+    assert result["num_objects"] == {"disc": 6, "square": 6}
+    stored = json.loads((pathlib.Path(workdir) / "eval.json").read_text())
+    assert stored == json.loads(json.dumps(result))  # tuples are lists there
+    curves = cv2.imread(f"{workdir}/detections/curves_test.png")
+    assert curves is not None
+    assert curves.std() > 10
+
+
+def test_its_files_score_as_it_did(trained, root, tmp_path):
+    workdir, _, result = trained
+    output = str(tmp_path / "score.json")
+    again = testing.score_files(root, f"{workdir}/detections", output, split="test")
+    for name in ("map_11point", "map_area", "ap_11point", "ap_area", "num_detections"):
+        assert again[name] == pytest.approx(result[name])
+    assert json.loads(pathlib.Path(output).read_text())["map_11point"] == again["map_11point"]
+
+
+def test_detections_are_suppressed_and_inside_the_image(trained, root):
+    workdir, config, _ = trained
+    source = voc.VocSource(root, "test")
+    found = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
+    sizes = dataset.read(source).sizes
+    for shown in found.values():
+        for image in np.unique(shown.image):
+            own = shown.boxes[shown.image == image]
+            height, width = sizes[int(image)]
+            assert own.min() >= -1e-6
+            assert np.all(own[:, 2:] <= [width, height])
+            overlap = mean_ap.boxes_lib.iou(own, own)
+            np.fill_diagonal(overlap, 0)
+            # Corners are written to a thousandth of a pixel.
+            assert overlap.max(initial=0) <= config.test.nms_iou + 1e-3
+        assert shown.scores.min() > config.test.min_score
+
+
+def test_a_trained_detector_is_not_trained_again(trained, capsys):
+    workdir, config, _ = trained
+    before = (pathlib.Path(workdir) / detector.SVM_FILE).stat().st_mtime_ns
+    stages.train(config, workdir)
+    assert "is trained already" in capsys.readouterr().out
+    assert (pathlib.Path(workdir) / detector.SVM_FILE).stat().st_mtime_ns == before
+    changed = dataclasses.replace(config, seed=5)
+    with pytest.raises(errors.InputError, match=r"another config: config.seed was 0 and is 5"):
+        stages.train(changed, workdir)
+
+
+def test_a_lost_stage_is_made_again_alike(trained):
+    workdir, config, _ = trained
+    path = pathlib.Path(workdir) / detector.SVM_FILE
+    before = detector.load_arrays(str(path))
+    path.unlink()
+    with pytest.raises(errors.InputError, match="holds no finished detector"):
+        detector.load(workdir)
+    stages.train(config, workdir)
+    after = detector.load_arrays(str(path))
+    assert before
+    assert after
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(errors.InputError, match=r"svm.npz is damaged"):
+        stages.train(config, workdir)
+    detector.save_arrays(str(path), **before)
+
+
+def test_an_interrupted_evaluation_goes_on(trained):
+    workdir, config, result = trained
+    path = pathlib.Path(workdir) / "detections" / "test.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 7
+    # The third image's line was being written.
+    path.write_text("".join(lines[:3]) + lines[3][:20])
+    assert testing.evaluate(workdir, config) == result
+    again = path.read_text().splitlines(keepends=True)
+    # Shapes of batches differ, as others are left: scores may round otherwise.
+    assert again[:3] == lines[:3]
+    assert sorted(json.loads(x)[0] for x in again[1:]) == list(range(6))
+    # Other thresholds are another evaluation.
+    stricter = dataclasses.replace(config, test=detection_config.TestConfig(min_score=0.5))
+    fewer = testing.evaluate(workdir, stricter)
+    assert sum(fewer["num_detections"].values()) < sum(result["num_detections"].values())
+    assert testing.evaluate(workdir, config) == result
+
+
+def test_without_regression_windows_stay_where_they_are(trained, root):
+    workdir, config, _ = trained
+    plain = dataclasses.replace(config, regression=detection_config.RegressionConfig(False))
+    testing.evaluate(workdir, plain)
+    source = voc.VocSource(root, "test")
+    found = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
+    assert np.all(found["disc"].boxes == np.round(found["disc"].boxes))
+    testing.evaluate(workdir, config)
+
+
+def test_two_detectors_are_suppressed_together(trained):
+    workdir, config, result = trained
+    alike = testing.evaluate(workdir, config, [workdir])
+    # A detector and itself say the same twice; the second is suppressed.
+    assert alike["map_11point"] == pytest.approx(result["map_11point"])
+    assert alike["num_detections"] == result["num_detections"]
+    assert alike["combined_with"] == [workdir]
+    testing.evaluate(workdir, config)
+
+
+def test_predictions_are_pictures_and_json(trained, root, tmp_path):
+    workdir, config, _ = trained
+    folder = pathlib.Path(root) / "VOC2007/JPEGImages"
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((folder / "b00.jpg").read_bytes()[:500])
+    output = tmp_path / "out"
+    paths = [str(folder / "b00.jpg"), str(folder / "b01.jpg"), str(broken)]
+    (sentence,) = prediction.predict(workdir, config, paths, str(output))
+    assert sentence.startswith(str(broken))
+    found = json.loads((output / "b01.json").read_text())
+    assert {d["class"] for d in found["detections"]} == {"disc", "square"}
+    scores = [d["score"] for d in found["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) > config.test.shown_score
+    image = cv2.imread(str(folder / "b01.jpg"))
+    shown = cv2.imread(str(output / "b01.png"))
+    assert (found["height"], found["width"]) == shown.shape[:2] == image.shape[:2]
+    assert np.abs(shown.astype(int) - image).max() > 100
+    truth = {o.name: o.box for o in voc.read_annotation(f"{root}/VOC2007", "b01").objects}
+    best = {d["class"]: d["box"] for d in reversed(found["detections"])}
+    for name, box in truth.items():
+        overlap = mean_ap.boxes_lib.iou(np.asarray([box]), np.asarray([best[name]]))
+        assert overlap[0, 0] > 0.5
+
+
+def test_wrong_predictions_are_refused_before_work(trained, root, tmp_path):
+    workdir, config, _ = trained
+    one = str(pathlib.Path(root) / "VOC2007/JPEGImages/b00.jpg")
+    copy = tmp_path / "b00.jpg"
+    copy.write_bytes(pathlib.Path(one).read_bytes())
+    output = str(tmp_path / "out")
+    for paths, target, message in (
+        ([], output, "no image is given"),
+        (["/none.jpg"], output, "/none.jpg: no such file or folder"),
+        ([one], "", "--output=OUT is missing"),
+        ([one, str(copy)], output, "two images would be written as b00.png"),
+        ([one], str(copy), "cannot be written"),
+    ):
+        with pytest.raises(errors.InputError, match=message):
+            prediction.predict(workdir, config, paths, target)
+    with pytest.raises(errors.InputError, match=r"is no workdir of detect\.py"):
+        detector.read_config(str(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_training_is_refused_before_work(root, trained, tmp_path):
+    _, config, _ = trained
+    workdir = str(tmp_path / "new")
+    features = config.features
+    for changes, message in (
+        ({"checkpoint": ""}, "config.checkpoint is not set"),
+        ({"checkpoint": "/none"}, "config.checkpoint=/none: no checkpoint there"),
+        ({"features": dataclasses.replace(features, map="conv9")}, "has no such map"),
+        ({"data": detection_config.DataConfig(path=root, split="val")}, "no image set val"),
+        (
+            {"features": dataclasses.replace(features, scales=(96, 64))},
+            r"config.features.scales must be increasing .*got \(96, 64\)",
+        ),
+    ):
+        with pytest.raises(errors.InputError, match=message):
+            stages.train(dataclasses.replace(config, **changes), workdir)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,71 @@
+"""The scale and the cells of windows: the published vectors, and what follows from the rules."""
+
+import numpy as np
+import pytest
+
+from spp_jax.detection import scales
+from spp_jax.models import backbones
+
+CODE = (480, 576, 688, 874, 1200)
+PAPER = (480, 576, 688, 864, 1200)
+SIZE = (375, 500)
+
+# Published for the released ZF-5 and an image of 500x375: box, scale, map (w, h), cells l, t, r, b
+# counted from 1, and the scale the paper's literal rule would pick.
+VECTORS = [
+    ((1, 1, 500, 375), 480, (39, 29), (1, 1, 39, 29), 480),
+    ((8, 12, 352, 320), 480, (39, 29), (1, 1, 27, 25), 480),
+    ((48, 240, 195, 371), 576, (47, 35), (5, 23, 18, 35), 576),
+    ((100, 100, 199, 199), 688, (56, 42), (12, 12, 22, 22), 864),
+    ((200, 150, 227, 177), 1200, (99, 74), (40, 30, 45, 35), 1200),
+    ((490, 1, 500, 11), 1200, (99, 74), (98, 1, 99, 1), 1200),
+]
+
+
+@pytest.mark.parametrize(("box", "scale", "extent", "cells", "literal"), VECTORS)
+def test_published_vectors(box, scale, extent, cells, literal):
+    window = np.asarray([box], float) - [1, 1, 0, 0]
+    chosen = scales.choose_scale(window, SIZE, CODE, 208, "linear")
+    assert CODE[chosen[0]] == scale
+    found = scales.to_cells(window, SIZE, CODE, chosen, backbones.ZF5, "conv5")
+    assert (found[0] + [1, 1, 0, 0]).tolist() == list(cells)
+    assert scales.map_size(SIZE, scale, backbones.ZF5, "conv5") == extent[::-1]
+    by_area = scales.choose_scale(window, SIZE, PAPER, 224, "area")
+    assert PAPER[by_area[0]] == literal
+
+
+def test_of_equally_near_scales_the_smaller_is_taken():
+    # On a shorter side of 100 a window of side 50 is exactly 200 at scale 400: 350 and 450 tie.
+    window = np.asarray([[0, 0, 50, 50]], float)
+    assert scales.choose_scale(window, (100, 100), (350, 450), 200, "linear")[0] == 0
+    # 30^2 and 40^2 are equally far from a target of sqrt((30^2 + 40^2) / 2).
+    window = np.asarray([[0, 0, 10, 10]], float)
+    target = np.sqrt((30**2 + 40**2) / 2)
+    assert scales.choose_scale(window, (10, 10), (30, 40), target, "area")[0] == 0
+
+
+def test_windows_on_the_same_cells_are_one():
+    map_index = np.asarray([1, 0, 1, 1])
+    cells = np.asarray([[0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 2, 2], [1, 0, 2, 2]])
+    found = scales.distinct(map_index, cells)
+    assert len(found.cells) == 3
+    assert found.inverse[0] == found.inverse[2]
+    np.testing.assert_array_equal(found.cells[found.inverse], cells)
+    np.testing.assert_array_equal(found.map_index[found.inverse], map_index)
+
+
+@pytest.mark.parametrize("name", ["ZF5", "GOOGLENET"])
+def test_every_window_has_cells_inside_its_map(name):
+    backbone = getattr(backbones, name)
+    layer = "conv5" if name == "ZF5" else "inception_4e"
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 300, (200, 2))
+    windows = np.concatenate([corner, corner + rng.uniform(1, 200, (200, 2))], axis=1)
+    windows = np.minimum(windows, [[500, 333, 500, 333]])
+    chosen = scales.choose_scale(windows, (333, 500), (400, 600), 224, "area")
+    cells = scales.to_cells(windows, (333, 500), (400, 600), chosen, backbone, layer)
+    assert np.all(cells[:, 2:] > cells[:, :2])
+    for index, scale in enumerate((400, 600)):
+        height, width = scales.map_size((333, 500), scale, backbone, layer)
+        assert cells.min() >= 0
+        assert np.all(cells[chosen == index][:, 2:] <= [width, height])
