@@ -1,13 +1,15 @@
 # make train  trains on digit scenes and scores the result; make test  runs the tests.
-# Both set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given.
+# make detect  trains a small network and a detector of digits, and scores it.
+# All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given.
 
 VENV ?= .venv
 PYTHON ?= $(shell tools/find_python.sh)
 WORKDIR ?= runs/digits_multisize
+DETECTDIR ?= runs/digits_detection
 RUN := $(VENV)/bin/python
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train test test-all check lint format clean
+.PHONY: setup train detect test test-all check lint format clean
 
 setup: $(VENV)/ready
 
@@ -20,6 +22,12 @@ $(VENV)/ready: requirements.txt requirements-cuda.txt requirements-dev.txt
 train: setup
 	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(WORKDIR)
 	$(RUN) eval.py --workdir=$(WORKDIR) --protocol=full
+
+detect: setup
+	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(DETECTDIR)/network \
+	    --config.train.num_epochs=12 --config.train.drop_epochs="(6, 8, 10, 11)"
+	$(RUN) detect.py train --config=configs/digits_detection.py --workdir=$(DETECTDIR) \
+	    --config.checkpoint=$(DETECTDIR)/network
 
 test: setup
 	$(RUN) -m pytest -m "not slow"

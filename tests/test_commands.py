@@ -14,6 +14,7 @@ import pytest
 
 from spp_jax import checkpoint
 from tests import folders
+from tests.detection import shapes
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -274,3 +275,82 @@ def test_kill_9_at_random_steps_then_resume_equals_the_unbroken_run(
     ):
         hashes = [[json.loads(line).get("batch_hash") for line in f] for f in (a, b)]
     assert hashes[0] == hashes[1]
+
+
+# Of detect.py: what is wrong is one sentence, before work starts.
+WRONG_DETECTION = [
+    ((), "the first argument must be one of train, eval, predict, score, got ''"),
+    (("detect",), "the first argument must be one of train, eval, predict, score, got 'detect'"),
+    (("train", "--workdir=/tmp/none"), "--config=FILE is missing"),
+    (("train", "--config=configs/animals_detection.py"), "--workdir=DIR is missing"),
+    (
+        ("train", "--config=configs/animals_detection.py", "--workdir=/tmp/none"),
+        "config.checkpoint is not set; give --config.checkpoint=DIR",
+    ),
+    (
+        ("train", "--config=configs/digits_single.py", "--workdir=/tmp/none"),
+        "its get_config() returns no DetectionConfig",
+    ),
+    (("eval", "--workdir=/tmp/none"), "/tmp/none is no workdir of detect.py: no config.json"),
+    (("eval", "image.jpg"), "--workdir=DIR is missing"),
+    (("predict",), "--workdir=DIR is missing"),
+    (("score", "--data=/tmp/none"), "--detections is missing"),
+    (
+        ("score", "--data=/tmp/none", "--detections=x", "--output=y.json"),
+        "no folder /tmp/none",
+    ),
+    (("score", "x.json", "--data=a"), "unexpected argument 'x.json'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG_DETECTION)
+def test_wrong_detection_is_one_sentence(arguments, sentence):
+    result = _run("detect.py", *arguments)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_detector_from_the_command_line(tmp_path):
+    root = shapes.make_voc(tmp_path / "data", num_train=8, num_test=4)
+    network = shapes.make_network(tmp_path / "network")
+    workdir = str(tmp_path / "detector")
+    flags = (
+        "--config=configs/animals_detection.py",
+        f"--workdir={workdir}",
+        f"--config.checkpoint={network}",
+        f"--config.data.path={root}",
+        "--config.features.map=",
+        "--config.features.levels=(3, 1)",
+        "--config.features.scales=(96,)",
+        "--config.features.target_side=32",
+        "--config.proposals.min_side=8",
+        "--config.svm.c=0.1",
+    )
+    result = _run("detect.py", "train", *flags)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"trainval: 8 images, 16 objects of 2 classes \(0 difficult\)", result.stdout)
+    for name in ("proposals", "regression.npz", "svm.npz", "eval.json"):
+        assert f"-> {workdir}/{name}" in result.stdout
+    found = json.loads((tmp_path / "detector/eval.json").read_text())
+    assert found["map_11point"] > 0.8
+    result = _run("detect.py", "eval", f"--workdir={workdir}", "--config.test.max_detections=1")
+    assert result.returncode == 0, result.stderr
+    fewer = json.loads((tmp_path / "detector/eval.json").read_text())
+    assert max(fewer["num_detections"].values()) <= 4
+    output = tmp_path / "score.json"
+    result = _run(
+        "detect.py",
+        "score",
+        f"--data={root}",
+        "--split=test",
+        f"--detections={workdir}/detections",
+        f"--output={output}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(output.read_text())["map_11point"] == pytest.approx(fewer["map_11point"])
+    images = f"{root}/VOC2007/JPEGImages"
+    result = _run("detect.py", "predict", images, f"--workdir={workdir}", f"--output={tmp_path}/p")
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "p").glob("*.png"))) == 12

@@ -70,7 +70,8 @@ def test_rooms_import_only_what_they_may(path):
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_device_code_needs_no_data_library_and_data_no_jax(path):
     roots = {name.split(".")[0] for name in _imports(path)}
-    is_device_code = _room(path) in ("pooling", "models") or path.name == "steps.py"
+    names = ("steps.py", "programs.py")
+    is_device_code = _room(path) in ("pooling", "models") or path.name in names
     if is_device_code:
         assert not roots & DATA_LIBRARIES
     if _room(path) == "pooling":

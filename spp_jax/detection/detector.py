@@ -1,28 +1,25 @@
 """A trained detector: a network, an SVM a class, and a box regressor; kept in a workdir.
 
-Shapes: R windows, padded to a few counts · K classes · M detections of a class, padded.
+Shapes: R windows · D detections of an image · K classes.
 """
 
 import dataclasses
-import functools
 import os
 import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spp_jax import checkpoint, errors, fields, files
-from spp_jax.detection import boxes, detection_config, mining, regions, regression
+from spp_jax.detection import detection_config, mining, programs, regions, regression
 
 CONFIG_FILE = "config.json"
 CLASSES_FILE = "classes.json"
 SVM_FILE = "svm.npz"
 REGRESSION_FILE = "regression.npz"
 # Workdirs of a network each, in the order in which they are looked for.
-FINETUNED, NETWORK = "finetune", "network"
+FINETUNED, NETWORK = "finetune", "start"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +77,7 @@ def detect(
             arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
         parts.append(arrays)
     height, width = pooled[0].shown.size
-    found = _detect(
+    found = programs.detect(
         parts,
         padded,
         np.int32(len(windows)),
@@ -92,31 +89,6 @@ def detect(
     shown, scores, is_kept = (np.asarray(x) for x in found)
     labels = np.repeat(np.arange(len(is_kept)), is_kept.sum(axis=1))
     return Found(labels, scores[is_kept], shown[is_kept])
-
-
-@functools.partial(jax.jit, static_argnames=("max_detections",))
-def _detect(
-    parts, windows, count, sides, min_score, nms_iou, *, max_detections: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns boxes (K, M, 4), scores (K, M) and which are detections (K, M)."""
-    is_window = (jnp.arange(windows.shape[0]) < count)[:, None]
-    all_boxes, all_scores = [], []
-    for part in parts:
-        scores = mining.apply_linear(part["svm"]["weights"], part["svm"]["bias"], part["layer"])
-        scores = jnp.where(is_window, scores[part["row"]], -jnp.inf)
-        moved = jnp.broadcast_to(windows[:, None], (*scores.shape, 4))
-        if "regressor" in part:
-            weights, bias = part["regressor"]["weights"], part["regressor"]["bias"]
-            deltas = jnp.einsum("up,pkc->ukc", part["pool"], weights, precision="highest") + bias
-            moved = regression.decode(windows, deltas[part["row"]])
-        all_scores.append(scores)
-        all_boxes.append(jnp.clip(moved, 0, sides))
-    found, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
-    kept = boxes.suppress(
-        found, scores, iou_threshold=nms_iou, score_threshold=min_score, max_kept=max_detections
-    )
-    classes = jnp.arange(scores.shape[1])[:, None]
-    return found[kept.row, classes], scores[kept.row, classes], kept.is_kept
 
 
 def network_dir(workdir: str) -> str | None:

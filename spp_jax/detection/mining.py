@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sklearn.svm
 
-from spp_jax.detection import boxes, detection_config
+from spp_jax.detection import boxes, detection_config, programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +23,6 @@ class Linear:
 
     weights: np.ndarray
     bias: np.ndarray
-
-
-@jax.jit
-def apply_linear(weights: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
-    """Returns (R, K) of features (R, F)."""
-    return jnp.dot(features, weights, precision="highest") + bias
 
 
 class Miner:
@@ -93,7 +86,7 @@ class Miner:
         if self._is_trained:
             found = self.linear
             # Classes without an SVM have a score of -inf and no hard negatives.
-            scores = np.asarray(apply_linear(found.weights, found.bias, features))[row]
+            scores = np.asarray(programs.apply_linear(found.weights, found.bias, features))[row]
             is_hard &= scores > config.hard
         else:
             scores = np.zeros(is_hard.shape, np.float32)

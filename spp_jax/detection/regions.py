@@ -6,24 +6,24 @@ of the original image, right and bottom exclusive.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spp_jax import errors, sharding
 from spp_jax.data import images, pipeline
-from spp_jax.detection import detection_config, scales
+from spp_jax.detection import detection_config, programs, scales
 from spp_jax.evaluation import canvases
 from spp_jax.models import sppnet, topology
-from spp_jax.pooling import windows as pool_windows
 
 # Shorter side for which images are grouped by shape, pixels.
 PLANNED = 1024
+
+# Fewer images than this are not worth programs of their own.
+_IMAGES_A_CANVAS = 8
 
 
 class Shown(NamedTuple):
@@ -97,7 +97,9 @@ class Regions:
         Canvases are those of a shorter side of `PLANNED`; `stream` makes those of its scales.
         """
         shapes = {i: images.shorter_size(*size, PLANNED) for i, size in sizes.items()}
-        return canvases.plan(shapes, self.config.num_canvases, 1, self._mesh.size)
+        # Padding a few images costs less than compiling for them.
+        num_canvases = min(self.config.num_canvases, -(-len(shapes) // _IMAGES_A_CANVAS))
+        return canvases.plan(shapes, max(1, num_canvases), 1, self._mesh.size)
 
     def stream(
         self,
@@ -159,7 +161,7 @@ class Regions:
                 stacked[row, :height, :width] = shown.resized[number]
                 extents[row] = height, width
             placed = sharding.put_batch({"images": stacked, "extents": extents}, self._mesh)
-            maps.append(make_map(self.model, self.map, self._variables, placed))
+            maps.append(programs.make_map(self.model, self.map, self._variables, placed))
         all_cells = [self.cells(shown.size, windows) for _, shown, windows in found]
         count = padded_count(max(len(cells.cells) for cells in all_cells))
         cells = np.zeros((num_rows, count, 4), np.int32)
@@ -168,7 +170,7 @@ class Regions:
             cells[row, : len(own.cells)] = own.cells
             map_index[row, : len(own.cells)] = own.map_index
         placed = sharding.put_batch({"cells": cells, "map_index": map_index}, self._mesh)
-        pool, layer = pool_maps(
+        pool, layer = programs.pool_maps(
             self.model, self._pyramid, self.config.layer, self._variables, tuple(maps), placed
         )
         for row, (index, shown, windows) in enumerate(found):
@@ -188,43 +190,6 @@ def scale_canvas(
         )
         for scale in shorter_sides
     )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def make_map(
-    model: sppnet.SPPNet, name: str, variables: dict, batch: dict[str, jax.Array]
-) -> jax.Array:
-    """Returns the named map, (B, h, w, C), of images on a canvas."""
-    extents = batch["extents"]
-    maps: Any = model.apply(variables, batch["images"], extents=extents, method="maps")
-    return maps[name]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def pool_maps(
-    model: sppnet.SPPNet,
-    pyramid: tuple[tuple[int, ...], Any],
-    layer: str,
-    variables: dict,
-    maps: tuple[jax.Array, ...],
-    batch: dict[str, jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """Returns float32 pooled features (B, U, P) of cells, and those of a layer (B, U, F).
-
-    `pyramid` are levels and what a bin holds.
-    """
-
-    # Mapped over images, not one pool of all: so devices that share a batch share no maps.
-    def pool(maps: tuple[jax.Array, ...], cells: jax.Array, map_index: jax.Array) -> jax.Array:
-        levels, reduce = pyramid
-        return pool_windows.pool_windows(maps, cells, levels, map_index=map_index, reduce=reduce)
-
-    pooled = jax.vmap(pool)(maps, batch["cells"], batch["map_index"])
-    found = pooled
-    if layer != "pool":
-        layers: Any = model.apply(variables, pooled, method="head_layers")
-        found = layers[layer]
-    return pooled.astype(jnp.float32), found.astype(jnp.float32)
 
 
 def padded_count(count: int) -> int:

@@ -7,8 +7,6 @@ sides.
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
@@ -32,14 +30,6 @@ def encode(windows: np.ndarray, objects: np.ndarray) -> np.ndarray:
     sides, wanted = windows[:, 2:] - windows[:, :2], objects[:, 2:] - objects[:, :2]
     shift = (objects[:, :2] + wanted / 2 - windows[:, :2] - sides / 2) / sides
     return np.concatenate([shift, np.log(wanted / sides)], axis=1)
-
-
-def decode(windows: jax.Array, deltas: jax.Array) -> jax.Array:
-    """Returns the boxes (R, K, 4) that deltas (R, K, 4) make of windows (R, 4)."""
-    sides = (windows[:, 2:] - windows[:, :2])[:, None]
-    centers = windows[:, None, :2] + sides / 2 + deltas[..., :2] * sides
-    halves = jnp.exp(deltas[..., 2:]) * sides / 2
-    return jnp.concatenate([centers - halves, centers + halves], axis=-1)
 
 
 def fit(features: np.ndarray, deltas: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:

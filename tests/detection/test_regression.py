@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spp_jax.detection import regression
+from spp_jax.detection import programs, regression
 
 
 def test_deltas_by_hand():
@@ -19,7 +19,7 @@ def test_decoding_undoes_encoding():
     windows = np.concatenate([corner, corner + rng.uniform(5, 50, (9, 2))], axis=1)
     wanted = windows + rng.uniform(-2, 2, (9, 4))
     deltas = regression.encode(windows, wanted).astype(np.float32)
-    found = regression.decode(windows.astype(np.float32), deltas[:, None])
+    found = programs.decode_deltas(windows.astype(np.float32), deltas[:, None])
     np.testing.assert_allclose(found[:, 0], wanted, atol=1e-3)  # float32 of up to 100 pixels
 
 
