@@ -1,0 +1,215 @@
+"""Detection: time per image by stage, and against the same network run once per window (Table 10).
+
+    python -m benchmarks.detection --output=docs/results/detection_speed.json
+
+Weights are random: they do not matter to time. Windows are drawn as proposals are: log-uniform
+sides, anywhere. A network run per window warps each to the network's size, as R-CNN does; it is
+timed on some windows, and its time for all is in proportion. Proposals and resizing are timed where
+OpenCV is installed; nothing else here needs it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+import spp_jax
+from benchmarks import facts
+from spp_jax.detection import programs
+from spp_jax.models import topology
+from spp_jax.pooling import windows as pool_windows
+
+_NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model.")
+_SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
+_WINDOWS = flags.DEFINE_integer("windows", 2000, "Windows of the image.", lower_bound=1)
+_ALONE = flags.DEFINE_integer("alone", 32, "Windows run one by one.", lower_bound=1)
+_CLASSES = flags.DEFINE_integer("classes", 20, "SVMs.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the network.")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
+
+SCALES = {"1 scale": (688,), "5 scales": (480, 576, 688, 864, 1200)}
+
+
+def main(_: list[str]) -> None:
+    model = spp_jax.make_model(_NETWORK.value, dtype=_DTYPE.value)
+    size = model.backbone.size
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
+    height, width = map(int, _SIZE.value)
+    rng = np.random.default_rng(0)
+    windows = draw_windows(rng, height, width, _WINDOWS.value)
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    stages: dict[str, dict[str, Callable[[], Any]]] = {
+        name: make_stages(model, variables, image, windows, scales)
+        for name, scales in SCALES.items()
+    }
+    stages["per window"] = {"warped": make_alone(model, variables, _ALONE.value)}
+    times: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in found} for kind, found in stages.items()
+    }
+    for round_number in range(_ROUNDS.value + 1):
+        for kind, found in stages.items():
+            for name, run in found.items():
+                start = time.perf_counter()
+                jax.block_until_ready(run())
+                if round_number:  # the first one compiles
+                    times[kind][name].append(time.perf_counter() - start)
+    report(times, len(windows))
+
+
+def draw_windows(rng: np.random.Generator, height: int, width: int, count: int) -> np.ndarray:
+    """Returns (count, 4) windows of an image, right and bottom exclusive."""
+    sides = np.exp(rng.uniform(np.log(20), np.log([width, height]), (count, 2)))
+    corner = rng.uniform(0, [width, height] - sides)
+    return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+
+
+def make_stages(
+    model: Any, variables: Any, image: np.ndarray, windows: np.ndarray, scales: tuple[int, ...]
+) -> dict[str, Callable[[], Any]]:
+    """Returns what each stage runs; later ones start from results of the earlier ones."""
+    height, width, _ = image.shape
+    layer = model.backbone.layers[-1].name
+    geometry = topology.geometries(model.backbone)[layer]
+    shown = [
+        (round(height * s / min(height, width)), round(width * s / min(height, width)))
+        for s in scales
+    ]
+    resized = [np.zeros((1, *extent, 3), np.uint8) for extent in shown]
+    pixels = np.prod(windows[:, 2:] - windows[:, :2], axis=1)[:, None]
+    scaled = pixels * (np.asarray(scales) / min(height, width)) ** 2
+    chosen = np.abs(scaled - model.backbone.size**2).argmin(axis=1)
+    cells = np.zeros((len(windows), 4), np.int32)
+    for number, (scale, extent) in enumerate(zip(scales, shown)):
+        rows = chosen == number
+        sides = topology.sides(model.backbone, extent[0]), topology.sides(model.backbone, extent[1])
+        cells[rows] = pool_windows.image_to_cells(
+            windows[rows] * (scale / min(height, width)),
+            (sides[0][layer], sides[1][layer]),
+            stride=geometry.stride,
+            offset0=geometry.offset0,
+            offset=model.backbone.window_offset or geometry.stride / 2,
+        )
+    placed = {"cells": cells[None], "map_index": chosen[None].astype(np.int32)}
+    pyramid = (tuple(model.levels), model.reduce)
+
+    def make_maps() -> tuple[jax.Array, ...]:
+        return tuple(
+            programs.make_map(
+                model,
+                layer,
+                variables,
+                {"images": x, "extents": np.asarray([x.shape[1:3]], np.int32)},
+            )
+            for x in resized
+        )
+
+    maps = make_maps()
+    pooled, _ = programs.pool_maps(model, pyramid, "pool", variables, maps, placed)
+    count = pooled.shape[2]
+    head = jax.jit(lambda x: model.apply(variables, x, method="head_layers"))
+    features = head(pooled[0]).get("fc7", pooled[0])
+    rng = np.random.default_rng(1)
+    svm = {
+        "weights": rng.normal(0, 1, (features.shape[1], _CLASSES.value)).astype(np.float32),
+        "bias": np.zeros(_CLASSES.value, np.float32),
+    }
+    svm["weights"] /= np.sqrt(np.square(np.asarray(features)).sum(axis=1).mean())
+    regressor = {
+        "weights": np.zeros((count, _CLASSES.value, 4), np.float32),
+        "bias": np.zeros((_CLASSES.value, 4), np.float32),
+    }
+    part = {
+        **{"svm": svm, "layer": features, "row": np.arange(len(windows), dtype=np.int32)},
+        **{"regressor": regressor, "pool": pooled[0]},
+    }
+    part = jax.device_put(part)
+
+    def detect() -> Any:
+        return programs.detect(
+            [part],
+            windows,
+            np.int32(len(windows)),
+            np.asarray([width, height, width, height], np.float32),
+            np.float32(-1.5),
+            np.float32(0.3),
+            max_detections=100,
+        )
+
+    found: dict[str, Callable[[], Any]] = {}
+    try:
+        import cv2
+
+        if len(scales) == 1:
+            found["proposals"] = lambda: _find_windows(image)
+        sizes = [extent[::-1] for extent in shown]
+        found["resize"] = lambda: [cv2.resize(image, extent) for extent in sizes]
+    except ImportError:
+        print("OpenCV is not installed: proposals and resizing are not timed")
+    return found | {
+        "convolutions": make_maps,
+        "pooling": lambda: programs.pool_maps(model, pyramid, "pool", variables, maps, placed),
+        "head": lambda: head(pooled[0]),
+        "SVMs, regression, NMS": detect,
+    }
+
+
+def _find_windows(image: np.ndarray) -> np.ndarray:
+    from spp_jax.detection import proposals
+
+    return proposals.find(image, proposals.Settings("fast", 2000, 20, 500))
+
+
+def make_alone(model: Any, variables: Any, count: int) -> Callable[[], Any]:
+    """Returns what runs the network on `count` windows, each warped to its size."""
+    batch = min(count, 16 if jax.default_backend() == "cpu" else 128)
+    images = np.zeros((batch, model.backbone.size, model.backbone.size, 3), np.uint8)
+    run = jax.jit(lambda x: model.apply(variables, x))
+    return lambda: [run(images) for _ in range(-(-count // batch))]
+
+
+def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
+    """Prints the table and writes the JSON."""
+    (alone,) = times.pop("per window").values()
+    alone = [t * num_windows / _ALONE.value for t in alone]
+    result: dict[str, Any] = {
+        "facts": facts.facts("python -m benchmarks.detection", "jax", "flax"),
+        "device": jax.devices()[0].device_kind,
+        "network": _NETWORK.value,
+        "dtype": _DTYPE.value,
+        "size": list(map(int, _SIZE.value)),
+        "windows": num_windows,
+        "per_window_seconds": statistics.median(alone),
+        "kinds": {},
+    }
+    names = list(dict.fromkeys(name for found in times.values() for name in found))
+    print(f"ms an image | {' | '.join(names)} | total without proposals | x per window (spread)")
+    for kind, found in times.items():
+        on_device = [n for n in found if n != "proposals"]
+        totals = [sum(found[n][i] for n in on_device) for i in range(_ROUNDS.value)]
+        ratios = [a / t for a, t in zip(alone, totals)]
+        medians = {name: statistics.median(found[name]) for name in found}
+        spread = f"{min(ratios):.1f}-{max(ratios):.1f}"
+        shown = [f"{1e3 * medians[n]:.1f}" if n in medians else "-" for n in names]
+        print(
+            f"{kind} | {' | '.join(shown)} | {1e3 * statistics.median(totals):.1f} | "
+            f"{statistics.median(ratios):.1f} ({spread})"
+        )
+        result["kinds"][kind] = {
+            "seconds": medians,
+            "total_seconds": statistics.median(totals),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+        }
+    print(f"once per window: {statistics.median(alone):.1f} s")
+    if _OUTPUT.value:
+        facts.write(_OUTPUT.value, result)
+
+
+if __name__ == "__main__":
+    app.run(main)
