@@ -60,8 +60,9 @@ class VocSource:
         return base.Example(images.read_file(self.name(index)), -1, self.name(index))
 
     def name(self, index: int) -> str:
-        """Returns the path of an image."""
-        return os.path.join(self.root, "JPEGImages", f"{self.image_ids[index]}.jpg")
+        """Returns the path of an image: ID.jpg, or ID.JPEG as ILSVRC has it."""
+        path = os.path.join(self.root, "JPEGImages", self.image_ids[index])
+        return path + (".JPEG" if os.path.exists(path + ".JPEG") else ".jpg")
 
     def annotation(self, index: int) -> Annotation:
         """Returns the objects of an image, as `read_annotation`."""

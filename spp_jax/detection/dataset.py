@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.data import images, objects
+from spp_jax.data import images, objects, voc
 from spp_jax.detection import mean_ap
 
 
@@ -36,6 +36,7 @@ class Dataset:
         refused: a sentence for each image that cannot be read.
         skipped: a sentence for each object left out.
         unknown: {name: count} of objects that are none of the classes.
+        damaged: images left out because of their annotation.
     """
 
     source: objects.ObjectSource
@@ -45,6 +46,7 @@ class Dataset:
     refused: tuple[str, ...]
     skipped: tuple[str, ...]
     unknown: dict[str, int]
+    damaged: frozenset[int] = frozenset()
 
     def truth(self) -> dict[str, mean_ap.Truth]:
         """Returns the objects by class, for scoring."""
@@ -72,15 +74,22 @@ class Dataset:
         return "\n".join([head, *refused, *(f"skipped: {s}" for s in self.skipped), *others])
 
 
-def read(source: objects.ObjectSource, class_names: Sequence[str] | None = None) -> Dataset:
+def read(
+    source: objects.ObjectSource,
+    class_names: Sequence[str] | None = None,
+    *,
+    skips_damaged: bool = False,
+) -> Dataset:
     """Reads the annotations of a split and its images' headers, as `read_objects`."""
-    return read_sizes(read_objects(source, class_names))
+    return read_sizes(read_objects(source, class_names, skips_damaged=skips_damaged))
 
 
 def read_sizes(data: Dataset) -> Dataset:
     """Returns the split with the sizes of its images, or why they cannot be read."""
-    sizes, refused = {}, []
+    sizes, refused = {}, list(data.refused)
     for i in range(len(data.source)):
+        if i in data.damaged:
+            continue
         try:
             example = data.source[i]
             sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
@@ -89,17 +98,32 @@ def read_sizes(data: Dataset) -> Dataset:
     return dataclasses.replace(data, sizes=sizes, refused=tuple(refused))
 
 
-def read_objects(source: objects.ObjectSource, class_names: Sequence[str] | None = None) -> Dataset:
+def read_objects(
+    source: objects.ObjectSource,
+    class_names: Sequence[str] | None = None,
+    *,
+    skips_damaged: bool = False,
+) -> Dataset:
     """Reads the annotations of a split; no image needs to be there.
 
     Args:
         source: its images.
         class_names: None is all that are found, sorted.
+        skips_damaged: leave out images whose annotation is missing or damaged: one may train
+            without them, not score.
 
     Raises:
         InputError: an annotation is missing or damaged, or there is no object.
     """
-    annotations = [source.annotation(i) for i in range(len(source))]
+    annotations, damaged = [], {}
+    for i in range(len(source)):
+        try:
+            annotations.append(source.annotation(i))
+        except images.ImageError as e:
+            if not skips_damaged:
+                raise
+            annotations.append(voc.Annotation(()))
+            damaged[i] = str(e)
     found = sorted({o.name for a in annotations for o in a.objects})
     names = tuple(found if class_names is None else class_names)
     if not set(names) & set(found):
@@ -119,4 +143,7 @@ def read_objects(source: objects.ObjectSource, class_names: Sequence[str] | None
             )
         )
     skipped = tuple(s for a in annotations for s in a.skipped)
-    return Dataset(source, names, {}, tuple(kept), (), skipped, dict(unknown))
+    refused = tuple(damaged.values())
+    return Dataset(
+        source, names, {}, tuple(kept), refused, skipped, dict(unknown), frozenset(damaged)
+    )

@@ -21,6 +21,9 @@ class DataConfig:
     path: str = ""
     split: str = "trainval"
     eval_split: str = "test"
+    # A further split whose objects are positives of the SVMs, and nothing else of it is used: as
+    # ILSVRC DET's training set in section 4.5. "": none.
+    positives_split: str = ""
     # Whether difficult objects are examples to learn from: the released code keeps them.
     has_difficult: bool = True
 

@@ -51,8 +51,14 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     source = objects.open_objects(
         data_config.name, os.path.expanduser(data_config.path), data_config.split
     )
-    data = dataset.read(source)
+    data = dataset.read(source, skips_damaged=True)
     print(data.lines(), flush=True)
+    further = None
+    if data_config.positives_split:
+        path = os.path.expanduser(data_config.path)
+        source = objects.open_objects(data_config.name, path, data_config.positives_split)
+        further = dataset.read(source, data.class_names, skips_damaged=True)
+        print(further.lines(), flush=True)
     make_workdir(config, workdir, data.class_names)
 
     proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
@@ -73,7 +79,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     network = detector.network_dir(workdir)
     model, variables, _ = checkpoint.load(network or "")
     trainer = _Trainer(config, data, proposer, regions.Regions(model, variables, config.features))
-    examples = trainer.gather()
+    examples = trainer.gather(further)
     if config.regression.enabled and not has_regression:
         found = examples.fit(config.regression, data.class_names)
         detector.save_arrays(regression_file, **dataclasses.asdict(found))
@@ -133,7 +139,7 @@ class _Trainer:
         batches = pools.plan(data.sizes)
         order = np.random.default_rng(config.seed).permutation(len(batches))
         self._batches = [batches[i] for i in order]
-        self._refused: dict[int, str] = {}
+        self._refused: set[str] = set()
 
     def _pass(
         self,
@@ -147,9 +153,26 @@ class _Trainer:
         )
         yield from track(stream, title, sum(len(b.indices) for b in batches))
 
+    def _further_positives(self, further: dataset.Dataset) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (class, features (n, F)) of the objects of a split that has no other use."""
+        batches = self._regions.plan(further.sizes)
+        stream = self._regions.stream(
+            further.source,
+            batches,
+            lambda data, name, size: np.zeros((0, 4), np.float32),
+            lambda index, shown: further.objects[index].boxes,
+            self._refuse,
+        )
+        for found in track(stream, f"objects {further.source.split}", len(further.sizes)):
+            known, layer = further.objects[found.image], np.asarray(found.layer)[found.row]
+            is_positive = ~known.is_difficult | self._config.data.has_difficult
+            for k in np.unique(known.labels):
+                yield int(k), layer[is_positive & (known.labels == k)]
+
     def _refuse(self, index: int, sentence: str) -> None:
-        if index not in self._refused:
-            self._refused[index] = sentence
+        del index
+        if sentence not in self._refused:
+            self._refused.add(sentence)
             print(f"refused: {sentence}", flush=True)
 
     def _measure(self) -> tuple[float, float]:
@@ -172,8 +195,11 @@ class _Trainer:
         layer, pool = (config.mean_norm / max(float(m), 1e-12) for m in means)
         return layer, pool
 
-    def gather(self) -> Examples:
-        """Measures norms, then takes the features of all objects and of the windows near them."""
+    def gather(self, further: dataset.Dataset | None) -> Examples:
+        """Measures norms, then takes the features of all objects and of the windows near them.
+
+        `further` is a split whose objects are positives as well.
+        """
         factors = self._measure()
         config, num_classes = self._config, len(self._data.class_names)
         positives: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
@@ -213,6 +239,10 @@ class _Trainer:
                         regression.encode(found.windows[rows], known.boxes[nearest[rows]])
                     )
             num_features = layer.shape[1], found.pool.shape[1]
+
+        if further is not None:
+            for k, layer in self._further_positives(further):
+                positives[k].append(layer)
 
         def join(parts: list[np.ndarray], width: int, dtype: type) -> np.ndarray:
             return np.concatenate([np.zeros((0, width), dtype), *parts])

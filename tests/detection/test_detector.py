@@ -207,3 +207,37 @@ def test_wrong_training_is_refused_before_work(root, trained, tmp_path):
         with pytest.raises(errors.InputError, match=message):
             stages.train(dataclasses.replace(config, **changes), workdir)
     assert not (tmp_path / "new").exists()
+
+
+def test_objects_of_a_further_split_are_positives(trained, root, tmp_path):
+    _, config, _ = trained
+    data = dataclasses.replace(config.data, positives_split="test")
+    further = dataclasses.replace(config, data=data)
+    stages.train(further, str(tmp_path))
+    both = detector.load_arrays(str(tmp_path / detector.SVM_FILE))
+    alone = detector.load_arrays(str(pathlib.Path(trained[0]) / detector.SVM_FILE))
+    assert both
+    assert alone
+    assert np.abs(both["weights"] - alone["weights"]).max() > 1e-3
+    # Boxes are learnt from the training split alone.
+    for name in ("weights", "bias"):
+        np.testing.assert_array_equal(
+            np.load(tmp_path / detector.REGRESSION_FILE)[name],
+            np.load(pathlib.Path(trained[0]) / detector.REGRESSION_FILE)[name],
+        )
+
+
+def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(root, tmp_path):
+    import shutil
+
+    copy = tmp_path / "voc"
+    shutil.copytree(root, copy)
+    path = copy / "VOC2007/Annotations/a03.xml"
+    path.write_text(path.read_text()[:100])
+    source = voc.VocSource(str(copy), "trainval")
+    data = dataset.read(source, skips_damaged=True)
+    assert len(data.sizes) == 9
+    (sentence,) = data.refused
+    assert sentence.startswith(str(path))
+    with pytest.raises(errors.InputError, match=r"a03\.xml"):
+        dataset.read(source)

@@ -1,0 +1,40 @@
+"""Crops around objects: each holds its share, the same every time, as class folders."""
+
+import numpy as np
+import pytest
+
+from spp_jax import errors
+from spp_jax.data import folders, object_crops, voc
+from tests.detection import shapes
+
+
+def test_a_crop_holds_half_of_its_object():
+    # An object of one colour: what a crop shows of it can be counted.
+    image = np.zeros((80, 120, 3), np.uint8)
+    image[10:30, 70:110] = 255
+    annotation = voc.Annotation((voc.Object("cat", (70, 10, 110, 30), False),))
+    cropper = object_crops.Cropper(shorter_side=80, size=50, crops=20)
+    found = list(cropper(image, annotation, "a"))
+    assert 0 < len(found) <= 20
+    for name, crop in found:
+        assert name == "cat"
+        assert crop.shape == (50, 50, 3)
+        assert (crop[..., 0] > 128).sum() >= 0.5 * 20 * 40
+    again = list(cropper(image, annotation, "a"))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, again))
+    large = voc.Annotation((voc.Object("cat", (0, 0, 120, 80), False),))
+    assert list(cropper(image, large, "a")) == []  # no crop of 50 holds half of it
+
+
+def test_crops_are_a_folder_to_train_on(tmp_path):
+    root = shapes.make_voc(tmp_path / "voc", num_train=3, num_test=1)
+    source = voc.VocSource(root, "trainval")
+    output = str(tmp_path / "crops")
+    cropper = object_crops.Cropper(shorter_side=80, size=48, crops=2)
+    count, refused = object_crops.write_crops(source, cropper, output)
+    assert (count, refused) == (12, [])
+    found = folders.scan_folder(output, "")
+    assert found.class_names == shapes.CLASSES
+    assert len(found) == 12
+    with pytest.raises(errors.InputError, match="is there already and not an empty folder"):
+        object_crops.write_crops(source, cropper, output)
