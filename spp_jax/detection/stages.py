@@ -99,7 +99,7 @@ class Examples:
         factors: by which features of the layer and pooled ones are multiplied to have mean norm
             `config.svm.mean_norm`.
         positives: of each class, (n, F).
-        near: of each class, pooled features (n, P) of windows near its objects, multiplied.
+        near: of each class, pooled features (n, P), float16, of windows near its objects.
         deltas: (n, 4) that lead from these to the objects.
     """
 
@@ -117,9 +117,8 @@ class Examples:
         bias = np.zeros((len(self.near), 4), np.float32)
         for k in track(range(len(self.near)), f"box regression of {len(class_names)} classes"):
             if len(self.near[k]):
-                found, bias[k] = regression.fit(
-                    self.near[k].astype(np.float32), self.deltas[k], config.strength
-                )
+                scaled = self.near[k].astype(np.float32) * self.factors[1]
+                found, bias[k] = regression.fit(scaled, self.deltas[k], config.strength)
                 weights[:, k] = found * self.factors[1]
         return regression.Regressor(weights, bias)
 
@@ -175,82 +174,70 @@ class _Trainer:
             self._refused.add(sentence)
             print(f"refused: {sentence}", flush=True)
 
-    def _measure(self) -> tuple[float, float]:
-        """Returns the factors of the layer's and of pooled features."""
-        config = self._config.svm
-        num_batches = -(-config.norm_images // max(len(b.indices) for b in self._batches))
-
-        def choose(index: int, shown: regions.Shown) -> np.ndarray:
-            rng = np.random.default_rng([self._config.seed, index])
-            return rng.permutation(shown.proposals)[: config.norm_windows]
-
-        norms: list[np.ndarray] = []
-        for found in self._pass("norms", choose, self._batches[:num_batches]):
-            both = (np.asarray(x)[found.row] for x in (found.layer, found.pool))
-            norms.append(np.stack([np.linalg.norm(x, axis=1) for x in both]))
-        if not norms:
-            raise errors.InputError("no training image can be read, or none has windows")
-        means = np.concatenate(norms, axis=1).mean(axis=1)
-        print(f"mean norms: {means[0]:.4g} of the layer, {means[1]:.4g} of the pool", flush=True)
-        layer, pool = (config.mean_norm / max(float(m), 1e-12) for m in means)
-        return layer, pool
-
     def gather(self, further: dataset.Dataset | None) -> Examples:
-        """Measures norms, then takes the features of all objects and of the windows near them.
+        """Takes the features of all objects, of the windows near them, and of some at random.
 
-        `further` is a split whose objects are positives as well.
+        The last give the norms: `norm_windows` windows of the first `norm_images` images. `further`
+        is a split whose objects are positives as well.
         """
-        factors = self._measure()
         config, num_classes = self._config, len(self._data.class_names)
         positives: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
         near: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
         deltas: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
         counts = [0] * num_classes
-        # As the objects come first, so do their windows.
-        chosen: dict[int, np.ndarray] = {}
+        order = [i for batch in self._batches for i in batch.indices]
+        measured = set(order[: config.svm.norm_images])
+        norms: list[np.ndarray] = []
+        num_near: dict[int, int] = {}
 
         def choose(index: int, shown: regions.Shown) -> np.ndarray:
-            known = self._data.objects[index]
-            if not len(known.boxes):
-                return known.boxes
-            best = boxes.iou(shown.proposals, known.boxes)
-            is_near = best.max(axis=1) > config.regression.min_iou
-            chosen[index] = np.concatenate([known.boxes, shown.proposals[is_near]])
-            return chosen[index]
+            known = self._data.objects[index].boxes
+            best = boxes.iou(shown.proposals, known).max(axis=1, initial=0)
+            near_them = shown.proposals[best > config.regression.min_iou]
+            num_near[index] = len(known) + len(near_them)
+            rng = np.random.default_rng([config.seed, index])
+            count = config.svm.norm_windows if index in measured else 0
+            return np.concatenate([known, near_them, rng.permutation(shown.proposals)[:count]])
 
         num_features = 0, 0
         for found in self._pass("objects", choose):
-            known = self._data.objects[found.image]
-            layer = np.asarray(found.layer)[found.row[: len(known.boxes)]]
+            known, count = self._data.objects[found.image], num_near[found.image]
+            layer, pool = (np.asarray(x)[found.row] for x in (found.layer, found.pool))
+            norms.append(np.stack([np.linalg.norm(x[count:], axis=1) for x in (layer, pool)]))
+            num_features = layer.shape[1], pool.shape[1]
+            if not count:
+                continue
             is_positive = ~known.is_difficult | config.data.has_difficult
             for k in np.unique(known.labels):
-                positives[k].append(layer[is_positive & (known.labels == k)])
-            if config.regression.enabled:
-                pool = np.asarray(found.pool)[found.row]
-                overlap = boxes.iou(found.windows, known.boxes)
-                nearest = overlap.argmax(axis=1)
-                for k in np.unique(known.labels[nearest]):
-                    rows = np.flatnonzero((known.labels[nearest] == k) & is_positive[nearest])
-                    rows = rows[: config.regression.max_examples - counts[k]]
-                    counts[k] += len(rows)
-                    # Half the memory; their mean norm is 20, far from float16's limits.
-                    near[k].append((pool[rows] * factors[1]).astype(np.float16))
-                    deltas[k].append(
-                        regression.encode(found.windows[rows], known.boxes[nearest[rows]])
-                    )
-            num_features = layer.shape[1], found.pool.shape[1]
-
+                is_own = is_positive & (known.labels == k)
+                positives[k].append(layer[: len(known.boxes)][is_own])
+            if not config.regression.enabled:
+                continue
+            windows = found.windows[:count]
+            nearest = boxes.iou(windows, known.boxes).argmax(axis=1)
+            for k in np.unique(known.labels):
+                rows = np.flatnonzero((known.labels[nearest] == k) & is_positive[nearest])
+                rows = rows[: config.regression.max_examples - counts[k]]
+                counts[k] += len(rows)
+                # Half the memory; a tenth of a percent matters less than any window.
+                near[k].append(pool[rows].astype(np.float16))
+                deltas[k].append(regression.encode(windows[rows], known.boxes[nearest[rows]]))
+        if not any(positives):
+            raise errors.InputError("no training image with an object can be read")
         if further is not None:
             for k, layer in self._further_positives(further):
                 positives[k].append(layer)
+        if not sum(x.shape[1] for x in norms):
+            raise errors.InputError("no training image has windows to learn from")
+        means = np.concatenate(norms, axis=1).mean(axis=1)
+        print(f"mean norms: {means[0]:.4g} of the layer, {means[1]:.4g} of the pool", flush=True)
+        factors = [config.svm.mean_norm / max(float(m), 1e-12) for m in means]
 
         def join(parts: list[np.ndarray], width: int, dtype: type) -> np.ndarray:
             return np.concatenate([np.zeros((0, width), dtype), *parts])
 
-        if not any(positives):
-            raise errors.InputError("no training image with an object can be read")
         return Examples(
-            factors,
+            (factors[0], factors[1]),
             [join(x, num_features[0], np.float32) for x in positives],
             [join(x, num_features[1], np.float16) for x in near],
             [join(x, 4, np.float64) for x in deltas],
