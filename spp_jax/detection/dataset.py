@@ -5,7 +5,10 @@ Shapes: G objects of an image. Boxes are (x1, y1, x2, y2) pixels, right and bott
 
 import collections
 import dataclasses
+import hashlib
 import io
+import json
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +40,7 @@ class Dataset:
         skipped: a sentence for each object left out.
         unknown: {name: count} of objects that are none of the classes.
         damaged: images left out because of their annotation.
+        checksums: {index: CRC-32} of the files of the images in `sizes`.
     """
 
     source: objects.ObjectSource
@@ -47,6 +51,17 @@ class Dataset:
     skipped: tuple[str, ...]
     unknown: dict[str, int]
     damaged: frozenset[int] = frozenset()
+    checksums: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Returns what stands for the images and their objects."""
+        facts = [self.class_names, self.source.image_ids, sorted(self.checksums.items())]
+        found = hashlib.sha256(json.dumps(facts).encode())
+        for known in self.objects:
+            for array in (known.boxes, known.labels, known.is_difficult):
+                found.update(array.tobytes())
+            found.update(b"|")
+        return found.hexdigest()
 
     def truth(self) -> dict[str, mean_ap.Truth]:
         """Returns the objects by class, for scoring."""
@@ -86,16 +101,17 @@ def read(
 
 def read_sizes(data: Dataset) -> Dataset:
     """Returns the split with the sizes of its images, or why they cannot be read."""
-    sizes, refused = {}, list(data.refused)
+    sizes, checksums, refused = {}, {}, list(data.refused)
     for i in range(len(data.source)):
         if i in data.damaged:
             continue
         try:
             example = data.source[i]
             sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
+            checksums[i] = zlib.crc32(example.data)
         except images.ImageError as e:
             refused.append(str(e))
-    return dataclasses.replace(data, sizes=sizes, refused=tuple(refused))
+    return dataclasses.replace(data, sizes=sizes, checksums=checksums, refused=tuple(refused))
 
 
 def read_objects(

@@ -15,7 +15,7 @@ from spp_jax import checkpoint, errors, fields, files
 from spp_jax.detection import detection_config, mining, programs, regions, regression
 
 CONFIG_FILE = "config.json"
-CLASSES_FILE = "classes.json"
+DATA_FILE = "data.json"
 SVM_FILE = "svm.npz"
 REGRESSION_FILE = "regression.npz"
 # Workdirs of a network each, in the order in which they are looked for.
@@ -162,8 +162,16 @@ def read_config(workdir: str) -> detection_config.DetectionConfig:
 
 def read_classes(workdir: str) -> tuple[str, ...]:
     """Returns the class names of a detector's workdir."""
-    path = os.path.join(workdir, CLASSES_FILE)
+    return tuple(read_data(workdir)["class_names"])
+
+
+def read_data(workdir: str) -> dict[str, Any]:
+    """Returns what a workdir's detector was trained on: class_names and digest."""
+    path = os.path.join(workdir, DATA_FILE)
     try:
-        return tuple(files.read_json(path))
+        found = files.read_json(path)
+        if {"class_names", "digest"} <= set(found):
+            return found
     except (OSError, ValueError, TypeError) as e:
         raise errors.InputError(f"{path} is missing or damaged") from e
+    raise errors.InputError(f"{path} is damaged")

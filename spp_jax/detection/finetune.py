@@ -37,7 +37,7 @@ def train(
     """
     tune = config.finetune
     sharding.check_batch_size(tune.images_per_batch, "config.finetune.images_per_batch")
-    start = checkpoint.latest_step_dir(os.path.expanduser(config.checkpoint)) or ""
+    start = checkpoint.latest_step_dir(config.checkpoint) or ""
     names = (BACKGROUND, *data.class_names)
     run_config = make_config(config, checkpoint.read_meta(start).config, start, len(names))
     model = config_lib.make_model(run_config, len(names))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from rich import progress
 
-from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.detection import boxes, dataset, detection_config, proposal_files, proposals
 
@@ -93,9 +92,3 @@ def prepare(
             bar.advance(task)
     print(f"proposals {'+'.join(methods)} of {len(indices)} images -> {folder}", flush=True)
     return proposer
-
-
-def check_methods(config: detection_config.ProposalConfig) -> None:
-    """Raises InputError unless there is a way to find windows in a new image."""
-    if config.path and not (config.eval_methods or config.methods):
-        raise errors.InputError("config.proposals.methods is empty: no way to find windows")

@@ -39,27 +39,26 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         InputError: the config, the network, the data and the workdir do not fit.
     """
     detection_config.validate(config)
+    config = _absolute(config)
     check_workdir(config, workdir)
     if not config.checkpoint:
         raise errors.InputError("config.checkpoint is not set; give --config.checkpoint=DIR")
-    step_dir = checkpoint.latest_step_dir(os.path.expanduser(config.checkpoint))
+    step_dir = checkpoint.latest_step_dir(config.checkpoint)
     if step_dir is None:
         raise errors.InputError(f"config.checkpoint={config.checkpoint}: no checkpoint there")
     model, variables, meta = checkpoint.load_with_meta(step_dir)
     regions.check_features(model, config.features)
-    data_config = config.data
-    source = objects.open_objects(
-        data_config.name, os.path.expanduser(data_config.path), data_config.split
-    )
+    source = objects.open_objects(config.data.name, config.data.path, config.data.split)
     data = dataset.read(source, skips_damaged=True)
     print(data.lines(), flush=True)
     further = None
-    if data_config.positives_split:
-        path = os.path.expanduser(data_config.path)
-        source = objects.open_objects(data_config.name, path, data_config.positives_split)
+    if config.data.positives_split:
+        source = objects.open_objects(
+            config.data.name, config.data.path, config.data.positives_split
+        )
         further = dataset.read(source, data.class_names, skips_damaged=True)
         print(further.lines(), flush=True)
-    make_workdir(config, workdir, data.class_names)
+    make_workdir(config, workdir, data)
 
     proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
     if config.finetune.enabled:
@@ -290,22 +289,42 @@ def check_workdir(config: detection_config.DetectionConfig, workdir: str) -> Non
 
 
 def make_workdir(
-    config: detection_config.DetectionConfig, workdir: str, class_names: tuple[str, ...]
+    config: detection_config.DetectionConfig, workdir: str, data: dataset.Dataset
 ) -> None:
-    """Writes the config and the classes; raises InputError if they are of other data."""
-    path = os.path.join(workdir, detector.CLASSES_FILE)
-    if os.path.exists(path) and detector.read_classes(workdir) != class_names:
+    """Writes the config and what the data is; raises InputError if the workdir is of other data."""
+    facts = {"class_names": list(data.class_names), "digest": data.digest()}
+    path = os.path.join(workdir, detector.DATA_FILE)
+    if os.path.exists(path) and detector.read_data(workdir) != facts:
         raise errors.InputError(
-            f"workdir {workdir} is of classes {', '.join(detector.read_classes(workdir)[:3])} ..., "
-            f"not {', '.join(class_names[:3])} ..."
+            f"workdir {workdir} is of other images or objects than these of split "
+            f"{data.source.split}; take another one"
         )
     try:
         os.makedirs(workdir, exist_ok=True)
-        files.write_json(path, list(class_names))
+        files.write_json(path, facts)
         config_path = os.path.join(workdir, detector.CONFIG_FILE)
         files.write_json(config_path, dataclasses.asdict(config), indent=2)
     except OSError as e:
         raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+
+
+def _absolute(config: detection_config.DetectionConfig) -> detection_config.DetectionConfig:
+    """Returns the config with whole paths: a workdir is used from other folders, too."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+    proposals = dataclasses.replace(
+        config.proposals,
+        path=whole(config.proposals.path),
+        cache=whole(config.proposals.cache),
+    )
+    return dataclasses.replace(
+        config,
+        checkpoint=whole(config.checkpoint),
+        data=dataclasses.replace(config.data, path=whole(config.data.path)),
+        proposals=proposals,
+    )
 
 
 def save_network(path: str, variables: dict, meta: checkpoint.Meta) -> None:

@@ -176,10 +176,9 @@ def _facts(
             if os.path.exists(file):
                 with open(file, "rb") as f:
                     digest.update(hashlib.sha256(f.read()).digest())
-    sizes = json.dumps([data.source.image_ids, sorted(data.sizes.items())])
     return {
         "detectors": digest.hexdigest(),
-        "images": hashlib.sha256(sizes.encode()).hexdigest(),
+        "images": data.digest(),
         "has_regression": config.regression.enabled,
         "proposals": [dataclasses.asdict(s) for s in proposer.settings] or config.proposals.path,
         "test": dataclasses.asdict(config.test),
