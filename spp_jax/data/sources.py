@@ -49,7 +49,8 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
     Raises:
         InputError: no such split, or the set is not stored as ArrayRecord.
     """
-    if split.split("[")[0] not in builder.info.splits:  # "train[:10%]" is TFDS's as well
+    # "train+test[:10%]" is TFDS's as well.
+    if any(part.split("[")[0].strip() not in builder.info.splits for part in split.split("+")):
         known = ", ".join(builder.info.splits)
         raise errors.InputError(f"{name} has no split {split!r}, only {known}")
     try:

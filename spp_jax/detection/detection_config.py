@@ -72,6 +72,9 @@ class FeatureConfig:
     scale_rule: str = "area"
     # The side aimed at, pixels; 0: the network's size, or for "linear" its map's side times stride.
     target_side: int = 0
+    # Which cells a window covers: "paper", those centred in it; "released", with the tolerance of
+    # the authors' code, 1.5 pixels for ZF-5, where there is one for the network.
+    cell_rule: str = "released"
     # Images are grouped by shape; each group has a program for each scale.
     num_canvases: int = 4
 
@@ -208,6 +211,8 @@ def validate(config: DetectionConfig) -> None:
     check(config.features.reduce in ("max", "mean"), "features.reduce", "max or mean")
     rules = ("area", "linear")
     check(config.features.scale_rule in rules, "features.scale_rule", f"one of {', '.join(rules)}")
+    rules = ("paper", "released")
+    check(config.features.cell_rule in rules, "features.cell_rule", f"one of {', '.join(rules)}")
     scales = config.features.scales
     is_ordered = list(scales) == sorted(set(scales)) and min(scales, default=0) > 0
     check(is_ordered, "features.scales", "increasing whole numbers of pixels, at least one")

@@ -143,7 +143,9 @@ class Regions:
         chosen = scales.choose_scale(
             windows, shown_size, config.scales, self._target_side, config.scale_rule
         )
-        cells = scales.to_cells(windows, shown_size, config.scales, chosen, self.backbone, self.map)
+        cells = scales.to_cells(
+            windows, shown_size, config.scales, chosen, self.backbone, self.map, config.cell_rule
+        )
         return scales.distinct(chosen, cells)
 
     def _compute(

@@ -64,10 +64,17 @@ def to_cells(
     scale_index: np.ndarray,
     backbone: topology.Backbone,
     layer: str,
+    rule: str = "released",
 ) -> np.ndarray:
-    """Returns the cells (R, 4) of each window on its scale's map of a layer."""
+    """Returns the cells (R, 4) of each window on its scale's map of a layer.
+
+    `rule` is appendix A's "paper": the cells whose centres lie strictly inside the window; or
+    "released", the authors' code's, with the tolerance published for the backbone, if one is.
+    """
     geometry = topology.geometries(backbone)[layer]
-    offset = geometry.stride / 2 if backbone.window_offset is None else backbone.window_offset
+    offset = backbone.window_offset if rule == "released" else None
+    # Half a stride is no tolerance: the released formula is then the paper's.
+    offset = geometry.stride / 2 if offset is None else offset
     found = np.zeros((len(windows), 4), np.int32)
     for index, scale in enumerate(scales):
         rows = np.flatnonzero(scale_index == index)

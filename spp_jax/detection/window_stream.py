@@ -190,6 +190,7 @@ class WindowStream:
             np.zeros(count, np.int64),
             self.backbone,
             self.backbone.layers[-1].name,
+            self.config.features.cell_rule,
         )
         height, width, _ = image.shape
         found["image"][:height, :width] = image

@@ -122,3 +122,10 @@ def test_what_has_no_boxes_is_refused(voc_like, tmp_path):
         objects.open_objects("voc", "", "test")
     with pytest.raises(errors.InputError, match="not_a_set"):
         objects.open_objects("not_a_set", str(tmp_path), "test")
+
+
+def test_splits_may_be_added_up(voc_like):
+    source = objects.open_objects("voc_like", voc_like, "trainval+trainval[:50%]")
+    assert len(source) == 3
+    with pytest.raises(errors.InputError, match=r"no split 'trainval\+test'"):
+        objects.open_objects("voc_like", voc_like, "trainval+test")

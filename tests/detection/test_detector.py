@@ -241,3 +241,27 @@ def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(root, t
     assert sentence.startswith(str(path))
     with pytest.raises(errors.InputError, match=r"a03\.xml"):
         dataset.read(source)
+
+
+def test_presets_are_valid():
+    from configs import (
+        animals_detection,
+        digits_detection,
+        ilsvrc_det_pretrain,
+        ilsvrc_detection,
+        voc07_detection,
+    )
+    from spp_jax import config as config_lib
+
+    for preset in (animals_detection, digits_detection, ilsvrc_detection, voc07_detection):
+        detection_config.validate(preset.get_config())
+    config_lib.validate(ilsvrc_det_pretrain.get_config())
+    five, released = map(voc07_detection.get_config, ("5scale", "released"))
+    detection_config.validate(released)
+    # PAPER 11: where paper and code differ, the paper's is the default.
+    assert (five.features.scales, five.features.scale_rule) == ((480, 576, 688, 864, 1200), "area")
+    assert (five.finetune.learning_rate, five.finetune.drop_steps) == (1e-4, (250_000,))
+    assert (released.features.scales[3], released.features.scale_rule) == (874, "linear")
+    assert (released.finetune.learning_rate, released.finetune.num_steps) == (1e-3, 200_000)
+    with pytest.raises(errors.InputError, match="'6scale' after the colon is none of 1scale"):
+        voc07_detection.get_config("6scale")

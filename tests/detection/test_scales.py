@@ -34,6 +34,27 @@ def test_published_vectors(box, scale, extent, cells, literal):
     assert PAPER[by_area[0]] == literal
 
 
+def test_the_papers_rule_takes_the_cells_centred_inside():
+    # ZF-5: cell i is centred on pixel 21 + 16 i, counted from 1. A size of its own scale: no
+    # resizing. Windows of whole pixels, also those whose sides lie on centres.
+    rng = np.random.default_rng(0)
+    corner = rng.integers(0, 300, (300, 2)).astype(float)
+    windows = np.concatenate([corner, corner + rng.integers(40, 150, (300, 2))], axis=1)
+    index = np.zeros(300, int)
+    found = scales.to_cells(windows, (480, 640), (480,), index, backbones.ZF5, "conv5", "paper")
+    for window, cells in zip(windows, found):
+        for axis, count in ((0, 39), (1, 29)):
+            first, last = window[axis] + 1, window[axis + 2]
+            inside = [i for i in range(count) if first < 21 + 16 * i < last]
+            if inside:
+                assert (cells[axis], cells[axis + 2]) == (inside[0], inside[-1] + 1)
+    released = scales.to_cells(windows, (480, 640), (480,), index, backbones.ZF5, "conv5")
+    # 1.5 pixels of tolerance: never fewer cells.
+    assert np.all(released[:, :2] <= found[:, :2])
+    assert np.all(released[:, 2:] >= found[:, 2:])
+    assert np.any(released != found)
+
+
 def test_of_equally_near_scales_the_smaller_is_taken():
     # On a shorter side of 100 a window of side 50 is exactly 200 at scale 400: 350 and 450 tie.
     window = np.asarray([[0, 0, 50, 50]], float)
