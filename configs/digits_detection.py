@@ -16,10 +16,11 @@ def get_config() -> detection_config.DetectionConfig:
     config.data.name = "digit_groups"
     config.data.split = "train"
     config.data.eval_split = "test"
-    config.proposals.min_side = 10
+    config.proposals.min_side = 5
     config.features.layer = "fc6"
     config.features.levels = (4, 2, 1)
     config.features.scales = (128, 256)
+    config.features.num_canvases = 2
     # Digits were learnt at 64 and 48 pixels.
     config.features.target_side = 64
     config.finetune.enabled = True

@@ -147,6 +147,7 @@ class Miner:
             class_weight={1: config.positive_weight, -1: 1.0},
             intercept_scaling=config.bias,  # pyright: ignore[reportArgumentType] (stubs say int)
             random_state=self._seed,
+            tol=config.tolerance,
             max_iter=20_000,
         )
         machine.fit(examples, targets)
