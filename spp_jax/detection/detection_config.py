@@ -193,8 +193,8 @@ def validate(config: DetectionConfig) -> None:
     for path, value in values.items():
         if isinstance(value, float):
             check(math.isfinite(value), path, "a finite number")
-    positive = "svm.c svm.positive_weight svm.bias svm.mean_norm svm.norm_images svm.norm_windows svm.tolerance"
-    positive += " svm.retrain_every regression.strength regression.max_examples"
+    positive = "svm.c svm.positive_weight svm.bias svm.mean_norm svm.norm_images svm.norm_windows"
+    positive += " svm.tolerance svm.retrain_every regression.strength regression.max_examples"
     positive += " finetune.batch_size finetune.images_per_batch finetune.num_steps"
     positive += " finetune.learning_rate finetune.bias_lr_factor finetune.log_every_steps"
     positive += " finetune.checkpoint_every_steps"
