@@ -50,7 +50,7 @@ class Miner:
         self._config, self._factor, self._seed = config, factor, seed
         num_features = max(x.shape[1] for x in positives)
         self._positives = [(x * factor).astype(np.float32) for x in positives]
-        self._negatives: list[list[np.ndarray]] = [[] for _ in positives]
+        self._negatives = _Negatives(len(positives))
         self._num_new = [0] * len(positives)
         self._weights = np.zeros((num_features, len(positives)), np.float32)
         self._bias = np.full(len(positives), -np.inf, np.float32)
@@ -94,10 +94,12 @@ class Miner:
         if config.negative_nms:
             is_hard &= self._is_best(windows, scores, is_hard)
         # Windows on the same cells are one example.
-        host = np.asarray(features) if is_hard.any() else np.zeros((0, 0), np.float32)
-        for k in np.flatnonzero(is_hard.any(axis=0)):
-            rows = np.unique(row[is_hard[:, k]])
-            self._negatives[k].append(host[rows] * np.float32(self._factor))
+        chosen = {
+            int(k): np.unique(row[is_hard[:, k]]) for k in np.flatnonzero(is_hard.any(axis=0))
+        }
+        if chosen:
+            self._negatives.add(np.asarray(features), np.float32(self._factor), chosen)
+        for k, rows in chosen.items():
             self._num_new[k] += len(rows)
         if not self._is_trained and is_hard.any():
             self._train([k for k, new in enumerate(self._num_new) if new])
@@ -107,13 +109,13 @@ class Miner:
 
     def finish(self) -> Linear:
         """Trains every class a last time and returns the SVMs."""
-        self._train([k for k, found in enumerate(self._negatives) if found])
+        self._train([k for k in range(len(self._positives)) if self._negatives.count(k)])
         return self.linear
 
     @property
     def num_negatives(self) -> int:
         """Negatives that are kept, of all classes."""
-        return sum(len(x) for found in self._negatives for x in found)
+        return sum(self._negatives.count(k) for k in range(len(self._positives)))
 
     def _is_best(self, windows: np.ndarray, scores: np.ndarray, is_hard: np.ndarray) -> np.ndarray:
         """Returns (R, K): hard negatives that no better one overlaps by `negative_nms`."""
@@ -136,10 +138,12 @@ class Miner:
         for k in classes:
             self._weights[:, k], self._bias[k] = self._train_class(k)
         self.num_trainings += len(classes)
+        if classes:
+            self._negatives.forget_unused()
 
     def _train_class(self, k: int) -> tuple[np.ndarray, float]:
         config, positives = self._config, self._positives[k]
-        examples = np.concatenate([positives, *self._negatives[k]])
+        examples = np.concatenate([positives, *self._negatives.of_class(k)])
         targets = np.where(np.arange(len(examples)) < len(positives), 1, -1)
         machine: Any = sklearn.svm.LinearSVC(
             C=config.c,
@@ -153,6 +157,50 @@ class Miner:
         machine.fit(examples, targets)
         scores = machine.decision_function(examples[len(positives) :])
         # What is now far on its own side will not be missed.
-        self._negatives[k] = [examples[len(positives) :][scores >= config.evict]]
+        self._negatives.keep(k, scores >= config.evict)
         self._num_new[k] = 0
         return machine.coef_[0], float(machine.intercept_[0])
+
+
+class _Negatives:
+    """The hard negatives of every class; a window that is hard for several is held once."""
+
+    def __init__(self, num_classes: int):
+        # Features (n, F) of an image's windows, and of each class (image, rows of it) in order.
+        self._blocks: dict[int, np.ndarray] = {}
+        self._used: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(num_classes)]
+        self._num_added = 0
+
+    def add(self, features: np.ndarray, factor: np.float32, chosen: dict[int, np.ndarray]) -> None:
+        """Takes rows of an image's features, times `factor`: {class: its rows, increasing}."""
+        rows = np.unique(np.concatenate(list(chosen.values())))
+        self._blocks[self._num_added] = features[rows] * factor
+        for k, own in chosen.items():
+            self._used[k].append((self._num_added, np.searchsorted(rows, own)))
+        self._num_added += 1
+
+    def count(self, k: int) -> int:
+        return sum(len(rows) for _, rows in self._used[k])
+
+    def of_class(self, k: int) -> list[np.ndarray]:
+        """Returns the features of a class's negatives, image by image."""
+        return [self._blocks[block][rows] for block, rows in self._used[k]]
+
+    def keep(self, k: int, is_kept: np.ndarray) -> None:
+        """Drops the negatives of a class that are not to be kept, (count,) in its order."""
+        parts = np.split(is_kept, np.cumsum([len(rows) for _, rows in self._used[k]])[:-1])
+        kept = [(block, rows[part]) for (block, rows), part in zip(self._used[k], parts)]
+        self._used[k] = [(block, rows) for block, rows in kept if len(rows)]
+
+    def forget_unused(self) -> None:
+        """Gives back the memory of rows that no class has any more."""
+        is_used = {block: np.zeros(len(rows), bool) for block, rows in self._blocks.items()}
+        for block, rows in (entry for own in self._used for entry in own):
+            is_used[block][rows] = True
+        for block, used in is_used.items():
+            if not used.all():
+                self._blocks[block] = self._blocks[block][used]
+                if not used.any():
+                    del self._blocks[block]
+        places = {block: np.cumsum(used) - 1 for block, used in is_used.items()}
+        self._used = [[(block, places[block][rows]) for block, rows in own] for own in self._used]

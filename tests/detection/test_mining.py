@@ -49,7 +49,7 @@ def test_windows_near_an_object_of_the_class_are_no_negatives():
     # The first object is window 0; it overlaps nothing else.
     features = np.asarray([[5, 5], [0, 0], [1, 0]], np.float32)
     miner.add(features, np.arange(3), windows, windows[:1], np.asarray([0]))
-    assert [sum(map(len, found)) for found in miner._negatives] == [2, 3]
+    assert [miner._negatives.count(k) for k in range(2)] == [2, 3]
 
 
 def test_easy_negatives_are_dropped_and_never_taken():
@@ -111,3 +111,27 @@ def test_wrong_constants_are_refused(field):
     setattr(config.svm, field, type(getattr(config.svm, field))(0))
     with pytest.raises(errors.InputError, match=f"config.svm.{field} must be more than 0, got 0"):
         detection_config.validate(config)
+
+
+def test_a_window_that_is_hard_for_several_classes_is_held_once():
+    positives = [np.ones((2, 2), np.float32), np.full((2, 2), 2, np.float32)]
+    miner = _miner(positives, hard=-1e9, evict=-1e9, retrain_every=2)
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(3, 4, 2)).astype(np.float32)
+    objects = _windows(4)[1:2], np.asarray([0])
+    for part in parts:
+        miner.add(part, np.arange(4), _windows(4), *objects)
+    negatives = miner._negatives
+    # Window 1 overlaps an object of class 0: it is a negative of class 1 only.
+    rows = [[0, 2, 3], [0, 1, 2, 3]]
+    for k in range(2):
+        expected = np.concatenate([part[rows[k]] for part in parts])
+        np.testing.assert_array_equal(np.concatenate(negatives.of_class(k)), expected)
+    assert sum(map(len, negatives._blocks.values())) == 12
+    negatives.keep(0, np.zeros(9, bool))
+    is_kept = np.arange(12) % 4 == 2
+    negatives.keep(1, is_kept)
+    negatives.forget_unused()
+    assert negatives.count(0) == 0
+    np.testing.assert_array_equal(np.concatenate(negatives.of_class(1)), parts[:, 2])
+    assert sum(map(len, negatives._blocks.values())) == 3
