@@ -12,14 +12,13 @@ explains the fields and files.
 
 import os
 import signal
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from spp_jax import cli, errors
 from spp_jax.detection import detection_config, detector, mean_ap, prediction, stages, testing
-
-COMMANDS = ("train", "eval", "predict", "score")
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "train, eval, predict: where the detector is.")
 _WITH = flags.DEFINE_list("with", [], "eval: workdirs of detectors to combine it with.")
@@ -28,6 +27,15 @@ _DATA = flags.DEFINE_string("data", "", "score: VOC2007, or the folder it lies i
 _SPLIT = flags.DEFINE_string("split", "test", "score: an image set.")
 _DETECTIONS = flags.DEFINE_string("detections", "", "score: folder of comp4_det_SPLIT_CLASS.txt.")
 _MIN_IOU = flags.DEFINE_float("min_iou", 0.5, "score: least overlap of a right detection.")
+
+
+# The flags of each command, beside those of all.
+FLAGS = {
+    "train": {"workdir"},
+    "eval": {"workdir", "with"},
+    "predict": {"workdir", "output"},
+    "score": {"data", "split", "detections", "output", "min_iou"},
+}
 
 
 def define_config() -> None:
@@ -43,7 +51,16 @@ def workdir() -> str:
     return os.path.expanduser(_WORKDIR.value)
 
 
+def check_flags() -> None:
+    for name in set().union(*FLAGS.values()) - FLAGS[COMMAND]:
+        if flags.FLAGS[name].present:
+            raise errors.InputError(f"detect.py {COMMAND} has no --{name}")
+
+
 def main() -> int:
+    check_flags()
+    # As Ctrl-C: what is under way is closed, worker processes among it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if IMAGES and COMMAND != "predict":
         raise errors.InputError(f"unexpected argument {IMAGES[0]!r}")
     if COMMAND == "score":
@@ -55,17 +72,19 @@ def main() -> int:
         config = cli.read_config(detection_config.DetectionConfig)
         stopped_by = stages.train(config, workdir())
         if stopped_by is not None:
-            return 128 + stopped_by if stopped_by == signal.SIGTERM else 0
+            return 128 + stopped_by
+        if not config.data.eval_split:
+            return 0
     else:
         config = flags.FLAGS.config
     if COMMAND == "predict":
         prediction.predict(workdir(), config, IMAGES, os.path.expanduser(_OUTPUT.value))
         return 0
     result = testing.evaluate(workdir(), config, [os.path.expanduser(d) for d in _WITH.value])
-    print(f"{mean_ap.table(result)}\n-> {os.path.join(workdir(), testing.RESULT)}")
+    print(f"{mean_ap.table(result)}\n-> {testing.result_path(workdir(), _WITH.value)}")
     return 0
 
 
 if __name__ == "__main__":
-    COMMAND, IMAGES = cli.take_command(COMMANDS), []
+    COMMAND, IMAGES = cli.take_command(tuple(FLAGS)), []
     cli.run(main, define_config, IMAGES)

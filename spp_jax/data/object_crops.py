@@ -94,7 +94,9 @@ class _Job:
         for count, (label, crop) in enumerate(self.cropper(image, annotation, name), start=1):
             folder = os.path.join(self.output, label)
             os.makedirs(folder, exist_ok=True)
-            cv2.imwrite(os.path.join(folder, f"{name}_{count}.jpg"), crop[:, :, ::-1])
+            path = os.path.join(folder, f"{name}_{count}.jpg")
+            if not cv2.imwrite(path, np.ascontiguousarray(crop[:, :, ::-1])):
+                raise errors.InputError(f"{path} cannot be written")
         return count, ""
 
 

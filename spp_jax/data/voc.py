@@ -4,6 +4,7 @@ Boxes are (x1, y1, x2, y2) floats in image pixels, right and bottom exclusive: V
 counted from 1 and inclusive, are converted here, once.
 """
 
+import collections
 import dataclasses
 import os
 import xml.etree.ElementTree
@@ -97,6 +98,9 @@ def read_image_set(root: str, split: str) -> tuple[str, ...]:
     ids = tuple(line.split()[0] for line in _lines(root, split) if line.split())
     if not ids:
         raise errors.InputError(f"image set {split} of {root} is empty")
+    twice = [image_id for image_id, count in collections.Counter(ids).items() if count > 1]
+    if twice:
+        raise errors.InputError(f"image set {split} of {root} names {twice[0]} twice")
     return ids
 
 
@@ -186,8 +190,12 @@ def _label_column(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
 def _lines(root: str, name: str) -> list[str]:
     path = os.path.join(root, "ImageSets", "Main", f"{name}.txt")
     try:
+        if os.path.basename(name) != name:
+            raise FileNotFoundError(path)
         with open(path, encoding="utf-8") as f:
             return f.read().splitlines()
+    except UnicodeDecodeError as e:
+        raise errors.InputError(f"{path} is no text: {e}") from e
     except OSError as e:
         files = os.listdir(os.path.dirname(path))
         known = ", ".join(sorted(f.removesuffix(".txt") for f in files if "_" not in f))

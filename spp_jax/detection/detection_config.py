@@ -37,10 +37,11 @@ class ProposalConfig:
     methods: tuple[str, ...] = ("fast",)
     # Those of testing, if other than those of training; (): the same.
     eval_methods: tuple[str, ...] = ()
-    # Windows computed elsewhere, in place of `methods`: a .npz or .json file, R-CNN's .mat, or a
-    # folder of .mat files (docs/detection.md).
+    # Windows computed elsewhere: a .npz or .json file, R-CNN's .mat, or a folder of .mat files
+    # (docs/detection.md). predict, which knows no such windows, takes `eval_methods` or `methods`.
     path: str = ""
-    # Most windows of an image and method; 0: all.
+    # Most windows of an image and method, of selective search at random; 0: all, of EdgeBoxes
+    # 10,000.
     max_windows: int = 2000
     # Pixels of the original image: narrower windows are dropped, as in the released code.
     min_side: int = 20
@@ -115,7 +116,7 @@ class RegressionConfig:
     # Windows that overlap an object more are its examples.
     min_iou: float = 0.5
     # Most examples of a class.
-    max_examples: int = 40_000
+    max_examples: int = 10_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -175,10 +176,21 @@ class DetectionConfig:
 # What a workdir's later runs may change without making it another detector's.
 FREE = {
     *("data.path", "data.eval_split", "proposals.eval_methods", "proposals.num_processes"),
-    *("proposals.cache", "proposals.path", "features.num_canvases"),
+    *("proposals.cache", "proposals.path", "features.num_canvases", "regression.enabled"),
     *("finetune.log_every_steps", "finetune.checkpoint_every_steps"),
     *("test.min_score", "test.nms_iou", "test.max_detections", "test.shown_score"),
 }
+
+
+def check_same(stored: DetectionConfig, config: DetectionConfig, workdir: str) -> None:
+    """Raises InputError for the first field that makes it another detector's than the workdir's."""
+    before = dict(fields.walk(stored))
+    for path, value in fields.walk(config):
+        if path not in FREE and value != before[path]:
+            raise errors.InputError(
+                f"workdir {workdir} is of another config: config.{path} was {before[path]!r} and "
+                f"is {value!r}"
+            )
 
 
 def validate(config: DetectionConfig) -> None:
@@ -209,6 +221,13 @@ def validate(config: DetectionConfig) -> None:
     shares += " finetune.positive_share finetune.min_positive_iou finetune.min_negative_iou"
     for path in shares.split():
         check(0 <= values[path] <= 1, path, "from 0 to 1")
+    check(config.svm.max_negative_iou > 0, "svm.max_negative_iou", "more than 0")
+    tune = config.finetune
+    check(
+        tune.min_negative_iou < tune.min_positive_iou,
+        "finetune.min_negative_iou",
+        f"less than config.finetune.min_positive_iou={tune.min_positive_iou}",
+    )
     check(0 <= config.finetune.momentum < 1, "finetune.momentum", "from 0 to below 1")
     check(config.features.layer in LAYERS, "features.layer", f"one of {', '.join(LAYERS)}")
     check(config.features.reduce in ("max", "mean"), "features.reduce", "max or mean")

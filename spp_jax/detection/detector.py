@@ -65,6 +65,8 @@ def detect(
         test: thresholds and limits.
     """
     windows = pooled[0].windows
+    if not len(windows):
+        return Found(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
     count = regions.padded_count(len(windows))
     padded = np.zeros((count, 4), np.float32)
     padded[: len(windows)] = windows
@@ -112,7 +114,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
     if not os.path.exists(path):
         return None
     try:
-        with np.load(path) as found:
+        with zipfile.ZipFile(path), np.load(path) as found:
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
         raise errors.InputError(f"{path} is damaged; remove it and train again") from e
@@ -138,14 +140,29 @@ def load(workdir: str, config: detection_config.DetectionConfig | None = None) -
             f"{workdir} holds no finished detector; `detect.py train --workdir={workdir}` with its "
             "config goes on with it"
         )
+    detection_config.check_same(read_config(workdir), config, workdir)
     model, variables, _ = checkpoint.load(network)
+    names, pools = read_classes(workdir), regions.Regions(model, variables, config.features)
+    count, width = len(names), pools.num_features
+    _check_arrays(os.path.join(workdir, SVM_FILE), svm, (width[1], count), (count,))
+    if regressor is not None:
+        shapes = (width[0], count, 4), (count, 4)
+        _check_arrays(os.path.join(workdir, REGRESSION_FILE), regressor, *shapes)
     return Detector(
         config,
-        read_classes(workdir),
-        regions.Regions(model, variables, config.features),
+        names,
+        pools,
         mining.Linear(svm["weights"], svm["bias"]),
         regression.Regressor(regressor["weights"], regressor["bias"]) if regressor else None,
     )
+
+
+def _check_arrays(
+    path: str, found: dict[str, np.ndarray], weights: tuple[int, ...], bias: tuple[int, ...]
+) -> None:
+    shapes = {name: x.shape for name, x in found.items() if x.dtype == np.float32}
+    if shapes != {"weights": weights, "bias": bias}:
+        raise errors.InputError(f"{path} is damaged, or of another network: it holds {shapes}")
 
 
 def read_config(workdir: str) -> detection_config.DetectionConfig:
@@ -170,8 +187,8 @@ def read_data(workdir: str) -> dict[str, Any]:
     path = os.path.join(workdir, DATA_FILE)
     try:
         found = files.read_json(path)
-        if {"class_names", "digest"} <= set(found):
+        if all(isinstance(name, str) for name in found["class_names"]) and found["digest"]:
             return found
-    except (OSError, ValueError, TypeError) as e:
+    except (OSError, ValueError, TypeError, KeyError) as e:
         raise errors.InputError(f"{path} is missing or damaged") from e
     raise errors.InputError(f"{path} is damaged")

@@ -18,6 +18,11 @@ def file_name(split: str, class_name: str) -> str:
     return f"comp4_det_{split}_{class_name}.txt"
 
 
+def _check_name(class_name: str) -> None:
+    if os.path.basename(class_name) != class_name:
+        raise errors.InputError(f"class {class_name!r} cannot be part of a file's name")
+
+
 def write(
     folder: str,
     split: str,
@@ -33,6 +38,7 @@ def write(
         detections: by class.
     """
     for name, found in detections.items():
+        _check_name(name)
         order = np.argsort(-found.scores, kind="stable")
         path = os.path.join(folder, file_name(split, name))
         with open(path + ".new", "w", encoding="utf-8") as f:
@@ -78,14 +84,15 @@ def _read_file(path: str, index: Mapping[str, int], split: str) -> mean_ap.Detec
     values = np.zeros((len(rows), 5))
     image = np.zeros(len(rows), np.int64)
     for i, (number, row) in enumerate(rows):
+        shown = f"{path}:{number}: {' '.join(row)[:80]!r}"
+        if len(row) != 6:
+            raise errors.InputError(f"{shown} is not an image id and 5 numbers")
         try:
             values[i] = row[1:]
         except ValueError as e:
-            raise errors.InputError(
-                f"{path}:{number}: {' '.join(row)[:80]!r} is not an image id and 5 numbers"
-            ) from e
+            raise errors.InputError(f"{shown} is not an image id and 5 numbers") from e
         if not np.isfinite(values[i]).all():
-            raise errors.InputError(f"{path}:{number}: {' '.join(row)[:80]!r} is no number")
+            raise errors.InputError(f"{shown} is no number")
         if row[0] not in index:
             raise errors.InputError(f"{path}:{number}: image {row[0]} is not in split {split}")
         image[i] = index[row[0]]

@@ -36,11 +36,11 @@ def train(
         InputError: the network, the data or the number of devices does not fit.
     """
     tune = config.finetune
-    sharding.check_batch_size(tune.images_per_batch, "config.finetune.images_per_batch")
     start = checkpoint.latest_step_dir(config.checkpoint) or ""
     names = (BACKGROUND, *data.class_names)
     run_config = make_config(config, checkpoint.read_meta(start).config, start, len(names))
     model = config_lib.make_model(run_config, len(names))
+    check(tune, model)
     is_trained = trained_mask(model, tune.from_layer)
     stream = window_stream.WindowStream(
         config, data, proposer, model.backbone, jax.process_index(), jax.process_count()
@@ -55,6 +55,12 @@ def train(
     step = make_step(model, masked, is_trained, seed=config.seed)
     job = loop.Job(stream, names, len(stream.indices), about, model, masked, step)
     return loop.run(run_config, os.path.join(workdir, detector.FINETUNED), job)
+
+
+def check(tune: detection_config.FinetuneConfig, model: sppnet.SPPNet) -> None:
+    """Raises InputError unless the network has the layer and the devices share the images."""
+    sharding.check_batch_size(tune.images_per_batch, "config.finetune.images_per_batch")
+    trained_mask(model, tune.from_layer)
 
 
 def make_config(

@@ -1,4 +1,4 @@
-"""Average precision of detections as PASCAL VOC's devkit computes it (section 4.1).
+"""Average precision of detections by PASCAL VOC's rules (section 4.1).
 
 Shapes: D detections of a class · G objects of a class, in all images. Boxes are (x1, y1, x2, y2),
 right and bottom exclusive.

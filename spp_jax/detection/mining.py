@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import sklearn.svm
 
-from spp_jax.detection import boxes, detection_config, programs
+from spp_jax.detection import boxes, detection_config, programs, regions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,6 @@ class Miner:
         self._num_new = [0] * len(positives)
         self._weights = np.zeros((num_features, len(positives)), np.float32)
         self._bias = np.full(len(positives), -np.inf, np.float32)
-        self._is_trained = False
         self.num_trainings = 0
 
     @property
@@ -83,13 +82,10 @@ class Miner:
         overlap = boxes.iou(windows, objects) if len(objects) else np.zeros((len(windows), 0))
         of_class = [overlap[:, labels == k].max(axis=1, initial=0) for k in range(num_classes)]
         is_hard = np.stack(of_class, axis=1) < config.max_negative_iou
-        if self._is_trained:
-            found = self.linear
-            # Classes without an SVM have a score of -inf and no hard negatives.
-            scores = np.asarray(programs.apply_linear(found.weights, found.bias, features))[row]
-            is_hard &= scores > config.hard
-        else:
-            scores = np.zeros(is_hard.shape, np.float32)
+        found, is_trained = self.linear, np.isfinite(self._bias)
+        scores = np.asarray(programs.apply_linear(found.weights, found.bias, features))[row]
+        # Before its first training every negative of a class is hard.
+        is_hard &= (scores > config.hard) | ~is_trained
         is_hard &= [len(x) > 0 for x in self._positives]
         if config.negative_nms:
             is_hard &= self._is_best(windows, scores, is_hard)
@@ -101,11 +97,9 @@ class Miner:
             self._negatives.add(np.asarray(features), np.float32(self._factor), chosen)
         for k, rows in chosen.items():
             self._num_new[k] += len(rows)
-        if not self._is_trained and is_hard.any():
-            self._train([k for k, new in enumerate(self._num_new) if new])
-            self._is_trained = True
-        else:
-            self._train([k for k, new in enumerate(self._num_new) if new > config.retrain_every])
+        # At once where it is the first time, then when enough are new.
+        limits = np.where(is_trained, config.retrain_every, 0)
+        self._train([k for k, new in enumerate(self._num_new) if new > limits[k]])
 
     def finish(self) -> Linear:
         """Trains every class a last time and returns the SVMs."""
@@ -119,12 +113,18 @@ class Miner:
 
     def _is_best(self, windows: np.ndarray, scores: np.ndarray, is_hard: np.ndarray) -> np.ndarray:
         """Returns (R, K): hard negatives that no better one overlaps by `negative_nms`."""
+        # Padded, so that few programs are compiled.
+        count = regions.padded_count(len(windows))
+        padded = np.zeros((count, 4), np.float32)
+        padded[: len(windows)] = windows
+        ranked = np.full((count, is_hard.shape[1]), -np.inf, np.float32)
+        ranked[: len(windows)] = np.where(is_hard, np.nan_to_num(scores, neginf=0), -np.inf)
         kept = boxes.suppress(
-            windows.astype(np.float32),
-            np.where(is_hard, scores, -np.inf),
+            padded,
+            ranked,
             iou_threshold=self._config.negative_nms,
             score_threshold=-np.inf,
-            max_kept=len(windows),
+            max_kept=count,
         )
         index, is_kept = np.asarray(kept.row), np.asarray(kept.is_kept)
         best = np.zeros(is_hard.shape, bool)

@@ -6,6 +6,7 @@ import cv2
 import matplotlib.figure
 import numpy as np
 
+from spp_jax import errors
 from spp_jax.detection import mean_ap
 from spp_jax.evaluation import average_precision
 
@@ -67,5 +68,6 @@ def annotate(
 
 
 def write_png(path: str, image: np.ndarray) -> None:
-    """Writes an image (H, W, 3) RGB."""
-    cv2.imwrite(path, np.ascontiguousarray(image[:, :, ::-1]))
+    """Writes an image (H, W, 3) RGB; raises InputError where that cannot be done."""
+    if not cv2.imwrite(path, np.ascontiguousarray(image[:, :, ::-1])):
+        raise errors.InputError(f"{path} cannot be written")

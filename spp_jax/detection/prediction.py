@@ -1,5 +1,6 @@
 """Detects objects in any images: an annotated PNG and a JSON for each."""
 
+import collections
 import os
 from collections.abc import Sequence
 
@@ -61,10 +62,13 @@ def predict(
     if not config.proposals.methods:
         raise errors.InputError("config.proposals.methods is empty: no way to find windows")
     names = _list_images(paths)
+    _check_output(output, names)
     found = detector.load(workdir, config)
     source = _Files(list(names))
     data = dataset.read_sizes(dataset.Dataset(source, found.class_names, {}, (), (), (), {}))
     refused = dict(enumerate(data.refused, start=len(names)))
+    if not data.sizes:
+        raise errors.InputError(f"none of the images can be read: {data.refused[0]}")
     try:
         os.makedirs(output, exist_ok=True)
     except OSError as e:
@@ -125,8 +129,22 @@ def _list_images(paths: Sequence[str]) -> dict[str, str]:
         else:
             raise errors.InputError(f"{given}: no such file or folder")
         found |= {path: os.path.splitext(name)[0] for path, name in named.items()}
-    names = list(found.values())
-    twice = next((p for p, name in found.items() if names.count(name) > 1), None)
+    counts = collections.Counter(found.values())
+    # a.jpg and a.png of a folder become a.jpg.png and a.png.png.
+    found = {p: os.path.basename(p) if counts[n] > 1 else n for p, n in found.items()}
+    counts = collections.Counter(found.values())
+    twice = next((p for p, name in found.items() if counts[name] > 1), None)
     if twice:
         raise errors.InputError(f"two images would be written as {found[twice]}.png, as {twice}")
     return found
+
+
+def _check_output(output: str, names: dict[str, str]) -> None:
+    """Raises InputError if what is to be written is an image that was given, or a folder."""
+    inputs = {os.path.realpath(path) for path in names}
+    for name in names.values():
+        for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):
+            if os.path.realpath(target) in inputs:
+                raise errors.InputError(f"--output={output}: {target} is an image that was given")
+            if os.path.isdir(target):
+                raise errors.InputError(f"--output={output}: {target} is a folder")

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -114,10 +115,12 @@ def edge_map(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | None:
     """Returns the windows kept in a folder, None where there are none or the file is damaged."""
     try:
-        found = np.load(os.path.join(folder, settings.key(data)))
+        with open(os.path.join(folder, settings.key(data)), "rb") as f:
+            found = np.lib.format.read_array(f, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.ndim == 2 and found.shape[1] == 4 else None
+    is_whole = found.dtype == np.float32 and found.ndim == 2 and found.shape[1] == 4
+    return found if is_whole and np.isfinite(found).all() else None
 
 
 def _keep(folder: str, settings: Settings, data: bytes, windows: np.ndarray) -> None:
@@ -203,7 +206,15 @@ def find_all(
         _init_process,
     )
     try:
-        yield from zip(left, pool.map(job, left, chunksize=1))
+        # Ctrl-C reaches every process of a terminal, also one that has just started.
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+        try:
+            found = pool.map(job, left, chunksize=1)  # starts the processes
+        finally:
+            if is_main:
+                signal.signal(signal.SIGINT, before)
+        yield from zip(left, found)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,6 +1,7 @@
 """The windows of a split, from wherever its config says: found here, or read from files."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping
 
@@ -74,11 +75,9 @@ def prepare(
             written.
     """
     source = data.source
-    if config.path:
-        found = proposal_files.read(os.path.expanduser(config.path))
-        names = {source.image_ids[i]: source.name(i) for i in data.sizes}
-        proposal_files.check_ids(found, names, config.path)
-        return Proposer("", (), {name: found[image_id] for image_id, name in names.items()})
+    stored = check(config, data)
+    if stored is not None:
+        return Proposer("", (), {source.name(i): stored[source.image_ids[i]] for i in data.sizes})
     folder = os.path.expanduser(config.cache) or os.path.join(workdir, CACHE)
     methods = (config.eval_methods or config.methods) if is_eval else config.methods
     proposer = Proposer(folder, make_settings(config, methods))
@@ -92,3 +91,28 @@ def prepare(
             bar.advance(task)
     print(f"proposals {'+'.join(methods)} of {len(indices)} images -> {folder}", flush=True)
     return proposer
+
+
+def check(
+    config: detection_config.ProposalConfig, data: dataset.Dataset
+) -> Mapping[str, np.ndarray] | None:
+    """Returns the windows of `config.path` by image id, None where they are to be found here.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks an image.
+    """
+    if not config.path:
+        return None
+    found = proposal_files.read(os.path.expanduser(config.path))
+    proposal_files.check_ids(found, [data.source.image_ids[i] for i in data.sizes], config.path)
+    return found
+
+
+def digest(config: detection_config.ProposalConfig) -> str:
+    """Returns what stands for the windows of `config.path`, "" where there is none."""
+    if not config.path:
+        return ""
+    found = hashlib.sha256()
+    for name, windows in sorted(proposal_files.read(os.path.expanduser(config.path)).items()):
+        found.update(name.encode() + np.ascontiguousarray(windows).tobytes())
+    return found.hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spp_jax import errors, sharding
@@ -24,6 +25,9 @@ PLANNED = 1024
 
 # Fewer images than this are not worth programs of their own.
 _IMAGES_A_CANVAS = 8
+
+
+_NO_ROWS, _NONE = np.zeros(0, np.int64), jnp.zeros((0, 0))
 
 
 class Shown(NamedTuple):
@@ -41,7 +45,8 @@ class Pooled(NamedTuple):
         image: its index in the source.
         shown: the image.
         windows: (R, 4).
-        row: (R,) which of the rows below each window has.
+        row: (R,) which of the rows below each window has; none where no image of a batch has any
+            windows, and below is (0, 0).
         pool: (U', P) float32 on the device; rows beyond the last in `row` are padding.
         layer: (U', F), the same as `pool` for layer "pool".
     """
@@ -91,6 +96,15 @@ class Regions:
         self._variables = sharding.put_replicated(variables, self._mesh)
         self._target_side = config.target_side or default_target(self.backbone, config.scale_rule)
 
+    @property
+    def num_features(self) -> tuple[int, int]:
+        """P and F: features of the pool, and of the layer."""
+        levels, _ = self._pyramid
+        pool = topology.channels(self.backbone)[self.map] * sum(n * n for n in levels)
+        if self.config.layer == "pool":
+            return pool, pool
+        return pool, self.backbone.hidden[int(self.config.layer[2:]) - 6]
+
     def plan(self, sizes: dict[int, tuple[int, int]]) -> list[canvases.Batch]:
         """Groups images, {index: (height, width) of the original}, by shape, one a device.
 
@@ -109,7 +123,7 @@ class Regions:
         choose: Callable[[int, Shown], np.ndarray],
         refuse: Callable[[int, str], None],
     ) -> Generator[Pooled, None, None]:
-        """Yields the features of each image of the batches, in order.
+        """Yields the features of each image of the batches that can be read, in order.
 
         Args:
             source: a `data.objects.ObjectSource`.
@@ -128,12 +142,13 @@ class Regions:
                 for index, example in zip(batch.indices, shown):
                     if example.refused:
                         refuse(index, example.refused)
-                        continue
-                    windows = choose(index, example.views)
-                    if len(windows):
+                    else:
+                        windows = choose(index, example.views)
                         found.append((index, example.views, windows))
-                if found:
+                if any(len(windows) for *_, windows in found):
                     yield from self._compute(found, group)
+                else:
+                    yield from (Pooled(*entry, _NO_ROWS, _NONE, _NONE) for entry in found)
         finally:
             shown.close()
 

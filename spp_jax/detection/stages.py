@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rich import progress
 
-from spp_jax import checkpoint, errors, fields, files
+from spp_jax import checkpoint, errors, files
 from spp_jax.data import objects
 from spp_jax.detection import (
     boxes,
@@ -48,6 +48,8 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         raise errors.InputError(f"config.checkpoint={config.checkpoint}: no checkpoint there")
     model, variables, meta = checkpoint.load_with_meta(step_dir)
     regions.check_features(model, config.features)
+    if config.finetune.enabled:
+        finetune.check(config.finetune, model)
     source = objects.open_objects(config.data.name, config.data.path, config.data.split)
     data = dataset.read(source, skips_damaged=True)
     print(data.lines(), flush=True)
@@ -58,7 +60,11 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         )
         further = dataset.read(source, data.class_names, skips_damaged=True)
         print(further.lines(), flush=True)
-    make_workdir(config, workdir, data)
+    if config.data.eval_split:  # what evaluation would find wrong, before the work
+        source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
+        propose.check(config.proposals, dataset.read(source, data.class_names))
+    propose.check(config.proposals, data)
+    make_workdir(config, workdir, data, further)
 
     proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
     if config.finetune.enabled:
@@ -149,7 +155,9 @@ class _Trainer:
         stream = self._regions.stream(
             self._data.source, batches, self._proposer, choose, self._refuse
         )
-        yield from track(stream, title, sum(len(b.indices) for b in batches))
+        for found in track(stream, title, sum(len(b.indices) for b in batches)):
+            if len(found.windows):
+                yield found
 
     def _further_positives(self, further: dataset.Dataset) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (class, features (n, F)) of the objects of a split that has no other use."""
@@ -162,6 +170,8 @@ class _Trainer:
             self._refuse,
         )
         for found in track(stream, f"objects {further.source.split}", len(further.sizes)):
+            if not len(found.windows):
+                continue
             known, layer = further.objects[found.image], np.asarray(found.layer)[found.row]
             is_positive = ~known.is_difficult | self._config.data.has_difficult
             for k in np.unique(known.labels):
@@ -255,6 +265,8 @@ class _Trainer:
             known = self._data.objects[found.image]
             miner.add(found.layer, found.row, found.windows, known.boxes, known.labels)
         linear = miner.finish()
+        if not np.isfinite(linear.bias).any():
+            raise errors.InputError("no class has both objects and windows to tell them from")
         empty = [n for n, b in zip(self._data.class_names, linear.bias) if not np.isfinite(b)]
         if empty:
             print(f"no examples to tell apart, so no SVM, of {', '.join(empty)}", flush=True)
@@ -279,24 +291,23 @@ def check_workdir(config: detection_config.DetectionConfig, workdir: str) -> Non
         raise errors.InputError(f"workdir {workdir!r} is not a directory")
     if not os.path.exists(os.path.join(workdir, detector.CONFIG_FILE)):
         return
-    before = dict(fields.walk(detector.read_config(workdir)))
-    for path, value in fields.walk(config):
-        if path not in detection_config.FREE and value != before[path]:
-            raise errors.InputError(
-                f"workdir {workdir} is of another config: config.{path} was {before[path]!r} and "
-                f"is {value!r}"
-            )
+    detection_config.check_same(detector.read_config(workdir), config, workdir)
 
 
 def make_workdir(
-    config: detection_config.DetectionConfig, workdir: str, data: dataset.Dataset
+    config: detection_config.DetectionConfig,
+    workdir: str,
+    data: dataset.Dataset,
+    further: dataset.Dataset | None,
 ) -> None:
     """Writes the config and what the data is; raises InputError if the workdir is of other data."""
-    facts = {"class_names": list(data.class_names), "digest": data.digest()}
+    digest = data.digest() + (further.digest() if further else "")
+    digest += propose.digest(config.proposals)
+    facts = {"class_names": list(data.class_names), "digest": digest}
     path = os.path.join(workdir, detector.DATA_FILE)
     if os.path.exists(path) and detector.read_data(workdir) != facts:
         raise errors.InputError(
-            f"workdir {workdir} is of other images or objects than these of split "
+            f"workdir {workdir} is of other images, objects or windows than these of split "
             f"{data.source.split}; take another one"
         )
     try:

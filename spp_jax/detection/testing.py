@@ -27,12 +27,14 @@ from spp_jax.detection import (
 
 RESULT = "eval.json"
 DETECTIONS = "detections"
+# Of several detectors together; one's own results stay.
+COMBINED_RESULT, COMBINED = "eval_combined.json", "combined"
 
 
 def evaluate(
     workdir: str, config: detection_config.DetectionConfig, others: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves.png, and scores.
+    """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves_SPLIT.png, and scores.
 
     Args:
         workdir: of a finished detector.
@@ -46,6 +48,8 @@ def evaluate(
         InputError: a detector is not finished, or the data does not fit.
     """
     detection_config.validate(config)
+    if not config.data.eval_split:
+        raise errors.InputError("config.data.eval_split is empty: nothing to test on")
     detectors = [detector.load(workdir, config), *map(detector.load, others)]
     names = detectors[0].class_names
     for path, other in zip(others, detectors[1:]):
@@ -57,14 +61,23 @@ def evaluate(
     data = dataset.read(source, names)
     print(data.lines(), flush=True)
     proposer = propose.prepare(config.proposals, workdir, data, is_eval=True)
-    folder = os.path.join(workdir, DETECTIONS)
-    os.makedirs(folder, exist_ok=True)
+    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
+    output = result_path(workdir, others)
+    if os.path.isdir(output):
+        raise errors.InputError(f"{output}, which the result is to be, is a folder")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
     facts = _facts(config, [workdir, *others], proposer, data)
-    with _Unfinished(os.path.join(folder, f"{source.split}.jsonl"), facts) as done:
+    path = os.path.join(folder, f"{source.split}.jsonl")
+    with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as done:
         for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
             done.write(i, found)
         detections = _by_class(done.found, names)
     refused = [*data.refused, *done.refused.values()]
+    if not done.found:
+        raise errors.InputError(f"no image of split {source.split} can be read")
     devkit.write(folder, source.split, source.image_ids, detections)
     found = mean_ap.score_all(detections, data.truth())
     pictures.draw_curves(os.path.join(folder, f"curves_{source.split}.png"), found)
@@ -77,8 +90,13 @@ def evaluate(
         "combined_with": list(others),
         "config": dataclasses.asdict(config),
     }
-    files.write_json(os.path.join(workdir, RESULT), result, indent=2)
+    files.write_json(output, result, indent=2)
     return result
+
+
+def result_path(workdir: str, others: Sequence[str] = ()) -> str:
+    """Returns where the result of a detector, or of it and others, is written."""
+    return os.path.join(workdir, COMBINED_RESULT if others else RESULT)
 
 
 def score_files(
@@ -96,7 +114,8 @@ def score_files(
     Raises:
         InputError: an argument is missing, or a file cannot be read or is none of VOC's.
     """
-    for name, value in (("data", data), ("detections", folder), ("output", output)):
+    given = (("data", data), ("split", split), ("detections", folder), ("output", output))
+    for name, value in given:
         if not value:
             raise errors.InputError(f"--{name} is missing")
     if not 0 < min_iou <= 1:
@@ -110,7 +129,10 @@ def score_files(
     for name in sorted(set(truth.class_names) - set(detections)):
         print(f"no file of class {name}: it counts as not found", flush=True)
     result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))
-    files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
+    try:
+        files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
+    except OSError as e:
+        raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
     return result
 
 
@@ -152,8 +174,6 @@ def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
         labels.append(own.labels)
         scores.append(own.scores)
         shown.append(own.boxes)
-    if not images:
-        return {}
     image, label = np.concatenate(images), np.concatenate(labels)
     score, box = np.concatenate(scores), np.concatenate(shown)
     return {
@@ -180,7 +200,8 @@ def _facts(
         "detectors": digest.hexdigest(),
         "images": data.digest(),
         "has_regression": config.regression.enabled,
-        "proposals": [dataclasses.asdict(s) for s in proposer.settings] or config.proposals.path,
+        "proposals": [dataclasses.asdict(s) for s in proposer.settings]
+        or propose.digest(config.proposals),
         "test": dataclasses.asdict(config.test),
     }
 
@@ -188,7 +209,8 @@ def _facts(
 class _Unfinished:
     """Detections as lines of JSON, the first of what they depend on."""
 
-    def __init__(self, path: str, facts: dict[str, Any]):
+    def __init__(self, path: str, facts: dict[str, Any], images: frozenset[int], num_classes: int):
+        self._images, self._num_classes = images, num_classes
         self.found: dict[int, detector.Found] = {}
         self.refused: dict[int, str] = {}
         self._path, self._facts = path, facts
@@ -226,15 +248,25 @@ class _Unfinished:
             if json.loads(head) != self._facts:
                 return False
             for line in lines:
-                index, labels, scores, shown = json.loads(line)
-                self.found[index] = detector.Found(
-                    np.asarray(labels, np.int64),
-                    np.asarray(scores, np.float32),
-                    np.asarray(shown, np.float32).reshape(-1, 4),
-                )
+                index, *values = json.loads(line)
+                if index not in self._images or index in self.found:
+                    raise ValueError(index)
+                self.found[index] = self._check(*values)
         except (ValueError, TypeError):
             self.found.clear()
             return False
         with open(self._path, "rb+") as f:
             f.truncate(len(whole))
         return True
+
+    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.Found:
+        """Returns what a line holds; raises ValueError if that cannot be."""
+        found = detector.Found(
+            np.asarray(labels, np.int64),
+            np.asarray(scores, np.float32),
+            np.asarray(shown, np.float32).reshape(-1, 4),
+        )
+        is_known = np.all((found.labels >= 0) & (found.labels < self._num_classes))
+        if not is_known or not len(found.labels) == len(found.scores) == len(found.boxes):
+            raise ValueError(labels)
+        return found

@@ -1,6 +1,7 @@
 """A detector from end to end on shapes: trained, interrupted, tested, combined, and predicting."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -135,14 +136,41 @@ def test_without_regression_windows_stay_where_they_are(trained, root):
     testing.evaluate(workdir, config)
 
 
-def test_two_detectors_are_suppressed_together(trained):
+@pytest.fixture(scope="module")
+def second(tmp_path_factory, trained):
+    """Another detector of the same classes: objects of the test split are its positives as well."""
+    workdir = str(tmp_path_factory.mktemp("second"))
+    data = dataclasses.replace(trained[1].data, positives_split="test")
+    config = dataclasses.replace(trained[1], data=data)
+    stages.train(config, workdir)
+    return workdir, config
+
+
+def test_two_detectors_are_suppressed_together(trained, second, root):
     workdir, config, result = trained
-    alike = testing.evaluate(workdir, config, [workdir])
-    # A detector and itself say the same twice; the second is suppressed.
-    assert alike["map_11point"] == pytest.approx(result["map_11point"])
-    assert alike["num_detections"] == result["num_detections"]
-    assert alike["combined_with"] == [workdir]
-    testing.evaluate(workdir, config)
+    before = (pathlib.Path(workdir) / "eval.json").read_bytes()
+    both = testing.evaluate(workdir, config, [second[0]])
+    assert both["combined_with"] == [second[0]]
+    # One's own result stays.
+    assert (pathlib.Path(workdir) / "eval.json").read_bytes() == before
+    source = voc.VocSource(root, "test")
+    read = functools.partial(devkit.read, split="test", image_ids=source.image_ids)
+    together = read(f"{workdir}/detections/combined", class_names=shapes.CLASSES)
+    testing.evaluate(*second)
+    parts = [read(f"{w}/detections", class_names=shapes.CLASSES) for w in (workdir, second[0])]
+    for name in shapes.CLASSES:
+        # The best of the two is the best of both, image by image; each of them has some.
+        best = [
+            np.asarray([f[name].scores[f[name].image == i].max() for i in range(6)])
+            for f in (together, *parts)
+        ]
+        np.testing.assert_array_equal(best[0], np.maximum(best[1], best[2]))
+    scores = {name: set(together[name].scores) for name in shapes.CLASSES}
+    own = [{name: set(f[name].scores) for name in shapes.CLASSES} for f in parts]
+    assert all(any(scores[n] & (mine[n]) for n in shapes.CLASSES) for mine in own)
+    other = dataclasses.replace(config, seed=1)
+    with pytest.raises(errors.InputError, match=r"another config: config\.seed was 0 and is 1"):
+        testing.evaluate(workdir, other)
 
 
 def test_predictions_are_pictures_and_json(trained, root, tmp_path):
@@ -180,7 +208,7 @@ def test_wrong_predictions_are_refused_before_work(trained, root, tmp_path):
         ([], output, "no image is given"),
         (["/none.jpg"], output, "/none.jpg: no such file or folder"),
         ([one], "", "--output=OUT is missing"),
-        ([one, str(copy)], output, "two images would be written as b00.png"),
+        ([one, str(copy)], output, "two images would be written as b00.jpg.png"),
         ([one], str(copy), "cannot be written"),
     ):
         with pytest.raises(errors.InputError, match=message):
@@ -209,22 +237,97 @@ def test_wrong_training_is_refused_before_work(root, trained, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_objects_of_a_further_split_are_positives(trained, root, tmp_path):
-    _, config, _ = trained
-    data = dataclasses.replace(config.data, positives_split="test")
-    further = dataclasses.replace(config, data=data)
-    stages.train(further, str(tmp_path))
-    both = detector.load_arrays(str(tmp_path / detector.SVM_FILE))
-    alone = detector.load_arrays(str(pathlib.Path(trained[0]) / detector.SVM_FILE))
+def test_objects_of_a_further_split_are_positives(trained, second):
+    both, alone = (
+        detector.load_arrays(str(pathlib.Path(w) / detector.SVM_FILE))
+        for w in (second[0], trained[0])
+    )
     assert both
     assert alone
     assert np.abs(both["weights"] - alone["weights"]).max() > 1e-3
     # Boxes are learnt from the training split alone.
+    found = [
+        detector.load_arrays(str(pathlib.Path(w) / detector.REGRESSION_FILE))
+        for w in (second[0], trained[0])
+    ]
+    assert found[0]
+    assert found[1]
     for name in ("weights", "bias"):
-        np.testing.assert_array_equal(
-            np.load(tmp_path / detector.REGRESSION_FILE)[name],
-            np.load(pathlib.Path(trained[0]) / detector.REGRESSION_FILE)[name],
-        )
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+def test_an_image_is_never_overwritten(trained, root, tmp_path):
+    workdir, config, _ = trained
+    image = cv2.imread(f"{root}/VOC2007/JPEGImages/b00.jpg")
+    path = tmp_path / "mine.png"
+    cv2.imwrite(str(path), image)
+    before = path.read_bytes()
+    with pytest.raises(errors.InputError, match=r"mine\.png is an image that was given"):
+        prediction.predict(workdir, config, [str(path)], str(tmp_path))
+    (tmp_path / "out" / "mine.json").mkdir(parents=True)
+    with pytest.raises(errors.InputError, match=r"mine\.json is a folder"):
+        prediction.predict(workdir, config, [str(path)], str(tmp_path / "out"))
+    assert path.read_bytes() == before
+
+
+def test_an_image_without_windows_has_no_detections(trained, tmp_path):
+    workdir, config, _ = trained
+    path = tmp_path / "thin.png"
+    cv2.imwrite(str(path), np.zeros((3, 90, 3), np.uint8))
+    assert prediction.predict(workdir, config, [str(path)], str(tmp_path / "out")) == []
+    assert json.loads((tmp_path / "out/thin.json").read_text())["detections"] == []
+    assert cv2.imread(str(tmp_path / "out/thin.png")).shape == (3, 90, 3)
+
+
+def test_damaged_results_are_refused_or_made_again(trained):
+    workdir, config, result = trained
+    folder = pathlib.Path(workdir)
+    svm = folder / detector.SVM_FILE
+    whole = svm.read_bytes()
+    arrays = detector.load_arrays(str(svm))
+    assert arrays
+    try:
+        for damage, message in (
+            ({"weights": arrays["weights"]}, "or of another network"),
+            ({"weights": arrays["weights"][:5], "bias": arrays["bias"]}, "or of another network"),
+        ):
+            detector.save_arrays(str(svm), **damage)
+            with pytest.raises(errors.InputError, match=message):
+                testing.evaluate(workdir, config)
+        np.save(folder / "x.npy", np.zeros(3))
+        (folder / "x.npy").rename(svm)
+        with pytest.raises(errors.InputError, match=r"svm\.npz is damaged"):
+            testing.evaluate(workdir, config)
+    finally:
+        svm.write_bytes(whole)
+    lines = (folder / "detections/test.jsonl").read_text().splitlines()
+    for bad in (
+        "[99, [], [], []]",
+        lines[1],
+        "[0, [7], [1.0], [[0, 0, 1, 1]]]",
+        "[0, [0], [], []]",
+    ):
+        rest = [x for x in lines[1:] if json.loads(x)[0] != 0]
+        (folder / "detections/test.jsonl").write_text("\n".join([lines[0], *rest, bad]) + "\n")
+        assert testing.evaluate(workdir, config)["map_11point"] == result["map_11point"]
+
+
+def test_what_testing_needs_is_looked_at_before_training(trained, root, tmp_path):
+    _, config, _ = trained
+    windows = tmp_path / "w.json"
+    source = voc.VocSource(root, "trainval")
+    windows.write_text(json.dumps({i: [[0, 0, 40, 40]] for i in source.image_ids}))
+    files = dataclasses.replace(config.proposals, path=str(windows))
+    no_split = dataclasses.replace(config.data, eval_split="nope")
+    tune = detection_config.FinetuneConfig(enabled=True, images_per_batch=3, batch_size=9)
+    for changes, message in (
+        ({"proposals": files}, "has no windows of image b00 and 5 more"),
+        ({"data": no_split}, "no image set nope"),
+        ({"finetune": tune}, "images_per_batch=3 does not divide evenly among 4"),
+    ):
+        with pytest.raises(errors.InputError, match=message):
+            stages.train(dataclasses.replace(config, **changes), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(root, tmp_path):

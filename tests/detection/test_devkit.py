@@ -34,6 +34,7 @@ def test_what_is_written_is_read_again(tmp_path):
     ("text", "message"),
     [
         ("000001 0.5 1 1 2\n", r"cat.txt:1: '000001 0.5 1 1 2' is not an image id and 5 numbers"),
+        ("000001 0.5\n", r"cat.txt:1: '000001 0.5' is not an image id and 5 numbers"),
         ("\n000001 0.5 1 1 2 x\n", r"cat.txt:2: .* is not an image id and 5 numbers"),
         ("000001 nan 1 1 2 2\n", r"cat.txt:1: .* is no number"),
         ("000009 0.5 1 1 2 2\n", r"cat.txt:1: image 000009 is not in split test"),

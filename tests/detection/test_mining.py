@@ -88,6 +88,19 @@ def test_near_duplicates_may_be_left_out():
         assert miner.num_negatives == expected
 
 
+def test_a_class_without_negatives_in_the_first_image_is_trained_later():
+    positives = [np.ones((2, 2), np.float32), np.full((2, 2), -1, np.float32)]
+    miner = _miner(positives)
+    windows = _windows(3)
+    features = np.asarray([[0, 0], [0.1, 0], [0.2, 0]], np.float32)
+    # All windows of the first image overlap objects of class 0.
+    miner.add(features, np.arange(3), windows, windows, np.zeros(3, int))
+    assert np.isfinite(miner.linear.bias).tolist() == [False, True]
+    miner.add(features, np.arange(3), windows, *NO_OBJECTS)
+    assert np.isfinite(miner.finish().bias).all()
+    assert miner._negatives.count(0) == 3
+
+
 def test_the_factor_is_in_the_weights():
     rng = np.random.default_rng(4)
     positives, negatives = rng.normal(1, 1, (9, 3)), rng.normal(-1, 1, (20, 3))
