@@ -20,7 +20,7 @@ from absl import app, flags
 
 import spp_jax
 from benchmarks import facts
-from spp_jax.detection import programs
+from spp_jax.detection import boxes, programs
 from spp_jax.models import topology
 from spp_jax.pooling import windows as pool_windows
 
@@ -80,6 +80,7 @@ def make_stages(
         (round(height * s / min(height, width)), round(width * s / min(height, width)))
         for s in scales
     ]
+    offset = model.backbone.window_offset
     resized = [np.zeros((1, *extent, 3), np.uint8) for extent in shown]
     pixels = np.prod(windows[:, 2:] - windows[:, :2], axis=1)[:, None]
     scaled = pixels * (np.asarray(scales) / min(height, width)) ** 2
@@ -93,7 +94,7 @@ def make_stages(
             (sides[0][layer], sides[1][layer]),
             stride=geometry.stride,
             offset0=geometry.offset0,
-            offset=model.backbone.window_offset or geometry.stride / 2,
+            offset=geometry.stride / 2 if offset is None else offset,
         )
     placed = {"cells": cells[None], "map_index": chosen[None].astype(np.int32)}
     pyramid = (tuple(model.levels), model.reduce)
@@ -141,6 +142,12 @@ def make_stages(
             max_detections=100,
         )
 
+    def suppress() -> Any:
+        return boxes.suppress(
+            windows, scores, iou_threshold=0.3, score_threshold=-1.5, max_kept=100
+        )
+
+    scores = programs.apply_linear(svm["weights"], svm["bias"], features)
     found: dict[str, Callable[[], Any]] = {}
     try:
         import cv2
@@ -156,6 +163,7 @@ def make_stages(
         "pooling": lambda: programs.pool_maps(model, pyramid, "pool", variables, maps, placed),
         "head": lambda: head(pooled[0]),
         "SVMs, regression, NMS": detect,
+        "NMS alone": suppress,
     }
 
 
@@ -167,16 +175,21 @@ def _find_windows(image: np.ndarray) -> np.ndarray:
 
 def make_alone(model: Any, variables: Any, count: int) -> Callable[[], Any]:
     """Returns what runs the network on `count` windows, each warped to its size."""
-    batch = min(count, 16 if jax.default_backend() == "cpu" else 128)
+    batch = _batch()
     images = np.zeros((batch, model.backbone.size, model.backbone.size, 3), np.uint8)
     run = jax.jit(lambda x: model.apply(variables, x))
     return lambda: [run(images) for _ in range(-(-count // batch))]
 
 
+def _batch() -> int:
+    """Returns how many warped windows are run at once."""
+    return min(_ALONE.value, 16 if jax.default_backend() == "cpu" else 128)
+
+
 def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
     """Prints the table and writes the JSON."""
     (alone,) = times.pop("per window").values()
-    alone = [t * num_windows / _ALONE.value for t in alone]
+    alone = [t * num_windows / (-(-_ALONE.value // _batch()) * _batch()) for t in alone]
     result: dict[str, Any] = {
         "facts": facts.facts("python -m benchmarks.detection", "jax", "flax"),
         "device": jax.devices()[0].device_kind,
@@ -190,7 +203,8 @@ def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
     names = list(dict.fromkeys(name for found in times.values() for name in found))
     print(f"ms an image | {' | '.join(names)} | total without proposals | x per window (spread)")
     for kind, found in times.items():
-        on_device = [n for n in found if n != "proposals"]
+        # Suppression is in the stage before as well.
+        on_device = [n for n in found if n not in ("proposals", "NMS alone")]
         totals = [sum(found[n][i] for n in on_device) for i in range(_ROUNDS.value)]
         ratios = [a / t for a, t in zip(alone, totals)]
         medians = {name: statistics.median(found[name]) for name in found}

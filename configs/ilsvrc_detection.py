@@ -13,7 +13,7 @@ from spp_jax.detection import detection_config
 def get_config() -> detection_config.DetectionConfig:
     config = detection_config.DetectionConfig()
     config.data.split = "val"
-    config.data.eval_split = "test"
+    config.data.eval_split = ""  # the test set's annotations are not public
     config.features.layer = "fc7"
     config.features.scales = (480, 576, 688, 864, 1200)
     config.features.num_canvases = 8

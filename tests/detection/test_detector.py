@@ -147,7 +147,7 @@ def second(tmp_path_factory, trained):
 
 
 def test_two_detectors_are_suppressed_together(trained, second, root):
-    workdir, config, result = trained
+    workdir, config, _ = trained
     before = (pathlib.Path(workdir) / "eval.json").read_bytes()
     both = testing.evaluate(workdir, config, [second[0]])
     assert both["combined_with"] == [second[0]]
