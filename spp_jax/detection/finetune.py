@@ -167,11 +167,6 @@ def make_step(
             sums = steps.score(flat, batch["label"].reshape(-1), batch["weight"].reshape(-1))
             return sums["loss"] / jnp.maximum(sums["weight"], 1), sums
 
-        (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
-        params: Any = optax.apply_updates(state.params, updates)
-        sums["grad_norm"] = optax.tree.norm(grads)
-        new = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
-        return new, sums
+        return steps.descend(state, optimizer, loss_fn)
 
     return step

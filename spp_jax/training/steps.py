@@ -69,14 +69,24 @@ def make_train_step(
             sums = score(logits, batch["label"], batch["weight"])
             return sums["loss"] / jnp.maximum(sums["weight"], 1), sums
 
-        (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
-        params: Any = optax.apply_updates(state.params, updates)
-        sums["grad_norm"] = optax.tree.norm(grads)
-        new = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
-        return new, sums
+        return descend(state, optimizer, loss_fn)
 
     return step
+
+
+def descend(
+    state: state_lib.TrainState,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss_fn: Callable[[dict], tuple[jax.Array, Metrics]],
+) -> tuple[state_lib.TrainState, Metrics]:
+    """Returns the state after a step down `loss_fn`, params -> (loss, sums), and the sums with
+    grad_norm."""
+    (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+    params: Any = optax.apply_updates(state.params, updates)
+    sums["grad_norm"] = optax.tree.norm(grads)
+    new = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+    return new, sums
 
 
 def score(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
