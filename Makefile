@@ -29,11 +29,12 @@ detect: setup
 	$(RUN) detect.py train --config=configs/digits_detection.py --workdir=$(DETECTDIR) \
 	    --config.checkpoint=$(DETECTDIR)/network
 
+# Two processes, a file of tests each: much of a test is waiting for one core.
 test: setup
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: lint test
 

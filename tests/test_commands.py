@@ -14,6 +14,7 @@ import pytest
 
 from spp_jax import checkpoint
 from tests import folders
+from tests.data import test_voc
 from tests.detection import shapes
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -280,7 +281,6 @@ def test_kill_9_at_random_steps_then_resume_equals_the_unbroken_run(
 # Of detect.py: what is wrong is one sentence, before work starts.
 WRONG_DETECTION = [
     (("detect",), "the first argument must be one of train, eval, predict, score, got 'detect'"),
-    (("train", "--config=configs/animals_detection.py"), "--workdir=DIR is missing"),
     (
         ("train", "--config=configs/animals_detection.py", "--workdir=/tmp/none"),
         "config.checkpoint is not set; give --config.checkpoint=DIR",
@@ -290,7 +290,6 @@ WRONG_DETECTION = [
         "its get_config() returns no DetectionConfig",
     ),
     (("eval", "--workdir=/tmp/none"), "/tmp/none is no workdir of detect.py: no config.json"),
-    (("score", "--data=/tmp/none"), "--detections is missing"),
     (("score", "x.json", "--data=a"), "unexpected argument 'x.json'"),
 ]
 
@@ -304,6 +303,36 @@ def test_wrong_detection_is_one_sentence(arguments, sentence):
     assert result.stderr.count("\n") == 1
 
 
+FIXTURE = ROOT.parent / "shared" / "data" / "map_fixture" / "test_case_1"
+
+
+@pytest.mark.skipif(not FIXTURE.is_dir(), reason="shared/data/map_fixture is not here")
+@pytest.mark.parametrize(("min_iou", "eleven"), [(0.3, 0.2683982683), (0.5, 0.0303030303)])
+def test_a_published_fixture_through_the_command(tmp_path, min_iou, eleven):
+    objects = {}
+    for path in sorted((FIXTURE / "gts").glob("*.txt")):
+        rows = [[int(v) for v in line.split()[1:]] for line in path.read_text().splitlines()]
+        # Corners x and x + width are both inclusive pixels there.
+        boxes = [(x, y, x + width, y + height) for x, y, width, height in rows]
+        objects[path.stem] = [test_voc.make_object("object", box) for box in boxes]
+    root = test_voc.make_voc(tmp_path, {"test": list(objects)}, objects, size=(1000, 1000))
+    lines = []
+    for path in sorted((FIXTURE / "dets").glob("*.txt")):
+        for line in path.read_text().splitlines():
+            _, score, *rest = line.split()
+            x, y, width, height = map(int, rest)
+            lines.append(f"{path.stem} {score} {x} {y} {x + width} {y + height}")
+    (tmp_path / "comp4_det_test_object.txt").write_text("\n".join(lines))
+    output = tmp_path / "score.json"
+    result = _run(
+        *("detect.py", "score", f"--data={root}", f"--detections={tmp_path}"),
+        *(f"--output={output}", f"--min_iou={min_iou}"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(output.read_text())["map_11point"] == pytest.approx(eleven, abs=1e-10)
+
+
+@pytest.mark.slow
 def test_a_detector_from_the_command_line(tmp_path):
     root = shapes.make_voc(tmp_path / "data", num_train=8, num_test=4)
     network = shapes.make_network(tmp_path / "network")

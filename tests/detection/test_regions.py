@@ -46,31 +46,31 @@ def test_features_are_those_of_each_image_alone(setup):
     }
     assert sorted(found) == list(range(5))
     alone_maps = jax.jit(lambda x: model.apply(variables, x, method="maps")[pools.map])
-    for index in (0, 4):
-        example = data.source[index]
-        image = images.decode(example.data, example.name)
-        size = image.shape[0], image.shape[1]
-        windows = _windows(size, index)
-        chosen = scales.choose_scale(windows, size, (64, 96), 32, "area")
-        assert set(chosen) == {0, 1}
-        cells = scales.to_cells(windows, size, (64, 96), chosen, model.backbone, pools.map)
-        pooled = np.zeros((len(windows), 5 * 96), np.float32)
-        for number, scale in enumerate((64, 96)):
-            alone = images.resize_shorter(image, scale)[None]
-            fmap = alone_maps(alone)[0]
-            rows = np.flatnonzero(chosen == number)
-            pooled[rows] = spp_jax.pool_windows(fmap, cells[rows], (2, 1))
-        layer = model.apply(variables, pooled, method="head_layers")["fc6"]
-        own = found[index]
-        # Convolutions on a larger canvas add up in another order.
-        np.testing.assert_allclose(np.asarray(own.pool)[own.row], pooled, atol=1e-4)
-        np.testing.assert_allclose(np.asarray(own.layer)[own.row], layer, atol=1e-4)
-        # The last three windows are on the cells of the first three, and share their rows.
-        assert own.row[-3:].tolist() == own.row[:3].tolist()
-        assert len(np.unique(own.row)) == len(np.unique(np.c_[chosen, cells], axis=0))
+    index = 4
+    example = data.source[index]
+    image = images.decode(example.data, example.name)
+    size = image.shape[0], image.shape[1]
+    windows = _windows(size, index)
+    chosen = scales.choose_scale(windows, size, (64, 96), 32, "area")
+    assert set(chosen) == {0, 1}
+    cells = scales.to_cells(windows, size, (64, 96), chosen, model.backbone, pools.map)
+    pooled = np.zeros((len(windows), 5 * 96), np.float32)
+    for number, scale in enumerate((64, 96)):
+        alone = images.resize_shorter(image, scale)[None]
+        fmap = alone_maps(alone)[0]
+        rows = np.flatnonzero(chosen == number)
+        pooled[rows] = spp_jax.pool_windows(fmap, cells[rows], (2, 1))
+    layer = model.apply(variables, pooled, method="head_layers")["fc6"]
+    own = found[index]
+    # Convolutions on a larger canvas add up in another order.
+    np.testing.assert_allclose(np.asarray(own.pool)[own.row], pooled, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(own.layer)[own.row], layer, atol=1e-4)
+    # The last three windows are on the cells of the first three, and share their rows.
+    assert own.row[-3:].tolist() == own.row[:3].tolist()
+    assert len(np.unique(own.row)) == len(np.unique(np.c_[chosen, cells], axis=0))
 
 
-def test_images_without_windows_and_unreadable_ones_are_left_out(setup, tmp_path):
+def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
     data, model, variables = setup
     config = detection_config.FeatureConfig(layer="pool", scales=(64,), num_canvases=1)
     pools = regions.Regions(model, variables, config)
@@ -90,8 +90,9 @@ def test_images_without_windows_and_unreadable_ones_are_left_out(setup, tmp_path
             refused.__setitem__,
         )
     )
-    assert sorted(pooled.image for pooled in found) == [0, 3, 4]
+    assert sorted(pooled.image for pooled in found) == [0, 2, 3, 4]
     assert list(refused) == [1]
+    assert len(next(pooled for pooled in found if pooled.image == 2).row) == 0
     # The whole image is the whole map.
     example = data.source[3]
     image = images.resize_shorter(images.decode(example.data, example.name), 64)[None]

@@ -146,8 +146,8 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
     for i in range(12):
         name = "dark" if i % 2 else "light"
         # "rare" is nowhere to train on; image 8 shows only a difficult one of its class.
-        found = [test_voc._object(name, (1, 1, 9, 9), int(i == 8))]
-        objects[f"{i:02}"] = found + [test_voc._object("rare", (1, 1, 9, 9))] * (i == 11)
+        found = [test_voc.make_object(name, (1, 1, 9, 9), int(i == 8))]
+        objects[f"{i:02}"] = found + [test_voc.make_object("rare", (1, 1, 9, 9))] * (i == 11)
     ids = list(objects)
     root = test_voc.make_voc(tmp_path, {"trainval": ids[:8], "test": ids[8:]}, objects)
     rng = np.random.default_rng(0)
