@@ -104,9 +104,8 @@ def network_dir(workdir: str) -> str | None:
 
 def save_arrays(path: str, **arrays: Any) -> None:
     """Writes a .npz that is there whole or not at all."""
-    with open(path + ".new", "wb") as f:
+    with files.replacing(path) as f:
         np.savez(f, **arrays)
-    os.replace(path + ".new", path)
 
 
 def load_arrays(path: str) -> dict[str, np.ndarray] | None:

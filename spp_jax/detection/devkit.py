@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.detection import mean_ap
 
 
@@ -41,14 +41,13 @@ def write(
         _check_name(name)
         order = np.argsort(-found.scores, kind="stable")
         path = os.path.join(folder, file_name(split, name))
-        with open(path + ".new", "w", encoding="utf-8") as f:
+        with files.replacing(path, "w") as f:
             for i in order.tolist():
                 x1, y1, x2, y2 = found.boxes[i]
                 f.write(
                     f"{image_ids[int(found.image[i])]} {found.scores[i]:.6f} "
                     f"{x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n"
                 )
-        os.replace(path + ".new", path)
 
 
 def read(

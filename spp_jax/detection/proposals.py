@@ -12,14 +12,13 @@ import multiprocessing
 import os
 import signal
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.data import images
 
 # Share of a bold edge's gradient below which there is no edge.
@@ -124,11 +123,8 @@ def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | No
 
 
 def _keep(folder: str, settings: Settings, data: bytes, windows: np.ndarray) -> None:
-    path = os.path.join(folder, settings.key(data))
-    new = f"{path}.{uuid.uuid4().hex}"  # processes may find the same image
-    with open(new, "wb") as f:
+    with files.replacing(os.path.join(folder, settings.key(data))) as f:
         np.save(f, windows)
-    os.replace(new, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +148,10 @@ class _Job:
         """Returns "" or why the image has no windows."""
         try:
             example = self.source[index]
-            missing = self.missing(example.data)
-            image = images.decode(example.data, example.name) if missing else np.zeros((0, 0, 3))
-            for s in missing:
-                _keep(self.folder, s, example.data, find(image, s))
+            if missing := self.missing(example.data):
+                image = images.decode(example.data, example.name)
+                for s in missing:
+                    _keep(self.folder, s, example.data, find(image, s))
             return ""
         except images.ImageError as e:
             return str(e)
