@@ -12,7 +12,8 @@ from typing import IO, Any
 def replacing(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a new file beside `path`, and puts it in its place in one step when it is written.
 
-    Where that ends with an error, nothing is left of the new one. `mode` is "wb", or "w" for UTF-8 text.
+    Where that ends with an error, nothing is left of the new one. `mode` is "wb", or "w" for UTF-8
+    text.
     """
     new = f"{path}.{uuid.uuid4().hex}"  # processes may write the same file
     try:
