@@ -7,7 +7,7 @@ import io
 from typing import Any, Protocol
 
 from spp_jax import errors
-from spp_jax.data import base, digit_groups, images, sources, voc
+from spp_jax.data import base, images, sources, voc
 
 
 class ObjectSource(Protocol):
@@ -85,6 +85,4 @@ def open_objects(name: str, path: str, split: str) -> ObjectSource:
     """
     if name == "voc":
         return voc.VocSource(path, split)
-    if name == digit_groups.NAME:
-        digit_groups.prepare(path or None)
     return TfdsObjects(name, split, path)

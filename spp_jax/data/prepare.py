@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from spp_jax import errors
-from spp_jax.data import digits, imagenet, imagenet_tars
+from spp_jax.data import imagenet, imagenet_tars, sources
 
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Holds what cannot be downloaded: the tars.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", 'TFDS\'s data_dir; "": its default.')
@@ -91,8 +91,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if name == imagenet.NAME:
             print(prepare_256(manual_dir, data_dir, _NUM_WORKERS.value))
-        elif name == "digit_scenes":
-            digits.prepare(data_dir or None)
+        elif name in sources.EMBEDDED:
+            sources.EMBEDDED[name].prepare(data_dir or None)
             print(f"{name} is prepared")
         else:
             print(prepare_stock(name, manual_dir, data_dir))

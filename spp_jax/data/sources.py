@@ -7,7 +7,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
-from spp_jax.data import base, digits, folders, imagenet
+from spp_jax.data import base, digit_groups, digits, folders, imagenet
+
+# Modules of the sets that need no download; they are made when they are first asked for.
+EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
 
 
 class TfdsSource:
@@ -65,14 +68,14 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
 
 
 def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a prepared set; the embedded one is prepared if it is not yet.
+    """Returns the builder of a prepared set; an embedded one is prepared if it is not yet.
 
     Raises:
         InputError: TFDS does not know the name, or the set is not prepared.
     """
     try:
-        if name == "digit_scenes":
-            digits.prepare(data_dir or None)
+        if name in EMBEDDED:
+            EMBEDDED[name].prepare(data_dir or None)
         builder = tfds.builder(name, data_dir=data_dir or None)
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
