@@ -201,10 +201,7 @@ def validate(config: Config) -> None:
     not_negative += " train.num_drops train.eval_every_epochs train.steps_per_epoch"
     not_negative += " data.mean_examples eval.scale eval.batch_size eval.num_examples"
     values = dict(fields.walk(config))
-    for path in positive.split():
-        check(values[path] > 0, f"config.{path} must be more than 0, got {values[path]}")
-    for path in not_negative.split():
-        check(values[path] >= 0, f"config.{path} must be at least 0, got {values[path]}")
+    fields.check_numbers(config, positive=positive, not_negative=not_negative)
     check(config.seed < 2**31, f"config.seed must be less than 2**31, got {config.seed}")
     drops = train.drop_epochs
     check(

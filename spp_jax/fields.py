@@ -36,6 +36,23 @@ def check_types(config: Any) -> None:
             raise errors.InputError(f"config.{path} must be {kind}, got {value!r}")
 
 
+def check_numbers(config: Any, *, positive: str, not_negative: str) -> None:
+    """Raises InputError for the first value that is not more than 0, or is less.
+
+    Args:
+        config: of right types.
+        positive: paths with spaces between them, of values that must be more than 0.
+        not_negative: those of values that must be at least 0.
+    """
+    values = dict(walk(config))
+    for path in positive.split():
+        if not values[path] > 0:  # nor is what is no number
+            raise errors.InputError(f"config.{path} must be more than 0, got {values[path]}")
+    for path in not_negative.split():
+        if not values[path] >= 0:
+            raise errors.InputError(f"config.{path} must be at least 0, got {values[path]}")
+
+
 def from_dict(kind: type[T], values: dict[str, Any], path: str = "config") -> T:
     """Returns the config that `dataclasses.asdict` made a dictionary, also after JSON.
 

@@ -211,12 +211,9 @@ def validate(config: DetectionConfig) -> None:
     positive += " finetune.learning_rate finetune.bias_lr_factor finetune.log_every_steps"
     positive += " finetune.checkpoint_every_steps"
     positive += " features.num_canvases test.max_detections proposals.max_image_side"
-    for path in positive.split():
-        check(values[path] > 0, path, "more than 0")
     not_negative = "seed proposals.max_windows proposals.min_side proposals.num_processes"
     not_negative += " features.target_side finetune.weight_decay"
-    for path in not_negative.split():
-        check(values[path] >= 0, path, "at least 0")
+    fields.check_numbers(config, positive=positive, not_negative=not_negative)
     shares = "svm.max_negative_iou svm.negative_nms regression.min_iou test.nms_iou"
     shares += " finetune.positive_share finetune.min_positive_iou finetune.min_negative_iou"
     for path in shares.split():
@@ -228,30 +225,29 @@ def validate(config: DetectionConfig) -> None:
         "finetune.min_negative_iou",
         f"less than config.finetune.min_positive_iou={tune.min_positive_iou}",
     )
-    check(0 <= config.finetune.momentum < 1, "finetune.momentum", "from 0 to below 1")
-    check(config.features.layer in LAYERS, "features.layer", f"one of {', '.join(LAYERS)}")
-    check(config.features.reduce in ("max", "mean"), "features.reduce", "max or mean")
-    rules = ("area", "linear")
-    check(config.features.scale_rule in rules, "features.scale_rule", f"one of {', '.join(rules)}")
-    rules = ("paper", "released")
-    check(config.features.cell_rule in rules, "features.cell_rule", f"one of {', '.join(rules)}")
+    check(0 <= tune.momentum < 1, "finetune.momentum", "from 0 to below 1")
+    for path, choices in {
+        "features.layer": LAYERS,
+        "features.reduce": ("max", "mean"),
+        "features.scale_rule": ("area", "linear"),
+        "features.cell_rule": ("paper", "released"),
+    }.items():
+        check(values[path] in choices, path, f"one of {', '.join(choices)}")
     scales = config.features.scales
     is_ordered = list(scales) == sorted(set(scales)) and min(scales, default=0) > 0
     check(is_ordered, "features.scales", "increasing whole numbers of pixels, at least one")
     levels = config.features.levels
     check(all(n > 0 for n in levels), "features.levels", "whole numbers of at least 1")
-    is_known = set(config.proposals.methods) <= set(METHODS)
+    for path in ("proposals.methods", "proposals.eval_methods"):
+        check(set(values[path]) <= set(METHODS), path, f"of {', '.join(METHODS)}")
     has_any = bool(config.proposals.methods or config.proposals.path)
-    check(is_known and has_any, "proposals.methods", f"of {', '.join(METHODS)}")
-    is_known = set(config.proposals.eval_methods) <= set(METHODS)
-    check(is_known, "proposals.eval_methods", f"of {', '.join(METHODS)}")
-    finetune = config.finetune
+    check(has_any, "proposals.methods", f"of {', '.join(METHODS)}")
     check(
-        finetune.batch_size % finetune.images_per_batch == 0,
+        tune.batch_size % tune.images_per_batch == 0,
         "finetune.batch_size",
-        f"a multiple of config.finetune.images_per_batch={finetune.images_per_batch}",
+        f"a multiple of config.finetune.images_per_batch={tune.images_per_batch}",
     )
-    drops = finetune.drop_steps
+    drops = tune.drop_steps
     check(list(drops) == sorted(set(drops)), "finetune.drop_steps", "increasing")
     if config.features.map and config.features.layer != "pool":
         raise errors.InputError(

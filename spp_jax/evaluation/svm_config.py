@@ -62,18 +62,16 @@ def validate(config: SvmConfig) -> None:
     """Makes strings of `scales` and raises InputError for the first value that is wrong."""
     fields.check_types(config)
     config.scales = tuple(str(scale) for scale in config.scales)
-    values = dict(fields.walk(config))
-    positive = "data.num_train data.max_test data.num_splits c batch_size num_programs"
-    for path in positive.split():
-        if values[path] <= 0:
-            raise errors.InputError(f"config.{path} must be more than 0, got {values[path]}")
-    if not config.scales:
-        raise errors.InputError("config.scales is empty")
     if not math.isfinite(config.c):
         raise errors.InputError(f"config.c must be a finite number, got {config.c}")
-    for path in ("seed", "size", "data.num_workers"):
-        if values[path] < 0:
-            raise errors.InputError(f"config.{path} must be at least 0, got {values[path]}")
+    fields.check_numbers(
+        config,
+        positive="data.num_train data.max_test data.num_splits c batch_size num_programs",
+        not_negative="seed size data.num_workers",
+    )
+    if not config.scales:
+        raise errors.InputError("config.scales is empty")
+    values = dict(fields.walk(config))
     for path, choices in {
         "data.name": DATA,
         "loss": ("hinge", "squared_hinge"),
