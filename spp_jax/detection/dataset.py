@@ -26,6 +26,10 @@ class Objects:
     labels: np.ndarray
     is_difficult: np.ndarray
 
+    def is_positive(self, has_difficult: bool) -> np.ndarray:
+        """Returns (G,): which are to be learnt from, all or those that are not difficult."""
+        return ~self.is_difficult | has_difficult
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -68,12 +68,9 @@ def detect(
     if not len(windows):
         return Found(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
     count = regions.padded_count(len(windows))
-    padded = np.zeros((count, 4), np.float32)
-    padded[: len(windows)] = windows
     parts = []
     for detector, own in zip(detectors, pooled):
-        row = np.zeros(count, np.int32)
-        row[: len(own.row)] = own.row
+        row = regions.pad_rows(own.row.astype(np.int32), count)
         arrays = {"svm": dataclasses.asdict(detector.svm), "layer": own.layer, "row": row}
         if detector.regressor is not None:
             arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
@@ -81,7 +78,7 @@ def detect(
     height, width = pooled[0].shown.size
     found = programs.detect(
         parts,
-        padded,
+        regions.pad_rows(windows.astype(np.float32), count),
         np.int32(len(windows)),
         np.asarray([width, height, width, height], np.float32),
         np.float32(test.min_score),

@@ -115,13 +115,10 @@ class Miner:
         """Returns (R, K): hard negatives that no better one overlaps by `negative_nms`."""
         # Padded, so that few programs are compiled.
         count = regions.padded_count(len(windows))
-        padded = np.zeros((count, 4), np.float32)
-        padded[: len(windows)] = windows
-        ranked = np.full((count, is_hard.shape[1]), -np.inf, np.float32)
-        ranked[: len(windows)] = np.where(is_hard, np.nan_to_num(scores, neginf=0), -np.inf)
+        ranked = np.where(is_hard, np.nan_to_num(scores, neginf=0), -np.inf).astype(np.float32)
         kept = boxes.suppress(
-            padded,
-            ranked,
+            regions.pad_rows(windows.astype(np.float32), count),
+            regions.pad_rows(ranked, count, -np.inf),
             iou_threshold=self._config.negative_nms,
             score_threshold=-np.inf,
             max_kept=count,

@@ -22,7 +22,7 @@ _DAMAGE = (
 )
 
 
-def read(path: str) -> Mapping[str, np.ndarray]:
+def read(path: str) -> dict[str, np.ndarray]:
     """Returns {image id: windows} of a file, or of a folder with a .mat file for each image.
 
     - FILE.mat as R-CNN's selective_search_data: cells `images` and `boxes`, rows y1, x1, y2, x2,
@@ -36,7 +36,7 @@ def read(path: str) -> Mapping[str, np.ndarray]:
         InputError: it is missing, damaged or of another kind.
     """
     if os.path.isdir(path):
-        return _Folder(path)
+        return _read_folder(path)
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npz":
@@ -92,29 +92,16 @@ def _read_cells(path: str) -> dict[str, np.ndarray]:
     return windows
 
 
-class _Folder(Mapping[str, np.ndarray]):
-    """A .mat file an image, read when it is asked for."""
-
-    def __init__(self, path: str):
-        self._path = path
-        files = sorted(f for f in os.listdir(path) if f.endswith(".mat"))
-        self._files = {f.removesuffix(".mat").removesuffix("_boxes"): f for f in files}
-        if not files:
-            raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self):
-        return iter(self._files)
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._files
-
-    def __getitem__(self, image_id: str) -> np.ndarray:
-        path = os.path.join(self._path, self._files[image_id])
+def _read_folder(path: str) -> dict[str, np.ndarray]:
+    found = {}
+    for file in sorted(f for f in os.listdir(path) if f.endswith(".mat")):
+        own = os.path.join(path, file)
         try:
-            rows = np.asarray(scipy.io.loadmat(path)["boxes"], np.float64).reshape(-1, 4)
+            rows = np.asarray(scipy.io.loadmat(own)["boxes"], np.float64).reshape(-1, 4)
         except _DAMAGE as e:
-            raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
-        return check_windows(rows + np.asarray([0, 0, 1, 1]), path)
+            raise errors.InputError(f"{own} cannot be read as windows: {e}") from e
+        image_id = file.removesuffix(".mat").removesuffix("_boxes")
+        found[image_id] = check_windows(rows + np.asarray([0, 0, 1, 1]), own)
+    if not found:
+        raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
+    return found

@@ -6,12 +6,46 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from rich import progress
 
 from spp_jax.data import images
-from spp_jax.detection import boxes, dataset, detection_config, proposal_files, proposals
+from spp_jax.detection import bars, boxes, dataset, detection_config, proposal_files, proposals
 
 CACHE = "proposals"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Windows that others computed, `config.proposals.path`.
+
+    Attributes:
+        windows: {image id: (R, 4)}.
+        path: of the file or folder.
+        digest: stands for all of them.
+    """
+
+    windows: dict[str, np.ndarray]
+    path: str
+    digest: str
+
+    def check(self, data: dataset.Dataset) -> None:
+        """Raises InputError, naming the first, if an image of a split has no windows."""
+        ids = [data.source.image_ids[i] for i in data.sizes]
+        proposal_files.check_ids(self.windows, ids, self.path)
+
+
+def read_stored(config: detection_config.ProposalConfig) -> Stored | None:
+    """Reads the windows of `config.path`, None where they are to be found here.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    if not config.path:
+        return None
+    found = proposal_files.read(os.path.expanduser(config.path))
+    digest = hashlib.sha256()
+    for name, windows in sorted(found.items()):
+        digest.update(name.encode() + np.ascontiguousarray(windows).tobytes())
+    return Stored(found, config.path, digest.hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +62,16 @@ class Proposer:
     settings: tuple[proposals.Settings, ...]
     stored: Mapping[str, np.ndarray] | None = None
 
-    def __call__(self, data: bytes, name: str, size: tuple[int, int]) -> np.ndarray:
-        """Returns windows (R, 4) inside the image of (height, width), each once.
+    def __call__(self, data: bytes, name: str, image: np.ndarray) -> np.ndarray:
+        """Returns windows (R, 4) inside an image, each once.
+
+        Args:
+            data: the encoded image.
+            name: what it is called.
+            image: (H, W, 3) uint8 RGB, decoded.
 
         Raises:
-            ImageError: the image cannot be read, or what was kept of it is gone.
+            ImageError: what was kept of the image is gone.
         """
         if self.stored is not None:
             found = [self.stored[name]]
@@ -42,9 +81,8 @@ class Proposer:
             if len(found) < len(kept):
                 raise images.ImageError(f"{name}: its windows are missing in {self.folder}")
         else:
-            image = images.decode(data, name)
             found = [proposals.find(image, s) for s in self.settings]
-        windows = boxes.clip(np.concatenate(found), *size)
+        windows = boxes.clip(np.concatenate(found), *image.shape[:2])
         windows = windows[boxes.area(windows) > 0]
         if len(found) > 1:
             windows = np.unique(windows, axis=0)
@@ -65,54 +103,33 @@ def prepare(
     config: detection_config.ProposalConfig,
     workdir: str,
     data: dataset.Dataset,
+    stored: Stored | None,
     *,
     is_eval: bool,
 ) -> Proposer:
     """Finds the windows of every image of a split that are not kept yet.
 
+    Args:
+        config: where windows come from.
+        workdir: of the detector.
+        data: the split.
+        stored: of `read_stored`.
+        is_eval: whether it is tested on.
+
     Raises:
-        InputError: a file of windows is missing, damaged or lacks an image, or the cache cannot be
-            written.
+        InputError: `stored` lacks an image, or the cache cannot be written.
     """
     source = data.source
-    stored = check(config, data)
     if stored is not None:
-        return Proposer("", (), {source.name(i): stored[source.image_ids[i]] for i in data.sizes})
+        stored.check(data)
+        names = {source.name(i): source.image_ids[i] for i in data.sizes}
+        return Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
     folder = os.path.expanduser(config.cache) or os.path.join(workdir, CACHE)
     methods = (config.eval_methods or config.methods) if is_eval else config.methods
     proposer = Proposer(folder, make_settings(config, methods))
-    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     indices = sorted(data.sizes)
-    with progress.Progress(*columns) as bar:
-        task = bar.add_task(f"proposals {source.split}", total=len(indices))
-        for _ in proposals.find_all(
-            source, indices, folder, proposer.settings, config.num_processes
-        ):
-            bar.advance(task)
+    found = proposals.find_all(source, indices, folder, proposer.settings, config.num_processes)
+    for _ in bars.track(found, f"proposals {source.split}", len(indices)):
+        pass  # what is found is kept; what cannot be read is named where it is asked for
     print(f"proposals {'+'.join(methods)} of {len(indices)} images -> {folder}", flush=True)
     return proposer
-
-
-def check(
-    config: detection_config.ProposalConfig, data: dataset.Dataset
-) -> Mapping[str, np.ndarray] | None:
-    """Returns the windows of `config.path` by image id, None where they are to be found here.
-
-    Raises:
-        InputError: the file is missing or damaged, or lacks an image.
-    """
-    if not config.path:
-        return None
-    found = proposal_files.read(os.path.expanduser(config.path))
-    proposal_files.check_ids(found, [data.source.image_ids[i] for i in data.sizes], config.path)
-    return found
-
-
-def digest(config: detection_config.ProposalConfig) -> str:
-    """Returns what stands for the windows of `config.path`, "" where there is none."""
-    if not config.path:
-        return ""
-    found = hashlib.sha256()
-    for name, windows in sorted(proposal_files.read(os.path.expanduser(config.path)).items()):
-        found.update(name.encode() + np.ascontiguousarray(windows).tobytes())
-    return found.hexdigest()

@@ -30,6 +30,9 @@ _IMAGES_A_CANVAS = 8
 _NO_ROWS, _NONE = np.zeros(0, np.int64), jnp.zeros((0, 0))
 
 
+Propose = Callable[[bytes, str, np.ndarray], np.ndarray]
+
+
 class Shown(NamedTuple):
     """An image as it was read: its (height, width), itself at each scale, and its proposals."""
 
@@ -65,17 +68,16 @@ class Show:
 
     Attributes:
         scales: shorter sides to resize it to.
-        propose: (data, name, (height, width)) -> (R, 4) proposals.
+        propose: (data, name, decoded image) -> (R, 4) proposals.
     """
 
     scales: tuple[int, ...]
-    propose: Callable[[bytes, str, tuple[int, int]], np.ndarray]
+    propose: Propose
 
     def __call__(self, data: bytes, name: str) -> Shown:
         image = images.decode(data, name)
-        size = image.shape[0], image.shape[1]
         resized = tuple(images.resize_shorter(image, scale) for scale in self.scales)
-        return Shown(size, resized, self.propose(data, name, size))
+        return Shown(image.shape[:2], resized, self.propose(data, name, image))
 
 
 class Regions:
@@ -119,7 +121,7 @@ class Regions:
         self,
         source: Any,
         batches: Sequence[canvases.Batch],
-        propose: Callable[[bytes, str, tuple[int, int]], np.ndarray],
+        propose: Propose,
         choose: Callable[[int, Shown], np.ndarray],
         refuse: Callable[[int, str], None],
     ) -> Generator[Pooled, None, None]:
@@ -184,8 +186,8 @@ class Regions:
         cells = np.zeros((num_rows, count, 4), np.int32)
         map_index = np.zeros((num_rows, count), np.int32)
         for row, own in enumerate(all_cells):
-            cells[row, : len(own.cells)] = own.cells
-            map_index[row, : len(own.cells)] = own.map_index
+            cells[row] = pad_rows(own.cells, count)
+            map_index[row] = pad_rows(own.map_index, count)
         placed = sharding.put_batch({"cells": cells, "map_index": map_index}, self._mesh)
         pool, layer = programs.pool_maps(
             self.model, self._pyramid, self.config.layer, self._variables, tuple(maps), placed
@@ -215,6 +217,12 @@ def padded_count(count: int) -> int:
     while power < count:
         power *= 2
     return power * 3 // 4 if power > 64 and count <= power * 3 // 4 else power
+
+
+def pad_rows(array: np.ndarray, count: int, value: float = 0) -> np.ndarray:
+    """Returns (R, ...) with rows of `value` added, (count, ...)."""
+    missing = [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, missing, constant_values=value)
 
 
 def default_target(backbone: topology.Backbone, rule: str) -> int:

@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from rich import progress
 
 from spp_jax import checkpoint, errors, files
 from spp_jax.data import objects
 from spp_jax.detection import (
+    bars,
     boxes,
     dataset,
     detection_config,
@@ -26,7 +26,6 @@ from spp_jax.detection import (
     regions,
     regression,
 )
-from spp_jax.evaluation import canvases
 
 
 def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
@@ -60,13 +59,18 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         )
         further = dataset.read(source, data.class_names, skips_damaged=True)
         print(further.lines(), flush=True)
+    stored = propose.read_stored(config.proposals)
     if config.data.eval_split:  # what evaluation would find wrong, before the work
         source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
-        propose.check(config.proposals, dataset.read(source, data.class_names))
-    propose.check(config.proposals, data)
-    make_workdir(config, workdir, data, further)
+        tested = dataset.read(source, data.class_names)
+        if stored is not None:
+            stored.check(tested)
+    if stored is not None:
+        stored.check(data)
+    digests = [x.digest() for x in (data, further) if x] + [stored.digest if stored else ""]
+    make_workdir(config, workdir, data, "".join(digests))
 
-    proposer = propose.prepare(config.proposals, workdir, data, is_eval=False)
+    proposer = propose.prepare(config.proposals, workdir, data, stored, is_eval=False)
     if config.finetune.enabled:
         stopped_by = finetune.train(config, workdir, data, proposer).stopped_by
         if stopped_by is not None:
@@ -86,7 +90,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     trainer = _Trainer(config, data, proposer, regions.Regions(model, variables, config.features))
     examples = trainer.gather(further)
     if config.regression.enabled and not has_regression:
-        found = examples.fit(config.regression, data.class_names)
+        found = examples.fit(config.regression)
         detector.save_arrays(regression_file, **dataclasses.asdict(found))
         print(f"box regression -> {regression_file}", flush=True)
     if not has_svm:
@@ -113,14 +117,12 @@ class Examples:
     near: list[np.ndarray]
     deltas: list[np.ndarray]
 
-    def fit(
-        self, config: detection_config.RegressionConfig, class_names: tuple[str, ...]
-    ) -> regression.Regressor:
+    def fit(self, config: detection_config.RegressionConfig) -> regression.Regressor:
         """Fits the regressors of all classes, for features as they come."""
         count = max(x.shape[1] for x in self.near)
         weights = np.zeros((count, len(self.near), 4), np.float32)
         bias = np.zeros((len(self.near), 4), np.float32)
-        for k in track(range(len(self.near)), f"box regression of {len(class_names)} classes"):
+        for k in bars.track(range(len(self.near)), f"box regression of {len(self.near)} classes"):
             if len(self.near[k]):
                 scaled = self.near[k].astype(np.float32) * self.factors[1]
                 found, bias[k] = regression.fit(scaled, self.deltas[k], config.strength)
@@ -147,35 +149,24 @@ class _Trainer:
 
     def _pass(
         self,
-        title: str,
         choose: Callable[[int, regions.Shown], np.ndarray],
-        batches: list[canvases.Batch] | None = None,
+        title: str,
+        further: dataset.Dataset | None = None,
     ) -> Iterator[regions.Pooled]:
-        batches = self._batches if batches is None else batches
-        stream = self._regions.stream(
-            self._data.source, batches, self._proposer, choose, self._refuse
-        )
-        for found in track(stream, title, sum(len(b.indices) for b in batches)):
+        """Yields the images of the split, or of one without proposals, that have windows."""
+        data, batches, proposer = self._data, self._batches, self._proposer
+        if further is not None:
+            data, batches, proposer = further, self._regions.plan(further.sizes), _no_proposals
+        stream = self._regions.stream(data.source, batches, proposer, choose, self._refuse)
+        for found in bars.track(stream, f"{title} {data.source.split}", len(data.sizes)):
             if len(found.windows):
                 yield found
 
-    def _further_positives(self, further: dataset.Dataset) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (class, features (n, F)) of the objects of a split that has no other use."""
-        batches = self._regions.plan(further.sizes)
-        stream = self._regions.stream(
-            further.source,
-            batches,
-            lambda data, name, size: np.zeros((0, 4), np.float32),
-            lambda index, shown: further.objects[index].boxes,
-            self._refuse,
-        )
-        for found in track(stream, f"objects {further.source.split}", len(further.sizes)):
-            if not len(found.windows):
-                continue
-            known, layer = further.objects[found.image], np.asarray(found.layer)[found.row]
-            is_positive = ~known.is_difficult | self._config.data.has_difficult
-            for k in np.unique(known.labels):
-                yield int(k), layer[is_positive & (known.labels == k)]
+    def _split(self, known: dataset.Objects, layer: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (class, features (n, F)) of the objects (G, F) of an image to be learnt from."""
+        is_positive = known.is_positive(self._config.data.has_difficult)
+        for k in np.unique(known.labels):
+            yield int(k), layer[is_positive & (known.labels == k)]
 
     def _refuse(self, index: int, sentence: str) -> None:
         del index
@@ -209,23 +200,22 @@ class _Trainer:
             return np.concatenate([known, near_them, rng.permutation(shown.proposals)[:count]])
 
         num_features = 0, 0
-        for found in self._pass("objects", choose):
+        for found in self._pass(choose, "objects"):
             known, count = self._data.objects[found.image], num_near[found.image]
             layer, pool = (np.asarray(x)[found.row] for x in (found.layer, found.pool))
             norms.append(np.stack([np.linalg.norm(x[count:], axis=1) for x in (layer, pool)]))
             num_features = layer.shape[1], pool.shape[1]
             if not count:
                 continue
-            is_positive = ~known.is_difficult | config.data.has_difficult
-            for k in np.unique(known.labels):
-                is_own = is_positive & (known.labels == k)
-                positives[k].append(layer[: len(known.boxes)][is_own])
+            for k, own in self._split(known, layer[: len(known.boxes)]):
+                positives[k].append(own)
             if not config.regression.enabled:
                 continue
             windows = found.windows[:count]
             nearest = boxes.iou(windows, known.boxes).argmax(axis=1)
+            is_positive = known.is_positive(config.data.has_difficult)[nearest]
             for k in np.unique(known.labels):
-                rows = np.flatnonzero((known.labels[nearest] == k) & is_positive[nearest])
+                rows = np.flatnonzero((known.labels[nearest] == k) & is_positive)
                 rows = rows[: config.regression.max_examples - counts[k]]
                 counts[k] += len(rows)
                 # Half the memory; a tenth of a percent matters less than any window.
@@ -234,8 +224,10 @@ class _Trainer:
         if not any(positives):
             raise errors.InputError("no training image with an object can be read")
         if further is not None:
-            for k, layer in self._further_positives(further):
-                positives[k].append(layer)
+            for found in self._pass(lambda i, _: further.objects[i].boxes, "objects", further):
+                layer = np.asarray(found.layer)[found.row]
+                for k, own in self._split(further.objects[found.image], layer):
+                    positives[k].append(own)
         if not sum(x.shape[1] for x in norms):
             raise errors.InputError("no training image has windows to learn from")
         means = np.concatenate(norms, axis=1).mean(axis=1)
@@ -261,7 +253,7 @@ class _Trainer:
             # Objects of one class are negatives of the others.
             return np.concatenate([self._data.objects[index].boxes, shown.proposals])
 
-        for found in self._pass("hard negatives", choose):
+        for found in self._pass(choose, "hard negatives"):
             known = self._data.objects[found.image]
             miner.add(found.layer, found.row, found.windows, known.boxes, known.labels)
         linear = miner.finish()
@@ -278,11 +270,9 @@ class _Trainer:
         return linear
 
 
-def track(items, title: str, total: int | None = None) -> Iterator:
-    """Yields items behind a progress bar."""
-    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
-    with progress.Progress(*columns) as bar:
-        yield from bar.track(items, total=total, description=title)
+def _no_proposals(data: bytes, name: str, image: np.ndarray) -> np.ndarray:
+    del data, name, image
+    return np.zeros((0, 4), np.float32)
 
 
 def check_workdir(config: detection_config.DetectionConfig, workdir: str) -> None:
@@ -298,11 +288,12 @@ def make_workdir(
     config: detection_config.DetectionConfig,
     workdir: str,
     data: dataset.Dataset,
-    further: dataset.Dataset | None,
+    digest: str,
 ) -> None:
-    """Writes the config and what the data is; raises InputError if the workdir is of other data."""
-    digest = data.digest() + (further.digest() if further else "")
-    digest += propose.digest(config.proposals)
+    """Writes the config and what the data is; raises InputError if the workdir is of other data.
+
+    `digest` stands for everything that is learnt from.
+    """
     facts = {"class_names": list(data.class_names), "digest": digest}
     path = os.path.join(workdir, detector.DATA_FILE)
     if os.path.exists(path) and detector.read_data(workdir) != facts:

@@ -15,6 +15,7 @@ import numpy as np
 from spp_jax import errors, files
 from spp_jax.data import objects
 from spp_jax.detection import (
+    bars,
     dataset,
     detection_config,
     detector,
@@ -22,7 +23,6 @@ from spp_jax.detection import (
     mean_ap,
     pictures,
     propose,
-    stages,
 )
 
 RESULT = "eval.json"
@@ -60,7 +60,8 @@ def evaluate(
     )
     data = dataset.read(source, names)
     print(data.lines(), flush=True)
-    proposer = propose.prepare(config.proposals, workdir, data, is_eval=True)
+    stored = propose.read_stored(config.proposals)
+    proposer = propose.prepare(config.proposals, workdir, data, stored, is_eval=True)
     folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
     output = result_path(workdir, others)
     if os.path.isdir(output):
@@ -69,7 +70,14 @@ def evaluate(
         os.makedirs(folder, exist_ok=True)
     except OSError as e:
         raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
-    facts = _facts(config, [workdir, *others], proposer, data)
+    windows = stored.digest if stored else [dataclasses.asdict(s) for s in proposer.settings]
+    facts = {
+        "detectors": _digest([workdir, *others]),
+        "images": data.digest(),
+        "has_regression": config.regression.enabled,
+        "proposals": windows,
+        "test": dataclasses.asdict(config.test),
+    }
     path = os.path.join(folder, f"{source.split}.jsonl")
     with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as done:
         for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
@@ -161,7 +169,7 @@ def detect_all(
         )
         for d in detectors
     ]
-    for pooled in stages.track(zip(*streams), f"detection {data.source.split}", len(left)):
+    for pooled in bars.track(zip(*streams), f"detection {data.source.split}", len(left)):
         yield pooled[0].image, detector.detect(detectors, pooled, test)
 
 
@@ -182,13 +190,8 @@ def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
     }
 
 
-def _facts(
-    config: detection_config.DetectionConfig,
-    workdirs: list[str],
-    proposer: propose.Proposer,
-    data: dataset.Dataset,
-) -> dict[str, Any]:
-    """Returns what detections depend on."""
+def _digest(workdirs: Sequence[str]) -> str:
+    """Returns what stands for the SVMs and regressors of detectors."""
     digest = hashlib.sha256()
     for path in workdirs:
         for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
@@ -196,14 +199,7 @@ def _facts(
             if os.path.exists(file):
                 with open(file, "rb") as f:
                     digest.update(hashlib.sha256(f.read()).digest())
-    return {
-        "detectors": digest.hexdigest(),
-        "images": data.digest(),
-        "has_regression": config.regression.enabled,
-        "proposals": [dataclasses.asdict(s) for s in proposer.settings]
-        or propose.digest(config.proposals),
-        "test": dataclasses.asdict(config.test),
-    }
+    return digest.hexdigest()
 
 
 class _Unfinished:

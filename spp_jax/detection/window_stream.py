@@ -40,10 +40,9 @@ def sample_windows(
     candidates = np.concatenate([known.boxes, windows])
     overlap = boxes.iou(candidates, known.boxes)
     best = overlap.max(axis=1, initial=0)
-    is_positive = best >= tune.min_positive_iou
-    if not has_difficult:
-        is_positive &= ~known.is_difficult[overlap.argmax(axis=1)]
-    positives = np.flatnonzero(is_positive)
+    nearest = overlap.argmax(axis=1)
+    is_near = best >= tune.min_positive_iou
+    positives = np.flatnonzero(is_near & known.is_positive(has_difficult)[nearest])
     is_negative = (best >= tune.min_negative_iou) & (best < tune.min_positive_iou)
     negatives = np.flatnonzero(is_negative)
     num_positives = round(count * tune.positive_share) if len(negatives) else count
@@ -53,10 +52,7 @@ def sample_windows(
     rows = np.concatenate(drawn)
     if not len(rows):
         return np.zeros((count, 4)), np.full(count, -1)
-    is_positive = best[rows] >= tune.min_positive_iou
-    return candidates[rows], np.where(
-        is_positive, known.labels[overlap[rows].argmax(axis=1)] + 1, 0
-    )
+    return candidates[rows], np.where(is_near[rows], known.labels[nearest[rows]] + 1, 0)
 
 
 def _draw(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
@@ -162,10 +158,10 @@ class WindowStream:
         try:
             encoded = self.data.source[index]
             image = images.decode(encoded.data, encoded.name)
-            size = image.shape[0], image.shape[1]
-            proposals = self.proposer(encoded.data, encoded.name, size)
+            proposals = self.proposer(encoded.data, encoded.name, image)
         except images.ImageError as e:
             return found | {"refused": str(e)}
+        size = image.shape[0], image.shape[1]
         rng = np.random.default_rng([self.config.seed, _WINDOWS, step, row])
         tune = self.config.finetune
         windows, labels = sample_windows(

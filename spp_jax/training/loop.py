@@ -81,7 +81,7 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
     """
     data, train = config.data, config.train
     sharding.check_batch_size(data.batch_size, "config.data.batch_size")
-    check_workdir(config, workdir)
+    _check_workdir(config, workdir)
     source = sources.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)
     held_out = sources.open_held_out(
@@ -135,7 +135,7 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
     train, stream, model = config.train, job.stream, job.model
 
     # What can be wrong is found before anything compiles or is written.
-    step_dir = check_workdir(config, workdir)
+    step_dir = _check_workdir(config, workdir)
     num_steps = stream.num_steps
     meta = checkpoint.read_meta(step_dir) if step_dir else None
     start_step = meta.step if meta else 0
@@ -265,7 +265,7 @@ def evaluation_line(metrics: dict[str, Any], epoch: int) -> str:
     )
 
 
-def check_workdir(config: config_lib.Config, workdir: str) -> str | None:
+def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
     """Returns the step directory to go on from, None for a new run."""
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
         raise errors.InputError(f"workdir {workdir!r} is not a directory")

@@ -71,7 +71,7 @@ def setup(tmp_path_factory):
     data = dataset.read(voc.VocSource(root, "trainval"))
     cache = str(tmp_path_factory.mktemp("windows"))
     config.proposals.cache = cache
-    return config, data, propose.prepare(config.proposals, cache, data, is_eval=False)
+    return config, data, propose.prepare(config.proposals, cache, data, None, is_eval=False)
 
 
 def _stream(setup, **changes):

@@ -138,9 +138,9 @@ def test_windows_of_several_methods_are_one_set(data, tmp_path):
     config = detection_config.ProposalConfig(
         methods=("fast", "edge_boxes"), min_side=8, num_processes=2
     )
-    proposer = propose.prepare(config, str(tmp_path), data, is_eval=False)
+    proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
     example = data.source[0]
-    found = proposer(example.data, example.name, data.sizes[0])
+    found = proposer(example.data, example.name, _image(data, 0))
     parts = [proposals.find(_image(data, 0), s) for s in proposer.settings]
     assert {tuple(w) for w in found} == {tuple(w) for part in parts for w in part}
     assert len(found) == len({tuple(w) for w in found})

@@ -39,7 +39,7 @@ def test_features_are_those_of_each_image_alone(setup):
         for pooled in pools.stream(
             data.source,
             pools.plan(data.sizes),
-            lambda data, name, size: np.zeros((0, 4), np.float32),
+            lambda data, name, image: np.zeros((0, 4), np.float32),
             lambda index, shown: _windows(shown.size, index),
             lambda index, sentence: pytest.fail(sentence),
         )
@@ -76,10 +76,10 @@ def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
     pools = regions.Regions(model, variables, config)
     refused = {}
 
-    def propose(encoded, name, size):
+    def propose(encoded, name, image):
         if name.endswith("a01.jpg"):
             raise images.ImageError(f"{name}: no windows")
-        return np.asarray([[0, 0, size[1], size[0]]], np.float32)
+        return np.asarray([[0, 0, image.shape[1], image.shape[0]]], np.float32)
 
     found = list(
         pools.stream(
