@@ -15,10 +15,6 @@ import numpy as np
 
 from spp_jax.pooling import pyramid
 
-# Windows gathered together on a CPU: their bins stay in its cache. Blocks of 8 to 32 were equally
-# fast, one gather of everything 2 to 3 times slower. A GPU gathers everything at once.
-CPU_BLOCK = 16
-
 
 def pool_windows(
     fmap: jax.Array | Sequence[jax.Array],
@@ -228,26 +224,16 @@ def _two_blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array
     return power, start, stop - jnp.left_shift(1, power)
 
 
-@jax.custom_jvp
 def _gather_max(cells: jax.Array, index: jax.Array) -> jax.Array:
     """Returns the maximum over the last axis of cells[index]: (T, C), (R, B, 4) -> (R, B, C)."""
-
-    def in_blocks(cells, index):
-        return jax.lax.map(lambda i: _gather_max_at_once(cells, i), index, batch_size=CPU_BLOCK)
-
-    return jax.lax.platform_dependent(cells, index, cpu=in_blocks, default=_gather_max_at_once)
-
-
-def _gather_max_at_once(cells: jax.Array, index: jax.Array) -> jax.Array:
-    found = cells.at[index].get(mode="promise_in_bounds")
-    return found.max(axis=-2)
+    # Four gathers, so that XLA makes one loop of them and their maximum. The maximum over an axis
+    # of one gather would write four times the result to memory first.
+    a, b, c, d = (cells.at[index[..., i]].get(mode="promise_in_bounds") for i in range(4))
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-@_gather_max.defjvp
-def _gather_max_jvp(primals, tangents):
-    # The gradient of the loop would add up one whole table per block.
-    cells, index = primals
-    return jax.jvp(lambda c: _gather_max_at_once(c, index), (cells,), (tangents[0],))
+# Windows averaged together: their weighted sums stay in a processor's cache.
+_MEAN_BLOCK = 16
 
 
 def _mean_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
@@ -277,7 +263,7 @@ def _mean_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
             grids.append(grid.astype(fmap.dtype))
         return grids
 
-    grids = jax.lax.map(one_window, (map_index, *window), batch_size=CPU_BLOCK)
+    grids = jax.lax.map(one_window, (map_index, *window), batch_size=_MEAN_BLOCK)
     return dict(zip(sorted(set(levels)), grids))
 
 

@@ -124,15 +124,6 @@ def test_jit_eager_vmap_and_bfloat16_agree():
     np.testing.assert_array_equal(rounded, eager.astype(jnp.bfloat16))
 
 
-def test_one_gather_equals_the_cpu_blocks():
-    """What other devices run."""
-    rng = np.random.default_rng(4)
-    cells = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
-    index = jnp.asarray(rng.integers(0, 50, (37, 5, 4)))
-    found = windows._gather_max(cells, index)
-    np.testing.assert_array_equal(found, windows._gather_max_at_once(cells, index))
-
-
 @pytest.mark.parametrize(("count", "levels", "length"), [(0, (6, 3, 2, 1), 50), (7, (4, 2, 1), 21)])
 def test_shapes(count, levels, length):
     fmap = jnp.zeros((5, 6, 8), jnp.float32)
