@@ -1,11 +1,12 @@
 """Strided max pooling whose gradient is no select-and-scatter.
 
 XLA's gradient of a reduce_window maximum is a select-and-scatter: slow, and not deterministic on
-GPUs. The same maximum over strided slices, rows first and columns after, differentiates to
-selects and pads.
+GPUs. Here the maximum is one over strided slices, one for each cell of a window; a derivative picks
+from the same slices the cell that won, and its transpose, the gradient, is selects and pads.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -35,7 +36,7 @@ def max_pool(
     """Max-pools (N, H, W, C) with square windows to (N, H', W', C).
 
     Padded cells never win: they count as minus infinity. H' and W' are `pooled_side` of H and W.
-    Where several cells of a window tie, the gradient is shared between them.
+    Of cells that tie the first one, row by row, gets the gradient, as in Caffe and torch.
 
     Raises:
         ValueError: a map in which no window fits (with ceil_mode the last one may reach out of
@@ -46,27 +47,50 @@ def max_pool(
             f"max_pool needs window, stride >= 1 and 0 <= padding < window, got window {window}, "
             f"stride {stride}, padding {padding}"
         )
-    for axis in (1, 2):
-        x = _pool_side(x, axis, window, stride, padding, ceil_mode)
-    return x
-
-
-def _pool_side(x: jax.Array, axis: int, window: int, stride: int, padding: int, ceil_mode: bool):
-    side = x.shape[axis]
-    count = pooled_side(side, window, stride, padding, ceil_mode=ceil_mode)
-    if side < 1 or count < 1:
-        raise ValueError(f"max_pool of a {window}-cell window on a map of shape {x.shape}")
-    reach = (count - 1) * stride + window
-    if padding or reach > side:
-        pads = [(0, 0)] * x.ndim
-        pads[axis] = (padding, max(0, reach - side - padding))
-        x = jnp.pad(x, pads, constant_values=_lowest(x.dtype))
-    parts = [
-        jax.lax.slice_in_dim(x, offset, offset + (count - 1) * stride + 1, stride, axis)
-        for offset in range(window)
+    counts = [
+        pooled_side(side, window, stride, padding, ceil_mode=ceil_mode) for side in x.shape[1:3]
     ]
-    return functools.reduce(jnp.maximum, parts)
+    if min(*x.shape[1:3], *counts) < 1:
+        raise ValueError(f"max_pool of a {window}-cell window on a map of shape {x.shape}")
+    # Cells of the last window beyond the map; negative where it ends before it.
+    after = [(n - 1) * stride + window - side - padding for n, side in zip(counts, x.shape[1:3])]
+    pads = ((0, 0), *((padding, max(0, n)) for n in after), (0, 0))
+    if padding or max(after) > 0:
+        x = _pad_lowest(x, pads)
+    return _max_of_slices(x, window, stride)
 
 
-def _lowest(dtype: jnp.dtype):
-    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+def _pad_lowest(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    is_floating = jnp.issubdtype(x.dtype, jnp.floating)
+    return jnp.pad(x, pads, constant_values=-jnp.inf if is_floating else jnp.iinfo(x.dtype).min)
+
+
+def _slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
+    """Returns for each cell of a window, row by row, that cell of all windows, (N, H', W', C)."""
+    (rows, columns) = ((side - window) // stride * stride + 1 for side in x.shape[1:3])
+    return [
+        x[:, i : i + rows : stride, j : j + columns : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _max_of_slices(x: jax.Array, window: int, stride: int) -> jax.Array:
+    return functools.reduce(jnp.maximum, _slices(x, window, stride))
+
+
+@_max_of_slices.defjvp
+def _max_of_slices_jvp(window: int, stride: int, primals: tuple, tangents: tuple):
+    best, *others = _slices(primals[0], window, stride)
+    winner = jnp.zeros(best.shape, jnp.int32 if window > 15 else jnp.uint8)
+    for number, cells in enumerate(others, start=1):
+        winner = jnp.where(cells > best, jnp.asarray(number, winner.dtype), winner)
+        best = jnp.maximum(best, cells)
+    # Kept from being computed again for each of the slices.
+    winner = jax.lax.optimization_barrier(winner)
+    picked = [
+        jnp.where(winner == number, cells, 0)
+        for number, cells in enumerate(_slices(tangents[0], window, stride))
+    ]
+    return _max_of_slices(primals[0], window, stride), sum(picked[1:], picked[0])

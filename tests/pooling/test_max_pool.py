@@ -88,10 +88,32 @@ def test_the_text_is_read():
     assert "select_and_scatter" in hlo.operations(lowered)
 
 
-def test_a_tie_shares_one_gradient():
-    grad = jax.grad(lambda x: max_pool.max_pool(x, 2, 2).sum())(jnp.zeros((1, 2, 2, 1)))
-    assert float(grad.sum()) == 1.0
-    assert float(grad.min()) > 0
+def test_of_a_tie_the_first_cell_has_the_gradient():
+    x = jnp.array([[0.0, 0, 0], [0, 7, 7], [0, 7, 7]]).reshape(1, 3, 3, 1)
+    grad = jax.grad(lambda x: max_pool.max_pool(x, 2, 1).sum())(x)[0, :, :, 0]
+    np.testing.assert_array_equal(grad, [[0, 0, 0], [0, 4, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(("window", "stride", "padding", "ceil_mode"), CASES)
+def test_gradient_equals_torchs_also_at_ties(window, stride, padding, ceil_mode):
+    torch = pytest.importorskip("torch", reason="torch is not installed: no max_pool2d")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 4, (2, 8, 13, 3)).astype(np.float32)
+    y, vjp = jax.vjp(
+        lambda x: max_pool.max_pool(x, window, stride, padding=padding, ceil_mode=ceil_mode), x
+    )
+    g = rng.integers(-8, 9, y.shape).astype(np.float32)
+    leaf = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    peer = torch.nn.functional.max_pool2d(leaf, window, stride, padding, ceil_mode=ceil_mode)
+    peer.backward(torch.tensor(g).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(vjp(g)[0], leaf.grad.permute(0, 2, 3, 1).numpy())
+
+
+def test_windows_of_more_cells_than_a_byte_counts():
+    x = jnp.arange(17.0 * 17).reshape(1, 17, 17, 1)
+    grad = jax.grad(lambda x: max_pool.max_pool(x, 17, 1).sum())(x)
+    assert int(grad.argmax()) == 17 * 17 - 1
+    assert float(grad.sum()) == 1
 
 
 def test_integers_and_bfloat16():
@@ -100,6 +122,13 @@ def test_integers_and_bfloat16():
     np.testing.assert_array_equal(found[0, :, :, 0], [[-1, -3], [-7, -9]])
     found = max_pool.max_pool(x.astype(jnp.bfloat16), 2, 2, ceil_mode=True)
     assert found.dtype == jnp.bfloat16
+
+
+def test_integers_in_what_is_differentiated():
+    def total(scale):
+        return scale * max_pool.max_pool(jnp.arange(4).reshape(1, 2, 2, 1), 2, 2).sum()
+
+    assert float(jax.grad(total)(2.0)) == 3
 
 
 @pytest.mark.parametrize(
