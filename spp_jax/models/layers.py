@@ -3,7 +3,9 @@
 Shapes: N maps · (H, W) cells · C channels · B = sum(n * n for n in levels) bins.
 """
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -42,19 +44,32 @@ class SpatialPyramidPooling(nn.Module):
         return jax.vmap(pool)(fmap, extents)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def normalize_responses(x: jax.Array, layer: topology.LRN) -> jax.Array:
     """Applies local response normalisation to (N, H, W, C); the constants are `layer`'s.
 
     Computed in float32: in bfloat16 1 + alpha * x^2 would round to 1.
     """
-    squares = jnp.square(x.astype(jnp.float32))
-    if layer.kind == "within":
-        total = _sum_along(_sum_along(squares, 1, layer.size), 2, layer.size)
-        count = layer.size**2
-    else:
-        total, count = _sum_along(squares, 3, layer.size), layer.size
-    scale = layer.k + layer.alpha / count * total
-    return (x * _inverse_power(scale, layer.beta)).astype(x.dtype)
+    x32 = x.astype(jnp.float32)
+    return (x32 * _inverse_power(_scale(x32, layer), layer.beta)).astype(x.dtype)
+
+
+@normalize_responses.defjvp
+def _normalize_responses_jvp(layer: topology.LRN, primals: tuple, tangents: tuple):
+    # By hand, as it needs x only, where automatic differentiation keeps every sum and root: half
+    # the time, and a fraction of the memory.
+    x, change = (v.astype(jnp.float32) for v in (*primals, *tangents))
+    scale = _scale(x, layer)
+    inverse = _inverse_power(scale, layer.beta)
+    factor = 2 * layer.beta * layer.alpha / layer.cells
+    # The barrier, in the gradient, keeps what is summed from being computed for each neighbour.
+    around = jax.lax.optimization_barrier(_sum_around(x * change, layer))
+    found = change * inverse - factor * x * inverse / scale * around
+    return (x * inverse).astype(primals[0].dtype), found.astype(primals[0].dtype)
+
+
+def _scale(x: jax.Array, layer: topology.LRN) -> jax.Array:
+    return layer.k + layer.alpha / layer.cells * _sum_around(x, layer, jnp.square)
 
 
 def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
@@ -65,14 +80,23 @@ def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
     return x**-beta
 
 
-def _sum_along(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Sums each cell with its neighbours, `size` in all, along an axis; zeros beyond the border."""
-    before = (size - 1) // 2
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (before, size - 1 - before)
+def _sum_around(
+    x: jax.Array, layer: topology.LRN, function: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> jax.Array:
+    """Sums `function` of the cells that normalise each cell, itself among them; 0 beyond borders.
+
+    One sum over all neighbours, each a slice: XLA makes one loop of it, `function` included.
+    """
+    before = (layer.size - 1) // 2
+    axes = (1, 2) if layer.kind == "within" else (3,)
+    pads = [(before, layer.size - 1 - before) if axis in axes else (0, 0) for axis in range(4)]
+    starts = itertools.product(*(range(sum(pad) + 1) for pad in pads))
     padded = jnp.pad(x, pads)
-    parts = [jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(size)]
-    return sum(parts[1:], parts[0])
+    parts = [
+        function(jax.lax.slice(padded, start, [a + b for a, b in zip(start, x.shape)]))
+        for start in starts
+    ]
+    return functools.reduce(jnp.add, parts)
 
 
 def warp_mean(mean: jax.Array, shape: Sequence[int], extents: jax.Array | None) -> jax.Array:

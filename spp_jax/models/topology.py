@@ -57,6 +57,11 @@ class LRN:
     beta: float = 0.75
     k: float = 1.0
 
+    @property
+    def cells(self) -> int:
+        """The n of its formula."""
+        return self.size**2 if self.kind == "within" else self.size
+
     def side(self, side: Side) -> Side:
         return side
 

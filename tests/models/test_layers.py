@@ -52,6 +52,27 @@ def test_lrn_by_hand_and_in_bfloat16():
     assert float(found[0, 1, 1, 0]) == pytest.approx(150 / (1 + 5e-5 * 150**2) ** 0.75, rel=4e-3)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("within", 3), ("within", 4), ("across", 5)])
+def test_lrn_gradient_equals_the_automatic_one(kind, size):
+    layer = topology.LRN("norm", kind, size=size, alpha=0.5, k=2.0)
+    rng = np.random.default_rng(0)
+    x, change, g = (jnp.asarray(rng.normal(size=(2, 5, 6, 7)), jnp.float32) for _ in range(3))
+
+    def plain(x):
+        return x / (2 + 0.5 / layer.cells * layers._sum_around(x**2, layer)) ** 0.75
+
+    def ours(x):
+        return layers.normalize_responses(x, layer)
+
+    for found, expected in zip(
+        (*jax.jvp(ours, (x,), (change,)), jax.vjp(ours, x)[1](g)[0]),
+        (*jax.jvp(plain, (x,), (change,)), jax.vjp(plain, x)[1](g)[0]),
+        strict=True,
+    ):
+        # Sums of at most 16 numbers, and roots in place of a power.
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_mask_beyond():
     x = jnp.ones((2, 2, 3, 1))
     found = layers.mask_beyond(x, jnp.array([[1, 2], [2, 3]]))
