@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import backbones, layers, topology
+from spp_jax.models import backbones, convolution, layers, topology
 from spp_jax.pooling import max_pool, pyramid
 from spp_jax.pooling import windows as pool_windows
 
@@ -314,6 +314,7 @@ class _Convolutions(nn.Module):
                 dtype=self.dtype,
                 kernel_init=_kernel_init(self.backbone),
                 bias_init=nn.initializers.constant(layer.bias),
+                conv_general_dilated=convolution.conv_general_dilated,
                 name=layer.name,
             )
             return nn.relu(conv(x))

@@ -1,0 +1,86 @@
+"""Convolution whose gradient on CPUs is matrix products.
+
+XLA's own gradient with respect to a kernel takes two to five times as long there as such products
+(docs/results/speed.md). Shapes: N maps · (H, W) cells · C to D channels · (k, k) kernel.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Multiplications of a convolution below which XLA's own gradient is as fast, with fewer operations.
+_MIN_MULTIPLICATIONS = 5e8
+
+
+def conv_general_dilated(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **_: Any
+) -> jax.Array:
+    """What `flax.linen.Conv` calls in place of `jax.lax.conv_general_dilated`: (N, H, W, C) and
+    (k, k, C, D) to (N, H', W', D), with one stride and one padding for all sides."""
+    return _convolve(x, kernel, strides[0], padding[0][0])
+
+
+def _apply(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+_convolve = jax.custom_jvp(_apply, nondiff_argnums=(2, 3))
+
+
+@_convolve.defjvp
+def _convolve_jvp(stride: int, padding: int, primals: tuple, tangents: tuple):
+    y = _convolve(*primals, stride, padding)
+
+    # The gradient is the transpose of what follows. It takes the other way on purpose: slices whose
+    # transposes are pads, products whose transposes are products.
+    def default(x, kernel, dx, dkernel):
+        return _apply(dx, kernel, stride, padding) + _apply(x, dkernel, stride, padding)
+
+    def cpu(x, kernel, dx, dkernel):
+        if y.size * kernel[..., 0].size < _MIN_MULTIPLICATIONS and kernel.shape[0] > 1:
+            return default(x, kernel, dx, dkernel)
+        change = _by_phases(_pad(dx, padding), kernel, stride)
+        return change + _by_rows(_pad(x, padding), dkernel, stride)
+
+    return y, jax.lax.platform_dependent(*primals, *tangents, cpu=cpu, default=default)
+
+
+def _pad(x: jax.Array, padding: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def _by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by a matrix product for each row of the kernel."""
+    k, _, channels, features = kernel.shape
+    rows, columns = ((side - k) // stride * stride + 1 for side in x.shape[1:3])
+    parts, shape = [], ()
+    for i in range(k):
+        row = x[:, i : i + rows : stride]
+        cells = jnp.concatenate([row[:, :, j : j + columns : stride] for j in range(k)], axis=3)
+        shape = cells.shape[:3]
+        parts.append(cells.reshape(-1, k * channels) @ kernel[i].reshape(-1, features))
+    return sum(parts[1:], parts[0]).reshape(*shape, features)
+
+
+def _by_phases(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by convolutions of stride 1, of each phase of the cells with that of the kernel.
+
+    The transpose of a strided convolution is one over cells that are mostly zeros.
+    """
+    k = kernel.shape[0]
+    rows, columns = ((side - k) // stride + 1 for side in x.shape[1:3])
+    parts = []
+    for i in range(min(stride, k)):
+        for j in range(min(stride, k)):
+            part = kernel[i::stride, j::stride]
+            phase = x[:, i::stride, j::stride]
+            phase = phase[:, : rows + part.shape[0] - 1, : columns + part.shape[1] - 1]
+            parts.append(_apply(phase, part, 1, 0))
+    return sum(parts[1:], parts[0])
