@@ -1,16 +1,17 @@
 """Strided max pooling whose gradient is no select-and-scatter.
 
 XLA's gradient of a reduce_window maximum is a select-and-scatter: slow, and not deterministic on
-GPUs. Here the maximum is one over strided slices, one for each cell of a window; a derivative picks
-from the same slices the cell that won, and its transpose, the gradient, is selects and pads.
+GPUs. Here the maximum is one over strided slices, one for each cell of a window, and its gradient
+is selects and pads.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+
+from spp_jax.pooling import maximum
 
 # A side in cells, or an array of them.
 Side = TypeVar("Side", int, jax.Array)
@@ -57,7 +58,7 @@ def max_pool(
     pads = ((0, 0), *((padding, max(0, n)) for n in after), (0, 0))
     if padding or max(after) > 0:
         x = _pad_lowest(x, pads)
-    return _max_of_slices(x, window, stride)
+    return maximum.widen(lambda x: maximum.maximum_of(_slices(x, window, stride)), x)
 
 
 def _pad_lowest(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
@@ -73,24 +74,3 @@ def _slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
         for i in range(window)
         for j in range(window)
     ]
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _max_of_slices(x: jax.Array, window: int, stride: int) -> jax.Array:
-    return functools.reduce(jnp.maximum, _slices(x, window, stride))
-
-
-@_max_of_slices.defjvp
-def _max_of_slices_jvp(window: int, stride: int, primals: tuple, tangents: tuple):
-    best, *others = _slices(primals[0], window, stride)
-    winner = jnp.zeros(best.shape, jnp.int32 if window > 15 else jnp.uint8)
-    for number, cells in enumerate(others, start=1):
-        winner = jnp.where(cells > best, jnp.asarray(number, winner.dtype), winner)
-        best = jnp.maximum(best, cells)
-    # Kept from being computed again for each of the slices.
-    winner = jax.lax.optimization_barrier(winner)
-    picked = [
-        jnp.where(winner == number, cells, 0)
-        for number, cells in enumerate(_slices(tangents[0], window, stride))
-    ]
-    return _max_of_slices(primals[0], window, stride), sum(picked[1:], picked[0])

@@ -10,8 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from spp_jax.pooling import bins as bins_lib
+from spp_jax.pooling import maximum
 
 Reduce = Literal["max", "mean"]
+
+# Cells of a bin along a side up to which each is an operation of its own: longer programs are not
+# worth the time they take to compile.
+_MAX_PARTS = 8
 
 
 def spatial_pyramid_pool(
@@ -28,7 +33,8 @@ def spatial_pyramid_pool(
       levels: bins per side of each level of the pyramid.
       bins: "adaptive" is the rule of appendix A, defined for every size (`bins.adaptive_bins`);
         "sliding" is the literal window and stride of section 2.3 (`bins.sliding_bins`).
-      reduce: "max" as in the paper, or "mean" over the cells of each bin.
+      reduce: "max" as in the paper, or "mean" over the cells of each bin. Cells that tie for a
+        maximum share its gradient, in shares that are not promised.
 
     Returns:
       (N, B * C) in the dtype of fmap; the axis runs over level (in the order given), bin row, bin
@@ -45,6 +51,13 @@ def spatial_pyramid_pool(
     if bins not in ("adaptive", "sliding"):
         raise ValueError(f'bins must be "adaptive" or "sliding", got {bins!r}')
 
+    def pool(fmap: jax.Array) -> jax.Array:
+        return _pool_levels(fmap, levels, bins, reduce)
+
+    return maximum.widen(pool, fmap) if reduce == "max" else pool(fmap)
+
+
+def _pool_levels(fmap: jax.Array, levels: Sequence[int], bins: str, reduce: Reduce) -> jax.Array:
     _, height, width, channels = fmap.shape
     edges = bins_lib.adaptive_bins if bins == "adaptive" else bins_lib.sliding_bins
     # Only adaptive bins nest, and only a maximum forgets that neighbours share cells.
@@ -86,6 +99,13 @@ def check_reduce(reduce: str) -> None:
 
 def _pool_side(x: jax.Array, ranges: list[tuple[int, int]], axis: int, reduce: Reduce) -> jax.Array:
     """Reduces each range of one axis to one cell; static slices, so the gradient has no scatter."""
-    parts = [jax.lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in ranges]
-    op = jnp.max if reduce == "max" else jnp.mean
-    return jnp.stack([op(part, axis=axis) for part in parts], axis=axis)
+
+    def pool(start: int, stop: int) -> jax.Array:
+        if reduce == "max" and stop - start <= _MAX_PARTS:
+            return maximum.maximum_of(
+                [jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(start, stop)]
+            )
+        part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+        return part.max(axis=axis) if reduce == "max" else part.mean(axis=axis)
+
+    return jnp.stack([pool(*bounds) for bounds in ranges], axis=axis)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spp_jax.pooling import pyramid
+from spp_jax.pooling import maximum, pyramid
 
 
 def pool_windows(
@@ -88,10 +88,13 @@ def pool_windows(
     x1, y1 = jnp.where(is_valid, x1, 0), jnp.where(is_valid, y1, 0)
     x2, y2 = jnp.where(is_valid, x2, 1), jnp.where(is_valid, y2, 1)
 
-    pool = _max_of_levels if reduce == "max" else _mean_of_levels
-    grids = pool(maps, map_index, (x1, y1, x2, y2), levels)
-    flat = [grids[n].reshape(num_windows, n * n * channels) for n in levels]
-    return jnp.where(is_valid, jnp.concatenate(flat, axis=1), 0)
+    def pool(*maps: jax.Array) -> jax.Array:
+        of_levels = _max_of_levels if reduce == "max" else _mean_of_levels
+        grids = of_levels(maps, map_index, (x1, y1, x2, y2), levels)
+        flat = [grids[n].reshape(num_windows, n * n * channels) for n in levels]
+        return jnp.where(is_valid, jnp.concatenate(flat, axis=1), 0)
+
+    return maximum.widen(pool, *maps) if reduce == "max" else pool(*maps)
 
 
 def image_to_cells(
@@ -226,10 +229,10 @@ def _two_blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array
 
 def _gather_max(cells: jax.Array, index: jax.Array) -> jax.Array:
     """Returns the maximum over the last axis of cells[index]: (T, C), (R, B, 4) -> (R, B, C)."""
-    # Four gathers, so that XLA makes one loop of them and their maximum. The maximum over an axis
-    # of one gather would write four times the result to memory first.
-    a, b, c, d = (cells.at[index[..., i]].get(mode="promise_in_bounds") for i in range(4))
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    # Not one gather of all four: XLA would write that, four times the result, to memory first.
+    return maximum.maximum_of(
+        [cells.at[index[..., i]].get(mode="promise_in_bounds") for i in range(index.shape[-1])]
+    )
 
 
 # Windows averaged together: their weighted sums stay in a processor's cache.
