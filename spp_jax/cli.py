@@ -1,6 +1,7 @@
 """What the commands share: flags to a config, the compilation cache, and errors as sentences."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import signal
@@ -120,14 +121,17 @@ def parse_levels(flag: str, text: str) -> tuple[int, ...]:
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc's malloc keep what is freed for the next step, unless MALLOC_* variables are set.
+    """Makes glibc's malloc keep what is freed, where JAX has CPUs only, for the next step.
 
-    By default it hands large blocks back at once and the kernel clears them anew: on CPUs, where
-    XLA allocates each program's memory when it runs, that takes up to half the time of a step. The
-    process then never shrinks below its peak. Call it before the first array; elsewhere than on
-    glibc it does nothing.
+    By default malloc hands large blocks back at once, and the kernel clears them anew. XLA's CPU
+    client allocates a program's memory when it runs, so that takes up to half the time of a step.
+    The process then never shrinks, and where programs of very different sizes take turns it can
+    hold two to three times what it needs: any MALLOC_* variable of the user's turns this off. Call
+    it before the first array.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+    has_accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
+    is_set = any(name.startswith("MALLOC_") for name in os.environ)
+    if platform.libc_ver()[0] != "glibc" or has_accelerator or is_set:
         return
     mallopt = ctypes.CDLL(None).mallopt
     # One arena, as those of threads hold no large blocks; no blocks mapped on their own; no trim.

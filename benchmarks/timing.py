@@ -1,0 +1,118 @@
+"""Times programs beside each other, in turns: what else a machine does falls on all alike."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import app, logging
+
+from benchmarks import facts
+from spp_jax import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Something to time.
+
+    Attributes:
+        call: runs it; what it returns is waited for.
+        factor: the time of the whole is this many times that of a call.
+    """
+
+    call: Callable[[], Any]
+    factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row of a table: ours, its peers and what the hardware can do, on the same work.
+
+    Attributes:
+        name: of the row.
+        ours: the project's run.
+        peers: others', by name.
+        limit: what no program can do faster, measured: all bytes moved once, or all operations as
+            one large matrix product.
+    """
+
+    name: str
+    ours: Run
+    peers: Mapping[str, Run]
+    limit: Run | None = None
+
+
+def alternate(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds of each run in each of `rounds` rounds, after one that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run.call())
+            if number:
+                seconds[name].append((time.perf_counter() - start) * run.factor)
+    return seconds
+
+
+def ratio(seconds: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Returns the median, least and greatest of how many times as long as ours a run took."""
+    ratios = [a / b for a, b in zip(seconds, ours, strict=True)]
+    return [statistics.median(ratios), min(ratios), max(ratios)]
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Returns {"case", "seconds": {name: median}, "ratios": {name: [median, least, greatest]}}."""
+    runs = {"ours": case.ours, **case.peers}
+    if case.limit:
+        runs["limit"] = case.limit
+    seconds = alternate(runs, rounds)
+    return {
+        "case": case.name,
+        "seconds": {name: statistics.median(found) for name, found in seconds.items()},
+        "ratios": {
+            name: ratio(found, seconds["ours"]) for name, found in seconds.items() if name != "ours"
+        },
+    }
+
+
+def table(rows: Sequence[dict[str, Any]], what: str) -> str:
+    """Returns a Markdown table: milliseconds, and in parentheses how many times ours that is."""
+    names = list(dict.fromkeys(name for row in rows for name in row["ratios"]))
+    names = [name for name in names if name != "limit"] + (["limit"] if "limit" in names else [])
+    lines = [f"| {what} | ours, ms | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for row in rows:
+        cells = [f"{1e3 * row['seconds']['ours']:.3g}"]
+        for name in names:
+            if name not in row["ratios"]:
+                cells.append("-")
+                continue
+            middle, least, greatest = row["ratios"][name]
+            spread = f"{middle:.2f}, {least:.2f}-{greatest:.2f}"
+            cells.append(f"{1e3 * row['seconds'][name]:.3g} ({spread})")
+        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report(
+    rows: Sequence[dict[str, Any]], what: str, command: str, output: str, *libraries: str
+) -> None:
+    """Prints the table of measured cases and writes them, with where they come from, to a JSON."""
+    device = jax.devices()[0].device_kind
+    print(f"{command}, {device}; in parentheses times ours: median, least-greatest")
+    print(table(rows, what), flush=True)
+    if output:
+        found = facts.facts(command, "jax", *libraries)
+        facts.write(output, {**found, "device": device, "rows": list(rows)})
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a benchmark as the commands run: with their memory, and no word of absent devices."""
+    cli.keep_freed_memory()
+
+    def quiet(argv: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR)
+        main(argv)
+
+    app.run(quiet)
