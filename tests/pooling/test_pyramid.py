@@ -101,7 +101,8 @@ def test_tied_cells_share_the_gradient(side):
     fmap = jnp.ones((1, side, side, 1))
     grad = jax.grad(lambda x: pyramid.spatial_pyramid_pool(x, (3, 2, 1)).sum())(fmap)
     assert float(grad.min()) >= 0
-    assert float(grad.sum()) == pytest.approx(9 + 4 + 1, rel=1e-6)
+    # Up to 400 shares of 1, rounded.
+    assert float(grad.sum()) == pytest.approx(9 + 4 + 1, rel=1e-5)
 
 
 def test_the_gradient_has_no_scatter():
