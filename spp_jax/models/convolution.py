@@ -12,6 +12,9 @@ import jax.numpy as jnp
 # Multiplications of a convolution below which XLA's own gradient is as fast, with fewer operations.
 _MIN_MULTIPLICATIONS = 5e8
 
+# Channels of the first layer and the like: products of a row of a kernel would be too thin.
+_FEW_CHANNELS = 16
+
 
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **_: Any
@@ -47,7 +50,7 @@ def _convolve_jvp(stride: int, padding: int, primals: tuple, tangents: tuple):
         if y.size * kernel[..., 0].size < _MIN_MULTIPLICATIONS and kernel.shape[0] > 1:
             return default(x, kernel, dx, dkernel)
         change = _by_phases(_pad(dx, padding), kernel, stride)
-        return change + _by_rows(_pad(x, padding), dkernel, stride)
+        return change + _by_products(_pad(x, padding), dkernel, stride)
 
     return y, jax.lax.platform_dependent(*primals, *tangents, cpu=cpu, default=default)
 
@@ -56,16 +59,23 @@ def _pad(x: jax.Array, padding: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _by_rows(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves by a matrix product for each row of the kernel."""
+def _by_products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by a matrix product for each row of the kernel, or by one if it is small."""
     k, _, channels, features = kernel.shape
     rows, columns = ((side - k) // stride * stride + 1 for side in x.shape[1:3])
-    parts, shape = [], ()
+    patches = []
     for i in range(k):
         row = x[:, i : i + rows : stride]
-        cells = jnp.concatenate([row[:, :, j : j + columns : stride] for j in range(k)], axis=3)
+        patches += [row[:, :, j : j + columns : stride] for j in range(k)]
+    per_product = k * k if channels < _FEW_CHANNELS else k
+    parts, shape = [], ()
+    for first in range(0, k * k, per_product):
+        cells = jnp.concatenate(patches[first : first + per_product], axis=3)
         shape = cells.shape[:3]
-        parts.append(cells.reshape(-1, k * channels) @ kernel[i].reshape(-1, features))
+        part = kernel.reshape(k * k, channels, features)[first : first + per_product]
+        # The barrier has the gradient computed as (features, ...), the faster way round.
+        part = jax.lax.optimization_barrier(part.reshape(-1, features).T)
+        parts.append(cells.reshape(-1, per_product * channels) @ part.T)
     return sum(parts[1:], parts[0]).reshape(*shape, features)
 
 

@@ -67,10 +67,16 @@ def _pad_lowest(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
 
 
 def _slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
-    """Returns for each cell of a window, row by row, that cell of all windows, (N, H', W', C)."""
-    (rows, columns) = ((side - window) // stride * stride + 1 for side in x.shape[1:3])
-    return [
-        x[:, i : i + rows : stride, j : j + columns : stride]
-        for i in range(window)
-        for j in range(window)
-    ]
+    """Returns for each cell of a window, row by row, that cell of all windows, (N, H', W', C).
+
+    By phases of the stride first: so the gradient adds up few arrays as large as x.
+    """
+    rows, columns = ((side - window) // stride + 1 for side in x.shape[1:3])
+    count = min(window, stride)
+    phases = [[x[:, i::stride, j::stride] for j in range(count)] for i in range(count)]
+
+    def cells(i: int, j: int) -> jax.Array:
+        top, left = i // stride, j // stride
+        return phases[i % stride][j % stride][:, top : top + rows, left : left + columns]
+
+    return [cells(i, j) for i in range(window) for j in range(window)]
