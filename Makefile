@@ -1,15 +1,17 @@
 # make train  trains on digit scenes and scores the result; make test  runs the tests.
 # make detect  trains a small network and a detector of digits, and scores it.
+# make bench  times what there is to time beside its peers, in ten minutes, alone on the machine.
 # All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given.
 
 VENV ?= .venv
 PYTHON ?= $(shell tools/find_python.sh)
 WORKDIR ?= runs/digits_multisize
 DETECTDIR ?= runs/digits_detection
+BENCHDIR ?= runs/bench
 RUN := $(VENV)/bin/python
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect test test-all check lint format clean
+.PHONY: setup train detect bench test test-all check lint format clean
 
 setup: $(VENV)/ready
 
@@ -28,6 +30,10 @@ detect: setup
 	    --config.train.num_epochs=12 --config.train.drop_epochs="(6, 8, 10, 11)"
 	$(RUN) detect.py train --config=configs/digits_detection.py --workdir=$(DETECTDIR) \
 	    --config.checkpoint=$(DETECTDIR)/network
+
+# IMAGES=FOLDER of photographs, if there is one; torch, if it is installed, is timed beside us.
+bench: setup
+	$(RUN) -m benchmarks --output=$(BENCHDIR) --images=$(IMAGES)
 
 # Two processes, a file of tests each: much of a test is waiting for one core.
 test: setup

@@ -10,7 +10,7 @@ import jax
 from absl import app, logging
 
 from benchmarks import facts
-from spp_jax import cli
+from spp_jax import memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def report(
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a benchmark as the commands run: with their memory, and no word of absent devices."""
-    cli.keep_freed_memory()
+    memory.keep_freed()
 
     def quiet(argv: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)

@@ -28,7 +28,8 @@ ALLOWED = {
     "files": set(),
     "config": {"models", "errors", "fields"},
     "checkpoint": {"config", "models", "sharding", "errors", "fields", "spp_jax"},
-    "cli": {"errors"},
+    "memory": set(),
+    "cli": {"errors", "memory"},
     "__init__": {"checkpoint", "evaluation", "models", "pooling"},
 }
 

@@ -1,4 +1,4 @@
-"""What the commands set before their first array."""
+"""Memory that is freed."""
 
 import os
 import platform
@@ -11,8 +11,8 @@ import pytest
 _COUNT = """
 import resource, sys
 import numpy as np
-from spp_jax import cli
-cli.keep_freed_memory()
+from spp_jax import memory
+memory.keep_freed()
 np.ones(2**24, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(2**24, np.float32)

@@ -1,0 +1,50 @@
+"""Every benchmark that this machine allows, in at most ten minutes, one after another.
+
+    python -m benchmarks [--output=DIR] [--images=FOLDER]
+
+Each is a command of its own that can be run for longer; accuracy, imagenet_decode and
+feature_programs need data or hours, and are not run here.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+_OUTPUT = flags.DEFINE_string("output", "runs/bench", "Folder of the JSON files.")
+_IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files to read; see benchmarks.input.")
+
+# What each takes on two cores allows ten minutes for all; elsewhere they run for longer by hand.
+COMMANDS = {
+    "windows": ["--rounds=5"],
+    "pooling": ["--rounds=9"],
+    "training_step": ["--rounds=3"],
+    "input": ["--rounds=3"],
+    "start": ["--rounds=2", "--images=10000"],
+    "detection": ["--rounds=2"],
+    "multi_view": ["--rounds=2"],
+}
+
+
+def main(_: list[str]) -> None:
+    failed = []
+    begin = time.monotonic()
+    for name, arguments in COMMANDS.items():
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+        command.append(f"--output={os.path.join(_OUTPUT.value, f'speed_{name}.json')}")
+        if name == "input" and _IMAGES.value:
+            command.append(f"--images={_IMAGES.value}")
+        start = time.monotonic()
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+        print(f"({time.monotonic() - start:.0f} s)", flush=True)
+    print(f"\nall in {time.monotonic() - begin:.0f} s; JSON files in {_OUTPUT.value}")
+    if failed:
+        sys.exit(f"error: failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,91 @@
+"""96 views of an image pooled from its maps against 96 crops run one by one (section 3.1.5).
+
+    python -m benchmarks.multi_view --output=docs/results/speed_multi_view.json
+
+Maps of the whole image and its mirror image at six scales, and on them 18 windows a scale, 6 at the
+smallest; or the same views cut out of the resized images. Weights are random.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+import spp_jax
+from benchmarks import timing
+from spp_jax.models import topology
+from spp_jax.pooling import windows as pool_windows
+
+_NETWORKS = flags.DEFINE_list("networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model.")
+_SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the networks.")
+_BATCH = flags.DEFINE_integer("batch", 96, "Crops run at once.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
+
+SCALES = (224, 256, 300, 360, 448, 560)  # the paper's, also if the package's preset changes
+
+
+def place_views(height: int, width: int, backbone: topology.Backbone) -> np.ndarray:
+    """Returns (V, 4) cells of an image's views: of the middle, corners and mid-sides, or three."""
+    tops = np.linspace(0, height - backbone.size, 3 if height > backbone.size else 1)
+    lefts = np.linspace(0, width - backbone.size, 3 if width > backbone.size else 1)
+    y, x = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
+    layer = backbone.layers[-1].name
+    geometry = topology.geometries(backbone)[layer]
+    offset = backbone.window_offset
+    return pool_windows.image_to_cells(
+        np.stack([x, y, x + backbone.size, y + backbone.size], axis=1),
+        (topology.sides(backbone, height)[layer], topology.sides(backbone, width)[layer]),
+        stride=geometry.stride,
+        offset0=geometry.offset0,
+        offset=geometry.stride / 2 if offset is None else offset,
+    )
+
+
+def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
+    """Returns the two ways, and how many times as many pixels the crops are."""
+    model = spp_jax.make_model(name, dtype=_DTYPE.value)
+    size = model.backbone.size
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
+    rng = np.random.default_rng(0)
+    whole, cells, num_views = [], [], 0
+    for scale in SCALES:
+        side = tuple(round(x * scale / min(height, width)) for x in (height, width))
+        image = rng.integers(0, 256, (1, *side, 3)).astype(np.uint8)
+        whole.append(jax.device_put(np.concatenate([image, image[:, :, ::-1]])))
+        # The mirror image's windows are those of the image, mirrored: as many, and of their sizes.
+        found = place_views(*side, model.backbone)
+        cells.append(jax.device_put(np.stack([found, found])))
+        num_views += 2 * len(found)
+    crops = rng.integers(0, 256, (_BATCH.value, size, size, 3)).astype(np.uint8)
+    crops = jax.device_put(crops)
+
+    @jax.jit
+    def from_maps(x: jax.Array, windows: jax.Array) -> Any:
+        return model.apply(variables, x, windows, method="window_logits")
+
+    from_crops = jax.jit(lambda x: model.apply(variables, x))
+    case = timing.Case(
+        f"{name}, {num_views} views",
+        timing.Run(lambda: [from_maps(x, w) for x, w in zip(whole, cells)]),
+        {f"{num_views} crops": timing.Run(lambda: from_crops(crops), num_views / _BATCH.value)},
+    )
+    return case, num_views * size**2 / sum(x[..., 0].size for x in whole)
+
+
+def main(_: list[str]) -> None:
+    height, width = map(int, _SIZE.value)
+    rows = []
+    for name in _NETWORKS.value:
+        case, pixels = make_case(name, height, width)
+        rows.append(timing.measure(case, _ROUNDS.value) | {"times_as_many_pixels": pixels})
+        print(f"{case.name}: the crops are {pixels:.2f} times as many pixels", flush=True)
+    what = f"an image of {height}x{width}, {_DTYPE.value}"
+    timing.report(rows, what, "python -m benchmarks.multi_view", _OUTPUT.value)
+
+
+if __name__ == "__main__":
+    timing.run(main)
