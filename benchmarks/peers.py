@@ -39,14 +39,14 @@ def waited(call: Callable[[], Any]) -> Callable[[], None]:
     return run
 
 
-def forward_backward(function: Callable[[Any], Any], x: Any, *, clear: Any = None) -> Any:
+def forward_backward(function: Callable[[Any], Any], x: Any) -> Any:
     """Returns a call of a function of a tensor and its gradient, all of ones."""
     x = x.detach().requires_grad_()
     ones = torch.ones_like(function(x))
 
     def run() -> None:
-        x.grad = None
         function(x).backward(ones)
+        x.grad = None
 
     return waited(run)
 

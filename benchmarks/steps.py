@@ -67,7 +67,7 @@ class Torch:
         layouts = {"last": torch.channels_last, "first": torch.contiguous_format}
         network = peers.network(backbone, NUM_CLASSES).to(memory_format=layouts[layout])
         self._optimizer = torch.optim.SGD(
-            network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, fused=None
+            network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4
         )
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (count, 3, side, side)).astype(np.uint8)
@@ -81,9 +81,11 @@ class Torch:
                 logits = network(images - mean)
             return torch.nn.functional.cross_entropy(logits.float(), labels)
 
-        self._loss = torch.compile(loss) if is_compiled else loss
+        # One size a program, as ours; dynamic shapes are several times as slow.
+        self._loss = torch.compile(loss, dynamic=False) if is_compiled else loss
 
     def __call__(self) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
         self._loss(self._images, self._labels).backward()
         self._optimizer.step()
+        # Given back at once, not at the next call: what runs in between is then not in its way.
+        self._optimizer.zero_grad(set_to_none=True)

@@ -148,9 +148,9 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
             leaf = nchw.detach().requires_grad_()
 
             def torch_backward() -> None:
-                leaf.grad = None
                 parts = [leaf[:, :, y1:y2, x1:x2] for x1, y1, x2, y2 in some.tolist()]
                 sum(peers.pyramid(part, LEVELS).sum() for part in parts).backward()
+                leaf.grad = None
 
             backward_rivals["torch, each window"] = timing.Run(peers.waited(torch_backward), scale)
         if peers.device() == "cuda":
