@@ -21,7 +21,7 @@ _IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files to read; see b
 COMMANDS = {
     "windows": ["--rounds=5"],
     "pooling": ["--rounds=9"],
-    "training_step": ["--rounds=3", "--dtypes=float32", "--nocompile"],
+    "training_step": ["--rounds=5", "--dtypes=float32", "--nocompile"],
     "input": ["--rounds=3"],
     "start": ["--rounds=2"],
     "detection": ["--rounds=2"],

@@ -12,6 +12,9 @@ from absl import app, logging
 from benchmarks import facts
 from spp_jax import memory
 
+# Rounds not counted: programs compile, and the heap grows until it holds what all of them need.
+WARM_UPS = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -45,13 +48,13 @@ class Case:
 
 
 def alternate(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of each run in each of `rounds` rounds, after one that warms up."""
+    """Returns the seconds of each run in each of `rounds` rounds, after those that warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
+    for number in range(rounds + WARM_UPS):
         for name, run in runs.items():
             start = time.perf_counter()
             jax.block_until_ready(run.call())
-            if number:
+            if number >= WARM_UPS:
                 seconds[name].append((time.perf_counter() - start) * run.factor)
     return seconds
 
