@@ -6,7 +6,9 @@ Each is a command of its own that can be run for longer; accuracy, imagenet_deco
 feature_programs need data or hours, and are not run here.
 """
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,10 +31,21 @@ COMMANDS = {
 }
 
 
+def choose() -> dict[str, list[str]]:
+    """Returns the commands of this machine: fewer runs on CPUs, no loader where there is none."""
+    chosen = dict(COMMANDS)
+    if shutil.which("nvidia-smi"):
+        chosen["training_step"] = ["--rounds=5"]
+    if importlib.util.find_spec("grain") is None:
+        print("grain is not installed: no benchmark of input, nor of the start of eval.py")
+        del chosen["input"], chosen["start"]
+    return chosen
+
+
 def main(_: list[str]) -> None:
     failed = []
     begin = time.monotonic()
-    for name, arguments in COMMANDS.items():
+    for name, arguments in choose().items():
         print(f"\n## {name}\n", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
         command.append(f"--output={os.path.join(_OUTPUT.value, f'speed_{name}.json')}")

@@ -1,6 +1,6 @@
 """Detection: time per image by stage, and against the same network run once per window (Table 10).
 
-    python -m benchmarks.detection --output=docs/results/detection_speed.json
+    python -m benchmarks.detection --output=docs/results/speed_detection.json
 
 Weights are random: they do not matter to time. Windows are drawn as proposals are: log-uniform
 sides, anywhere. A network run per window warps each to the network's size, as R-CNN does; it is
@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import spp_jax
-from benchmarks import facts
+from benchmarks import facts, timing
 from spp_jax.detection import boxes, programs
 from spp_jax.models import topology
 from spp_jax.pooling import windows as pool_windows
@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     model = spp_jax.make_model(_NETWORK.value, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
-    height, width = map(int, _SIZE.value)
+    height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)
     rng = np.random.default_rng(0)
     windows = draw_windows(rng, height, width, _WINDOWS.value)
     image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -226,4 +226,4 @@ def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.run(main)

@@ -11,9 +11,10 @@ from typing import Any
 
 def facts(command: str, *libraries: str) -> dict[str, Any]:
     """Returns command, commit, date, machine, and the versions of Python and of libraries."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    # Where the work tree is a copy without its history there is none to tell.
+    found = subprocess.run(describe, capture_output=True, text=True, check=False)
+    commit = found.stdout.strip() or "unknown"
     return {
         "command": command,
         "commit": commit,

@@ -10,6 +10,7 @@ end a network trains from these files, and the time it waits for batches is meas
 """
 
 import functools
+import glob
 import os
 import tempfile
 import time
@@ -24,11 +25,13 @@ from absl import flags
 from PIL import Image
 
 from benchmarks import peers, steps, timing
-from spp_jax import sharding
+from spp_jax import errors, sharding
 from spp_jax.data import folders, imagenet, pipeline
 
 _IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files.")
-_COUNT = flags.DEFINE_integer("count", 480, "Images read in a run; files are repeated.")
+_COUNT = flags.DEFINE_integer(
+    "count", 480, "Images read in a run, whole batches; files are repeated.", lower_bound=1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of a batch.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps of training.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
@@ -111,6 +114,7 @@ def make_case(name: str, files: Sequence[str]) -> timing.Case:
                 _BATCH_SIZE.value,
                 num_workers=cores,
                 persistent_workers=True,
+                multiprocessing_context="forkserver",  # JAX has threads, which no fork survives
             )
             rivals[kind] = timing.Run(functools.partial(read_all, loader))
     return timing.Case(name, timing.Run(ours), rivals, timing.Run(decode, 1 / cores))
@@ -150,6 +154,10 @@ def share_of_waiting(files: Sequence[str]) -> float:
 
 def main(_: list[str]) -> None:
     cv2.setNumThreads(0)
+    if _COUNT.value % _BATCH_SIZE.value:
+        raise errors.InputError(
+            f"--count={_COUNT.value} is no multiple of --batch_size={_BATCH_SIZE.value}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         originals = os.path.expanduser(_IMAGES.value)
         if not originals:
@@ -157,7 +165,9 @@ def main(_: list[str]) -> None:
             originals = os.path.join(folder, "noise")
             os.mkdir(originals)
             write_noise(originals)
-        files = [os.path.join(originals, name) for name in sorted(os.listdir(originals))]
+        files = sorted(glob.glob(os.path.join(glob.escape(originals), "*.[jJ][pP]*")))
+        if not files:
+            raise errors.InputError(f"no JPEG files in --images={originals}")
         kinds = {"original files": files, "files of shorter side 256": write_small(files, folder)}
         rows = []
         for name, chosen in kinds.items():
@@ -169,8 +179,8 @@ def main(_: list[str]) -> None:
     print(f"share of training that waits for batches: {waiting}")
     rows = [row | {"share_of_waiting": waiting[row["case"]]} for row in rows]
     what = f"{_COUNT.value} images"
-    command = "python -m benchmarks.input" + (" --images=FOLDER" if _IMAGES.value else "")
-    timing.report(rows, what, command, _OUTPUT.value, "grain", "simplejpeg", "pillow")
+    libraries = ("grain", "simplejpeg", "pillow", "opencv-contrib-python-headless")
+    timing.report(rows, what, "python -m benchmarks.input", _OUTPUT.value, *libraries)
 
 
 if __name__ == "__main__":

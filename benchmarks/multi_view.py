@@ -77,7 +77,7 @@ def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
 
 
 def main(_: list[str]) -> None:
-    height, width = map(int, _SIZE.value)
+    height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)
     rows = []
     for name in _NETWORKS.value:
         case, pixels = make_case(name, height, width)

@@ -1,4 +1,4 @@
-"""torch beside us, where it is installed: on the same kind of device, with the same threads."""
+"""torch beside us, where it is installed, on the same kind of device, with its own threads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,21 @@ from spp_jax.models import topology
 
 try:
     import torch
+
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX
+        torch.backends.cudnn.benchmark = True
 except ImportError:
     torch: Any = None
     print("torch is not installed: no peers of it (pip install torch==2.13.0)")
 
-HAS_TORCH = torch is not None
+try:
+    from torchvision.ops import roi_pool  # pyright: ignore[reportMissingImports]
+except (ImportError, RuntimeError):  # the latter beside a torch it was not built for
+    roi_pool: Any = None
+
+# A torch that does not reach the GPU is no peer of what runs there.
+HAS_TORCH = torch is not None and (jax.default_backend() == "cpu" or torch.cuda.is_available())
 
 
 def device() -> str:

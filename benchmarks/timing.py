@@ -1,16 +1,19 @@
 """Times programs beside each other, in turns: what else a machine does falls on all alike."""
 
 import dataclasses
+import importlib.util
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import app, logging
+from absl import app, flags, logging
 
 from benchmarks import facts
-from spp_jax import memory
+from spp_jax import errors, memory
 
 # Rounds not counted: programs compile, and the heap grows until it holds what all of them need.
 WARM_UPS = 3
@@ -84,7 +87,7 @@ def table(rows: Sequence[dict[str, Any]], what: str) -> str:
     """Returns a Markdown table: milliseconds, and in parentheses how many times ours that is."""
     names = list(dict.fromkeys(name for row in rows for name in row["ratios"]))
     names = [name for name in names if name != "limit"] + (["limit"] if "limit" in names else [])
-    lines = [f"| {what} | ours, ms | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    lines = [f"| {' | '.join([what, 'ours, ms', *names])} |", "|---" * (len(names) + 2) + "|"]
     for row in rows:
         cells = [f"{1e3 * row['seconds']['ours']:.3g}"]
         for name in names:
@@ -103,19 +106,61 @@ def report(
 ) -> None:
     """Prints the table of measured cases and writes them, with where they come from, to a JSON."""
     device = jax.devices()[0].device_kind
+    command = given(command)
     print(f"{command}, {device}; in parentheses times ours: median, least-greatest")
     print(table(rows, what), flush=True)
     if output:
-        found = facts.facts(command, "jax", *libraries)
+        torch = ["torch"] if importlib.util.find_spec("torch") else []
+        found = facts.facts(command, "jax", *torch, *libraries)
         facts.write(output, {**found, "device": device, "rows": list(rows)})
 
 
+def given(command: str) -> str:
+    """Returns a command with the flags it was given, without the paths among them."""
+    shown = [a for a in sys.argv[1:] if not a.startswith("--output")]
+    hidden = ["--images=FOLDER" if a.startswith("--images=") and "/" in a else a for a in shown]
+    return " ".join([command, *hidden])
+
+
+def numbers(flag: str, text: str, separator: str, count: int) -> tuple[int, ...]:
+    """Returns `count` whole numbers of at least 2 of a flag's text; raises InputError."""
+    try:
+        found = tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        found = ()
+    if len(found) != count or min(found) < 2:
+        raise errors.InputError(
+            f"--{flag}: {text!r} is not {count} whole numbers of at least 2, joined by {separator}"
+        )
+    return found
+
+
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a benchmark as the commands run: with their memory, and no word of absent devices."""
+    """Runs a benchmark as the commands run: with their memory, and errors as one sentence."""
     memory.keep_freed()
+    # Else JAX takes three quarters of a GPU's memory, and leaves a peer the rest.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    def quiet(argv: list[str]) -> None:
+    def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
-        main(argv)
+        try:
+            if len(argv) > 1:
+                raise errors.InputError(f"unexpected argument {argv[1]!r}")
+            check_output(flags.FLAGS["output"].value)
+            main(argv)
+        except errors.InputError as e:
+            print(f"error: {e}", file=sys.stderr)
+            sys.exit(2)
 
-    app.run(quiet)
+    app.run(guarded)
+
+
+def check_output(path: str) -> None:
+    """Raises InputError, before anything is measured, where no JSON can be written."""
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"--output={path}: {e.strerror}") from e
+    if path and (os.path.isdir(path) or not os.access(folder, os.W_OK)):
+        raise errors.InputError(f"--output={path} cannot be written")

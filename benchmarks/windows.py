@@ -118,12 +118,19 @@ def pool_torch(fmap: "peers.torch.Tensor", boxes: np.ndarray) -> None:
         peers.pyramid(fmap[:, :, y1:y2, x1:x2], LEVELS)
 
 
-def pool_torchvision(fmap: "peers.torch.Tensor", boxes: "peers.torch.Tensor") -> None:
-    """torchvision's pool of regions at each level; its bins are not quite appendix A's."""
-    from torchvision.ops import roi_pool  # pyright: ignore[reportMissingImports]
+def pool_torch_backward(fmap: "peers.torch.Tensor", boxes: np.ndarray) -> None:
+    """torch's pool of each window, and the sum of the gradients."""
+    total = peers.torch.zeros_like(fmap)
+    for x1, y1, x2, y2 in boxes.tolist():
+        part = fmap[:, :, y1:y2, x1:x2].detach().requires_grad_()
+        peers.pyramid(part, LEVELS).sum().backward()
+        total[:, :, y1:y2, x1:x2] += part.grad
 
+
+def pool_torchvision(fmap: "peers.torch.Tensor", boxes: "peers.torch.Tensor") -> None:
+    """torchvision's pool of regions at each level."""
     for n in LEVELS:
-        roi_pool(fmap, boxes, n)
+        peers.roi_pool(fmap, boxes, n)
 
 
 def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
@@ -145,18 +152,15 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
             peers.waited(lambda: pool_torch(nchw, some)), scale
         )
         if dtype == "float32":
-            leaf = nchw.detach().requires_grad_()
-
-            def torch_backward() -> None:
-                parts = [leaf[:, :, y1:y2, x1:x2] for x1, y1, x2, y2 in some.tolist()]
-                sum(peers.pyramid(part, LEVELS).sum() for part in parts).backward()
-                leaf.grad = None
-
-            backward_rivals["torch, each window"] = timing.Run(peers.waited(torch_backward), scale)
-        if peers.device() == "cuda":
-            batch = peers.tensor(np.insert(boxes, 0, 0, axis=1), dtype)
+            backward_rivals["torch, each window"] = timing.Run(
+                peers.waited(lambda: pool_torch_backward(nchw, some)), scale
+            )
+        if peers.roi_pool and peers.device() == "cuda" and dtype == "float32":
+            # Both corners of its boxes are inside; and it takes no bfloat16.
+            batch = peers.tensor(np.insert(boxes - [0, 0, 1, 1], 0, 0, axis=1))
+            contiguous = nchw.contiguous()
             rivals["torchvision roi_pool"] = timing.Run(
-                peers.waited(lambda: pool_torchvision(nchw, batch))
+                peers.waited(lambda: pool_torchvision(contiguous, batch))
             )
     loop = compile_c() if dtype == "float32" and jax.default_backend() == "cpu" else None
     if loop:
@@ -179,7 +183,7 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
 def main(_: list[str]) -> None:
     rows = []
     for size in _SIZES.value:
-        height, width = map(int, size.split("x"))
+        height, width = timing.numbers("sizes", size, "x", 2)
         for dtype in ("float32", "bfloat16"):
             for case in make_cases(height, width, dtype):
                 rows.append(timing.measure(case, _ROUNDS.value))

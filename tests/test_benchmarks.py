@@ -50,3 +50,25 @@ def test_windows_benchmark_writes_its_table(tmp_path):
     result = json.loads(output.read_text())
     assert {"commit", "jax", "device", "rows"} <= set(result)
     assert all(np.isfinite(row["seconds"]["ours"]) for row in result["rows"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["windows", "--sizes=abc"], "--sizes: 'abc' is not 2 whole numbers"),
+        (["windows", "--output=/proc/no/out.json"], "--output=/proc/no/out.json"),
+        (["pooling", "extra"], "unexpected argument 'extra'"),
+        (["training_step", "--cases=zf5"], "--cases: '' is not 1 whole numbers"),
+        (["input", "--images=/nowhere"], "no JPEG files in --images=/nowhere"),
+        (["input", "--count=100"], "--count=100 is no multiple of --batch_size=16"),
+        (["multi_view", "--size=375"], "--size: '375' is not 2 whole numbers"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_flags_are_one_sentence(arguments, message):
+    name, *flags = arguments
+    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert f"error: {message}" in found.stderr
+    assert "Traceback" not in found.stderr

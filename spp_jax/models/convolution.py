@@ -17,10 +17,23 @@ _FEW_CHANNELS = 16
 
 
 def conv_general_dilated(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **_: Any
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """What `flax.linen.Conv` calls in place of `jax.lax.conv_general_dilated`: (N, H, W, C) and
-    (k, k, C, D) to (N, H', W', D), with one stride and one padding for all sides."""
+    """What `flax.linen.Conv` calls in place of `jax.lax.conv_general_dilated`.
+
+    Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D).
+
+    Raises:
+        ValueError: a kernel that is not square, several strides or paddings, dilation or groups.
+    """
+    sides = {*kernel.shape[:2]}, {*strides}, {*padding[0], *padding[1]}
+    dilations = {*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())}
+    is_grouped = options.get("feature_group_count", 1) != 1
+    if any(len(side) > 1 for side in sides) or dilations - {1} or is_grouped:
+        raise ValueError(
+            f"convolutions are square, alike on all sides, and neither dilated nor grouped, got "
+            f"kernel {kernel.shape}, strides {strides}, padding {padding}, {options}"
+        )
     return _convolve(x, kernel, strides[0], padding[0][0])
 
 
@@ -46,6 +59,8 @@ def _convolve_jvp(stride: int, padding: int, primals: tuple, tangents: tuple):
     def default(x, kernel, dx, dkernel):
         return _apply(dx, kernel, stride, padding) + _apply(x, dkernel, stride, padding)
 
+    # Of a gradient's own arrays only these four's are kept: patches are cut out again.
+    @jax.checkpoint
     def cpu(x, kernel, dx, dkernel):
         if y.size * kernel[..., 0].size < _MIN_MULTIPLICATIONS and kernel.shape[0] > 1:
             return default(x, kernel, dx, dkernel)

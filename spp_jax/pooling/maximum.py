@@ -12,8 +12,8 @@ def maximum_of(parts: list[jax.Array]) -> jax.Array:
     """Returns the maximum, cell by cell, of arrays of one shape.
 
     XLA computes it in one loop, slicing or gathering of the parts included. Its derivative picks
-    from the part that has the maximum, of several the first, and keeps that part's number alone:
-    a byte a cell for the gradient, and no scatter in it.
+    from the part that has the maximum, of several the first. A program that computes the gradient
+    as well keeps that part's number alone, a byte a cell.
     """
     return functools.reduce(jnp.maximum, parts)
 

@@ -33,8 +33,8 @@ def spatial_pyramid_pool(
       levels: bins per side of each level of the pyramid.
       bins: "adaptive" is the rule of appendix A, defined for every size (`bins.adaptive_bins`);
         "sliding" is the literal window and stride of section 2.3 (`bins.sliding_bins`).
-      reduce: "max" as in the paper, or "mean" over the cells of each bin. Cells that tie for a
-        maximum share its gradient, in shares that are not promised.
+      reduce: "max" as in the paper, or "mean" over the cells of each bin. Of cells that tie
+        for a maximum one or several have its gradient; which ones is not promised.
 
     Returns:
       (N, B * C) in the dtype of fmap; the axis runs over level (in the order given), bin row, bin
