@@ -107,7 +107,7 @@ def make_case(name: str, files: Sequence[str]) -> timing.Case:
             view.read(encoded[i % len(encoded)], "image")
 
     rivals = {}
-    if peers.HAS_TORCH:
+    if peers.has_torch():
         for kind, has_drafts in (("Pillow, torch DataLoader", False), ("with drafts", True)):
             loader = peers.torch.utils.data.DataLoader(
                 Peer(chosen, has_drafts),

@@ -23,8 +23,10 @@ try:
 except (ImportError, RuntimeError):  # the latter beside a torch it was not built for
     roi_pool: Any = None
 
-# A torch that does not reach the GPU is no peer of what runs there.
-HAS_TORCH = torch is not None and (jax.default_backend() == "cpu" or torch.cuda.is_available())
+
+def has_torch() -> bool:
+    """Returns whether torch is here, and reaches the GPU where JAX has one."""
+    return torch is not None and (jax.default_backend() == "cpu" or torch.cuda.is_available())
 
 
 def device() -> str:

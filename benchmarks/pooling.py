@@ -42,7 +42,7 @@ def make_case(what: str, side: int, channels: int, dtype: str) -> timing.Case:
         return y, vjp(ones)[0]
 
     rivals = {}
-    if peers.HAS_TORCH:
+    if peers.has_torch():
         torch = peers.torch
         peer = peers.pyramid if is_pyramid else torch.nn.MaxPool2d(3, 2, ceil_mode=True)
         # Of its two layouts the faster one, on CPUs by 2 to 4 times.

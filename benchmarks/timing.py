@@ -136,7 +136,10 @@ def numbers(flag: str, text: str, separator: str, count: int) -> tuple[int, ...]
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a benchmark as the commands run: with their memory, and errors as one sentence."""
+    """Runs a benchmark as the commands run: with their memory, and errors as one sentence.
+
+    Called before JAX looks for its devices: what it allocates in threads by then stays outside.
+    """
     memory.keep_freed()
     # Else JAX takes three quarters of a GPU's memory, and leaves a peer the rest.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -30,7 +30,7 @@ def make_case(name: str, side: int, dtype: str, count: int) -> timing.Case:
     """Returns a network's step at one size."""
     ours = steps.Ours(name, side, dtype, count)
     rivals = {}
-    if peers.HAS_TORCH:
+    if peers.has_torch():
         kinds = {"torch": ("first", False), "torch channels_last": ("last", False)}
         if _COMPILE.value:
             kinds["torch.compile channels_last"] = ("last", True)

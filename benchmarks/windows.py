@@ -146,7 +146,7 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
     np.testing.assert_array_equal(pool(fmap, some), expected)
     rivals = {"masked vmap": timing.Run(lambda: pool_masked(fmap, some), scale)}
     backward_rivals = {}
-    if peers.HAS_TORCH:
+    if peers.has_torch():
         nchw = peers.tensor(fmap[None], dtype)
         rivals["torch, each window"] = timing.Run(
             peers.waited(lambda: pool_torch(nchw, some)), scale
