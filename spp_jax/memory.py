@@ -16,7 +16,7 @@ def keep_freed() -> None:
     client allocates a program's memory when it runs, so that takes up to half the time of a step.
     The process then never shrinks, and where programs of very different sizes take turns it can
     hold two to three times what it needs: any MALLOC_* variable of the user's turns this off. Call
-    it before the first array.
+    it before JAX looks for its devices: arenas of threads that are there stay as they are.
     """
     has_accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
     is_set = any(name.startswith("MALLOC_") for name in os.environ)
