@@ -9,7 +9,6 @@ OpenCV is installed; nothing else here needs it.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,6 @@ import spp_jax
 from benchmarks import facts, timing
 from spp_jax.detection import boxes, programs
 from spp_jax.models import topology
-from spp_jax.pooling import windows as pool_windows
 
 _NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model.")
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
@@ -44,22 +42,21 @@ def main(_: list[str]) -> None:
     rng = np.random.default_rng(0)
     windows = draw_windows(rng, height, width, _WINDOWS.value)
     image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    stages: dict[str, dict[str, Callable[[], Any]]] = {
-        name: make_stages(model, variables, image, windows, scales)
-        for name, scales in SCALES.items()
+    stages = {
+        kind: make_stages(model, variables, image, windows, scales)
+        for kind, scales in SCALES.items()
     }
-    stages["per window"] = {"warped": make_alone(model, variables, _ALONE.value)}
-    times: dict[str, dict[str, list[float]]] = {
-        kind: {name: [] for name in found} for kind, found in stages.items()
+    runs = {
+        f"{kind}: {name}": timing.Run(call)
+        for kind, found in stages.items()
+        for name, call in found.items()
     }
-    for round_number in range(_ROUNDS.value + 1):
-        for kind, found in stages.items():
-            for name, run in found.items():
-                start = time.perf_counter()
-                jax.block_until_ready(run())
-                if round_number:  # the first one compiles
-                    times[kind][name].append(time.perf_counter() - start)
-    report(times, len(windows))
+    runs["per window"] = make_alone(model, variables, _ALONE.value, len(windows))
+    seconds = timing.alternate(runs, _ROUNDS.value)
+    times = {
+        kind: {name: seconds[f"{kind}: {name}"] for name in found} for kind, found in stages.items()
+    }
+    report(times, seconds["per window"], len(windows))
 
 
 def draw_windows(rng: np.random.Generator, height: int, width: int, count: int) -> np.ndarray:
@@ -75,12 +72,10 @@ def make_stages(
     """Returns what each stage runs; later ones start from results of the earlier ones."""
     height, width, _ = image.shape
     layer = model.backbone.layers[-1].name
-    geometry = topology.geometries(model.backbone)[layer]
     shown = [
         (round(height * s / min(height, width)), round(width * s / min(height, width)))
         for s in scales
     ]
-    offset = model.backbone.window_offset
     resized = [np.zeros((1, *extent, 3), np.uint8) for extent in shown]
     pixels = np.prod(windows[:, 2:] - windows[:, :2], axis=1)[:, None]
     scaled = pixels * (np.asarray(scales) / min(height, width)) ** 2
@@ -88,13 +83,8 @@ def make_stages(
     cells = np.zeros((len(windows), 4), np.int32)
     for number, (scale, extent) in enumerate(zip(scales, shown)):
         rows = chosen == number
-        sides = topology.sides(model.backbone, extent[0]), topology.sides(model.backbone, extent[1])
-        cells[rows] = pool_windows.image_to_cells(
-            windows[rows] * (scale / min(height, width)),
-            (sides[0][layer], sides[1][layer]),
-            stride=geometry.stride,
-            offset0=geometry.offset0,
-            offset=geometry.stride / 2 if offset is None else offset,
+        cells[rows] = topology.window_cells(
+            model.backbone, layer, windows[rows] * (scale / min(height, width)), extent
         )
     placed = {"cells": cells[None], "map_index": chosen[None].astype(np.int32)}
     pyramid = (tuple(model.levels), model.reduce)
@@ -173,25 +163,21 @@ def _find_windows(image: np.ndarray) -> np.ndarray:
     return proposals.find(image, proposals.Settings("fast", 2000, 20, 500))
 
 
-def make_alone(model: Any, variables: Any, count: int) -> Callable[[], Any]:
-    """Returns what runs the network on `count` windows, each warped to its size."""
-    batch = _batch()
+def make_alone(model: Any, variables: Any, count: int, num_windows: int) -> timing.Run:
+    """Returns a run of the network on `count` of the windows, each warped to its size."""
+    batch = min(count, 16 if jax.default_backend() == "cpu" else 128)
+    num_batches = -(-count // batch)
     images = np.zeros((batch, model.backbone.size, model.backbone.size, 3), np.uint8)
     run = jax.jit(lambda x: model.apply(variables, x))
-    return lambda: [run(images) for _ in range(-(-count // batch))]
+    return timing.Run(
+        lambda: [run(images) for _ in range(num_batches)], num_windows / (num_batches * batch)
+    )
 
 
-def _batch() -> int:
-    """Returns how many warped windows are run at once."""
-    return min(_ALONE.value, 16 if jax.default_backend() == "cpu" else 128)
-
-
-def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
+def report(times: dict[str, dict[str, list[float]]], alone: list[float], num_windows: int) -> None:
     """Prints the table and writes the JSON."""
-    (alone,) = times.pop("per window").values()
-    alone = [t * num_windows / (-(-_ALONE.value // _batch()) * _batch()) for t in alone]
     result: dict[str, Any] = {
-        "facts": facts.facts("python -m benchmarks.detection", "jax", "flax"),
+        "facts": facts.facts(timing.given("python -m benchmarks.detection"), "jax", "flax"),
         "device": jax.devices()[0].device_kind,
         "network": _NETWORK.value,
         "dtype": _DTYPE.value,
@@ -206,19 +192,18 @@ def report(times: dict[str, dict[str, list[float]]], num_windows: int) -> None:
         # Suppression is in the stage before as well.
         on_device = [n for n in found if n not in ("proposals", "NMS alone")]
         totals = [sum(found[n][i] for n in on_device) for i in range(_ROUNDS.value)]
-        ratios = [a / t for a, t in zip(alone, totals)]
+        ratio, least, greatest = timing.ratio(alone, totals)
         medians = {name: statistics.median(found[name]) for name in found}
-        spread = f"{min(ratios):.1f}-{max(ratios):.1f}"
         shown = [f"{1e3 * medians[n]:.1f}" if n in medians else "-" for n in names]
         print(
             f"{kind} | {' | '.join(shown)} | {1e3 * statistics.median(totals):.1f} | "
-            f"{statistics.median(ratios):.1f} ({spread})"
+            f"{ratio:.1f} ({least:.1f}-{greatest:.1f})"
         )
         result["kinds"][kind] = {
             "seconds": medians,
             "total_seconds": statistics.median(totals),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
+            "ratio": ratio,
+            "ratio_range": [least, greatest],
         }
     print(f"once per window: {statistics.median(alone):.1f} s")
     if _OUTPUT.value:

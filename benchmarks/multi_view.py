@@ -16,7 +16,6 @@ from absl import flags
 import spp_jax
 from benchmarks import timing
 from spp_jax.models import topology
-from spp_jax.pooling import windows as pool_windows
 
 _NETWORKS = flags.DEFINE_list("networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model.")
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
@@ -33,16 +32,8 @@ def place_views(height: int, width: int, backbone: topology.Backbone) -> np.ndar
     tops = np.linspace(0, height - backbone.size, 3 if height > backbone.size else 1)
     lefts = np.linspace(0, width - backbone.size, 3 if width > backbone.size else 1)
     y, x = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
-    layer = backbone.layers[-1].name
-    geometry = topology.geometries(backbone)[layer]
-    offset = backbone.window_offset
-    return pool_windows.image_to_cells(
-        np.stack([x, y, x + backbone.size, y + backbone.size], axis=1),
-        (topology.sides(backbone, height)[layer], topology.sides(backbone, width)[layer]),
-        stride=geometry.stride,
-        offset0=geometry.offset0,
-        offset=geometry.stride / 2 if offset is None else offset,
-    )
+    shown = np.stack([x, y, x + backbone.size, y + backbone.size], axis=1)
+    return topology.window_cells(backbone, backbone.layers[-1].name, shown, (height, width))
 
 
 def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:

@@ -11,7 +11,6 @@ import numpy as np
 from spp_jax.data import images
 from spp_jax.detection import boxes
 from spp_jax.models import topology
-from spp_jax.pooling import windows as pool_windows
 
 
 class Cells(NamedTuple):
@@ -71,10 +70,6 @@ def to_cells(
     `rule` is appendix A's "paper": the cells whose centres lie strictly inside the window; or
     "released", the authors' code's, with the tolerance published for the backbone, if one is.
     """
-    geometry = topology.geometries(backbone)[layer]
-    offset = backbone.window_offset if rule == "released" else None
-    # Half a stride is no tolerance: the released formula is then the paper's.
-    offset = geometry.stride / 2 if offset is None else offset
     found = np.zeros((len(windows), 4), np.int32)
     for index, scale in enumerate(scales):
         rows = np.flatnonzero(scale_index == index)
@@ -83,22 +78,15 @@ def to_cells(
         factor = (scale - 1) / max(min(size) - 1, 1)
         corners = np.asarray(windows[rows], np.float64)
         first, last = corners[:, :2] * factor, (corners[:, 2:] - 1) * factor + 1
-        found[rows] = pool_windows.image_to_cells(
+        # Without tolerance the released formula is the paper's.
+        found[rows] = topology.window_cells(
+            backbone,
+            layer,
             np.concatenate([first, last], axis=1),
-            map_size(size, scale, backbone, layer),
-            stride=geometry.stride,
-            offset0=geometry.offset0,
-            offset=offset,
+            images.shorter_size(*size, scale),
+            has_tolerance=rule == "released",
         )
     return found
-
-
-def map_size(
-    size: tuple[int, int], scale: int, backbone: topology.Backbone, layer: str
-) -> tuple[int, int]:
-    """Returns the (height, width) in cells of a layer's map of an image at a scale."""
-    height, width = images.shorter_size(*size, scale)
-    return topology.sides(backbone, height)[layer], topology.sides(backbone, width)[layer]
 
 
 def distinct(map_index: np.ndarray, cells: np.ndarray) -> Cells:

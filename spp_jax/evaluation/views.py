@@ -10,7 +10,6 @@ import numpy as np
 
 from spp_jax.data import images
 from spp_jax.models import topology
-from spp_jax.pooling import windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +85,11 @@ class Protocol:
         `height` and `width` are the resized image's.
         """
         last = backbone.layers[-1].name
-        extent = (topology.sides(backbone, height)[last], topology.sides(backbone, width)[last])
+        extent = topology.map_size(backbone, last, (height, width))
         found = np.zeros((0, 4), np.int32)
         if min(height, width) in self.scales:
-            geometry = topology.geometries(backbone)[last]
-            offset = backbone.window_offset
-            found = windows.image_to_cells(
-                view_windows(height, width, self.size, self.num_positions),
-                extent,
-                stride=geometry.stride,
-                offset0=geometry.offset0,
-                offset=geometry.stride / 2 if offset is None else offset,
-            )
+            shown = view_windows(height, width, self.size, self.num_positions)
+            found = topology.window_cells(backbone, last, shown, (height, width))
         if self.has_full_views and min(height, width) == self.scale:
             found = np.concatenate([found, [(0, 0, extent[1], extent[0])]])
         return found.astype(np.int32)

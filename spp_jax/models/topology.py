@@ -10,7 +10,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from spp_jax.pooling import max_pool
+from spp_jax.pooling import windows as window_pooling
 from spp_jax.pooling.max_pool import Side
 
 
@@ -172,6 +175,39 @@ def geometries(backbone: Backbone) -> dict[str, Geometry]:
         return max(branches, key=lambda g: g.receptive_field)
 
     return _fold(backbone.layers, Geometry(), step, widest)
+
+
+def map_size(backbone: Backbone, layer: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the (height, width) in cells of a layer's map of an image of that size, pixels."""
+    return sides(backbone, size[0])[layer], sides(backbone, size[1])[layer]
+
+
+def window_cells(
+    backbone: Backbone,
+    layer: str,
+    windows: np.ndarray,
+    size: tuple[int, int],
+    *,
+    has_tolerance: bool = True,
+) -> np.ndarray:
+    """Returns the cells (R, 4), int32, of windows on a layer's map of an image.
+
+    Args:
+        backbone, layer: whose map.
+        windows: (R, 4) pixels (x1, y1, x2, y2) of the network's input, right and bottom exclusive.
+        size: (height, width) of the input, pixels.
+        has_tolerance: whether windows shrink by the backbone's `window_offset`, if it has one, and
+            not by half a stride, which is no tolerance: only cells centred inside a window count.
+    """
+    geometry = geometries(backbone)[layer]
+    offset = backbone.window_offset if has_tolerance else None
+    return window_pooling.image_to_cells(
+        windows,
+        map_size(backbone, layer, size),
+        stride=geometry.stride,
+        offset0=geometry.offset0,
+        offset=geometry.stride / 2 if offset is None else offset,
+    )
 
 
 def _fold(
