@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Paths as users write them, and files that are there whole or not at all."""
 
 import contextlib
 import json
@@ -6,6 +6,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
+
+
+def whole_path(path: str | os.PathLike[str]) -> str:
+    """Returns the absolute path of what a user wrote: "~" is home, "" stays "".
+
+    An address, "gs://bucket/folder", is returned as it is.
+    """
+    path = os.fspath(path)
+    return os.path.abspath(os.path.expanduser(path)) if path and "://" not in path else path
 
 
 @contextlib.contextmanager

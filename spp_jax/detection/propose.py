@@ -41,7 +41,7 @@ def read_stored(config: detection_config.ProposalConfig) -> Stored | None:
     """
     if not config.path:
         return None
-    found = proposal_files.read(os.path.expanduser(config.path))
+    found = proposal_files.read(config.path)
     digest = hashlib.sha256()
     for name, windows in sorted(found.items()):
         digest.update(name.encode() + np.ascontiguousarray(windows).tobytes())
@@ -124,7 +124,7 @@ def prepare(
         stored.check(data)
         names = {source.name(i): source.image_ids[i] for i in data.sizes}
         return Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
-    folder = os.path.expanduser(config.cache) or os.path.join(workdir, CACHE)
+    folder = config.cache or os.path.join(workdir, CACHE)
     methods = (config.eval_methods or config.methods) if is_eval else config.methods
     proposer = Proposer(folder, make_settings(config, methods))
     indices = sorted(data.sizes)

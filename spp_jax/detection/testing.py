@@ -55,9 +55,7 @@ def evaluate(
     for path, other in zip(others, detectors[1:]):
         if other.class_names != names:
             raise errors.InputError(f"{path} detects other classes than {workdir}")
-    source = objects.open_objects(
-        config.data.name, os.path.expanduser(config.data.path), config.data.eval_split
-    )
+    source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
     data = dataset.read(source, names)
     print(data.lines(), flush=True)
     stored = propose.read_stored(config.proposals)

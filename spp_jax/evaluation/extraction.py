@@ -11,10 +11,9 @@ import zlib
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import rich.progress
 
-from spp_jax import errors
+from spp_jax import checkpoint, errors
 from spp_jax.data import base, images, pipeline
 from spp_jax.evaluation import canvases, feature_files, features, views
 from spp_jax.models import sppnet
@@ -105,7 +104,7 @@ def extract_to(
         "scale": request.view.scale,
         "is_normalized": request.is_normalized,
         "dtype": request.dtype,
-        "parameters_crc32": _checksum(variables),
+        "parameters_crc32": checkpoint.checksum(variables),
         "images_sha256": _digest(source, heads),
     }
     facts = json.loads(json.dumps(facts))  # as it will be read
@@ -229,14 +228,6 @@ def _read_heads(
 
 def _read_head(data: bytes, name: str) -> _Head:
     return _Head(images.read_size(io.BytesIO(data), name), zlib.crc32(data))
-
-
-def _checksum(variables: dict) -> int:
-    found = 0
-    for leaf in jax.tree.leaves(variables):
-        values: Any = np.ascontiguousarray(leaf)
-        found = zlib.crc32(values, found)
-    return found
 
 
 def _digest(source: base.Source, heads: dict[int, _Head]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import spp_jax
 from spp_jax import checkpoint
 from spp_jax import config as config_lib
-from spp_jax.detection import detection_config, stages
+from spp_jax.detection import detection_config
 from tests.data import test_voc
 
 CLASSES = ("disc", "square")
@@ -54,7 +54,7 @@ def make_network(path: pathlib.Path) -> str:
     images = np.zeros((1, 64, 64, 3), np.uint8)
     variables = jax.jit(model.init)(jax.random.key(0), images)
     meta = checkpoint.Meta(0, config, ("a", "b", "c"), 0, {})
-    stages.save_network(str(path), variables, meta)
+    checkpoint.save_network(str(path), variables, meta)
     return str(path)
 
 
