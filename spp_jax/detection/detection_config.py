@@ -76,7 +76,8 @@ class FeatureConfig:
     # Which cells a window covers: "paper", those centred in it; "released", with the tolerance of
     # the authors' code, 1.5 pixels for ZF-5, where there is one for the network.
     cell_rule: str = "released"
-    # Images are grouped by shape; each group has a program for each scale.
+    # Images are grouped by shape, into so many groups at most (more where a group would otherwise
+    # need twice the memory of its largest image); each has a program for each scale.
     num_canvases: int = 4
 
 
