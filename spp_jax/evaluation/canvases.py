@@ -14,10 +14,9 @@ from spp_jax.evaluation import views
 
 Size = tuple[int, int]
 
-# What is computed in the time it takes to compile a program for another canvas: GoogLeNet on two
-# cores takes about 4 s for either (docs/results/speed.md). On a GPU it is more, and then fewer
-# programs would do.
-COMPILE_PIXELS = 10_000_000
+# What is computed in the time it takes to compile a program for another canvas: on two cores 8
+# million pixels for GoogLeNet, 3 million for ZF-5. On a GPU it is many more.
+COMPILE_PIXELS = 8_000_000
 
 # Distinct sizes beyond this are rounded up to multiples of 2, 4 ... pixels: merging is cubic.
 _MAX_SIZES = 256
