@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 import spp_jax
 from spp_jax.interop import conversion
 from spp_jax.models import sppnet
-from tools import try_imagenet2012
+from tools import official_tars
 
 CLASSES = ("apple", "bead")
 # Corners as VOC has them: counted from 1, both inclusive.
@@ -77,7 +77,7 @@ def write_tars(rng: np.random.Generator) -> None:
     for wnid in sorted(set(labels))[:24]:
         write_photo(rng, f"wnids/{wnid}_1.JPEG", 0)
     os.makedirs("TARS")
-    try_imagenet2012.make_tars("wnids", "TARS")
+    official_tars.make_tars("wnids", "TARS")
 
 
 def write_weights(rng: np.random.Generator) -> None:
