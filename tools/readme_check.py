@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tools import readme_files
 
@@ -183,6 +183,7 @@ def check_page(page: str, environment: dict[str, str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)
     root = os.path.abspath(os.path.dirname(os.path.dirname(__file__)))
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:

@@ -46,13 +46,13 @@ def make_voc(root: pathlib.Path, num_train: int = 10, num_test: int = 6) -> str:
     return path
 
 
-def make_network(path: pathlib.Path) -> str:
+def make_network(path: pathlib.Path, seed: int = 0) -> str:
     """Writes a checkpoint of a network of random weights."""
     config = config_lib.Config()
     config.model.name, config.model.levels = "digits", (2, 1)
     model = spp_jax.make_model("digits", levels=(2, 1), num_classes=3)
     images = np.zeros((1, 64, 64, 3), np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(seed), images)
     meta = checkpoint.Meta(0, config, ("a", "b", "c"), 0, {})
     checkpoint.save_network(str(path), variables, meta)
     return str(path)
