@@ -40,7 +40,8 @@ def make_voc(root: pathlib.Path, num_train: int = 10, num_test: int = 6) -> str:
             test_voc.make_object("disc", disc),
             test_voc.make_object("square", square),
         ]
-    path = test_voc.make_voc(root, sets, objects, size=(120, 90))
+    sizes = {image_id: image.shape[1::-1] for image_id, image in images.items()}
+    path = test_voc.make_voc(root, sets, objects, sizes)
     for image_id, image in images.items():
         assert cv2.imwrite(f"{path}/VOC2007/JPEGImages/{image_id}.jpg", image)
     return path
