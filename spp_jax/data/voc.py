@@ -6,9 +6,11 @@ corners, counted from 1 and inclusive, are converted here, once.
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 
 from spp_jax import errors
@@ -33,11 +35,14 @@ class Annotation:
         skipped: a sentence for each object left out because no pixel of the image is in its box.
         size: (height, width) that boxes are cut to, in pixels; None: nobody gives it, so that boxes
             are as they are written.
+        is_unsure: EXIF turns the image and its size does not tell (turned by 180 degrees, mirrored,
+            square, no size given) whether the boxes are of the upright image, as they are taken.
     """
 
     objects: tuple[Object, ...]
     skipped: tuple[str, ...] = ()
     size: tuple[float, float] | None = None
+    is_unsure: bool = False
 
 
 class VocSource:
@@ -122,7 +127,7 @@ def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
         found = voc_xml.parse(images.read_file(path))
     except ValueError as e:
         raise images.ImageError(f"{path}: {str(e).removeprefix(path + ': ')}") from e
-    size = _check_size(found, image, path) if image else None
+    size, is_unsure = _check_size(found, image, path) if image else (None, False)
     if size is None and found.height and found.width:
         size = found.height, found.width
     objects, skipped = [], []
@@ -131,7 +136,7 @@ def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
         shown = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
         item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, shown)
         (objects if isinstance(item, Object) else skipped).append(item)
-    return Annotation(tuple(objects), tuple(skipped), size)
+    return Annotation(tuple(objects), tuple(skipped), size, is_unsure)
 
 
 def cut(item: Object, size: tuple[float, float] | None, shown: str) -> Object | str:
@@ -155,8 +160,8 @@ def cut(item: Object, size: tuple[float, float] | None, shown: str) -> Object | 
     return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
 
 
-def _check_size(found: voc_xml.File, image: str, path: str) -> tuple[int, int] | None:
-    """Returns the (height, width) of an image file; None if it cannot be read.
+def _check_size(found: voc_xml.File, image: str, path: str) -> tuple[tuple[int, int] | None, bool]:
+    """Returns the (height, width) of an image file, None if it cannot be read, and `is_unsure`.
 
     Raises:
         ImageError: an annotation gives other sides.
@@ -165,15 +170,17 @@ def _check_size(found: voc_xml.File, image: str, path: str) -> tuple[int, int] |
         with open(image, "rb") as f:
             real = images.read_size(f, image)
     except (OSError, images.ImageError):
-        return None  # it is refused where it is to be seen
-    given = found.height, found.width
+        return None, False  # it is refused where it is to be seen
+    given, orientation = (found.height, found.width), _read_orientation(image)
     if _is_same(given, real):
-        return real
+        # The unturned image would be of another size than is given.
+        is_sure = orientation >= 5 and not _is_same(given, real[::-1])
+        return real, orientation > 1 and not is_sure
     sides = "x".join("?" if side is None else f"{side:g}" for side in reversed(given))
     said = f"{path}: its <size> is {sides} and the image {image} is {real[1]}x{real[0]}"
     if not _is_same(given, real[::-1]):
         raise images.ImageError(f"{said}: annotate this image, or give it that size again")
-    if _stored_size(image) == real[::-1]:
+    if orientation >= 5:
         raise images.ImageError(
             f"{said}, turned upright as its EXIF orientation says: draw the boxes on the upright "
             f"image, or take the EXIF orientation out of the file"
@@ -188,13 +195,14 @@ def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
     return all(a is None or abs(a - b) < 1 for a, b in zip(given, real))
 
 
-def _stored_size(path: str) -> tuple[int, int] | None:
-    """Returns the (height, width) of an image as it is stored, before EXIF turns it."""
+def _read_orientation(path: str) -> int:
+    """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
     try:
-        with PIL.Image.open(path) as found:
-            return found.height, found.width
+        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as found:
+            value = found.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     except Exception:  # damaged bytes make Pillow raise nearly anything
-        return None
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def read_labels(

@@ -46,6 +46,7 @@ class Dataset:
         damaged: images left out because of their annotation.
         checksums: {index: CRC-32} of the files of the images in `sizes`.
         limits: {index: (height, width)} that the objects of an image are cut to, where they are.
+        unsure: images that EXIF turns so that nobody can tell whether their boxes are turned, too.
     """
 
     source: objects.ObjectSource
@@ -58,6 +59,7 @@ class Dataset:
     damaged: frozenset[int] = frozenset()
     checksums: dict[int, int] = dataclasses.field(default_factory=dict)
     limits: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    unsure: tuple[int, ...] = ()
 
     def digest(self) -> str:
         """Returns what stands for the images and their objects."""
@@ -97,6 +99,12 @@ class Dataset:
             others.append(
                 f"of no known size: {uncut} images, neither in their annotation nor in a file; "
                 f"their boxes are not cut to the image"
+            )
+        if self.unsure:
+            others.append(
+                f"turned or mirrored by EXIF: {len(self.unsure)} images, whose boxes are taken to "
+                f"be of the upright image; look whether they are, at "
+                f"{self.source.name(self.unsure[0])}"
             )
         return "\n".join([head, *refused, *(f"skipped: {s}" for s in self.skipped), *others])
 
@@ -181,6 +189,7 @@ def read_objects(
         dict(unknown),
         frozenset(damaged),
         limits={i: a.size for i, a in enumerate(annotations) if a.size},
+        unsure=tuple(i for i, a in enumerate(annotations) if a.is_unsure and a.objects),
     )
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.detection import mat_reader
 
 # What damaged files make the readers raise.
@@ -47,8 +47,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             with np.load(path) as found:
                 return {name: check_windows(found[name], f"{path}: {name}") for name in found}
         if kind == ".json":
-            with open(path, encoding="utf-8") as f:
-                found = json.load(f)
+            found = json.loads(files.read_text(path))
             return {name: check_windows(rows, f"{path}: {name}") for name, rows in found.items()}
         if kind == ".mat":
             return _read_cells(path)

@@ -128,9 +128,31 @@ def test_an_image_of_another_size_than_its_annotation_is_refused(
     source = voc.VocSource(str(tmp_path), "test")
     if message is None:
         assert source.annotation(0).size == (10, 20)
+        assert source.annotation(0).is_unsure is (orientation == 3)
         return
     with pytest.raises(images.ImageError, match=rf"Annotations/a.xml: its .*{message}"):
         source.annotation(0)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "side", "is_unsure"),
+    [(1, 10, False), (2, 10, True), (4, 10, True), (6, 10, True), (9, 10, False), (6, 11, False)],
+)
+def test_what_a_size_cannot_tell_is_said(tmp_path, orientation, side, is_unsure):
+    # Stored 10 wide, and 10 or 11 high: turned, a square stays one.
+    size = (side, 10) if orientation == 6 else (10, side)
+    make_voc(tmp_path, {"test": "a"}, {"a": [make_object("dog", (1, 1, 9, 9))]}, size)
+    write_image(tmp_path / "VOC2007/JPEGImages/a.jpg", 10, side, orientation)
+    assert voc.VocSource(str(tmp_path), "test").annotation(0).is_unsure is is_unsure
+
+
+def test_without_a_size_nothing_tells_whether_boxes_are_of_the_upright_image(tmp_path):
+    make_voc(tmp_path, {"test": "ab"}, dict.fromkeys("ab", [make_object("x", (1, 1, 9, 9))]), None)
+    for image_id, orientation in (("a", 8), ("b", 1)):
+        write_image(tmp_path / f"VOC2007/JPEGImages/{image_id}.jpg", 20, 10, orientation)
+    source = voc.VocSource(str(tmp_path), "test")
+    assert [source.annotation(i).is_unsure for i in range(2)] == [True, False]
+    assert source.annotation(0).size == (20, 10)
 
 
 def test_what_is_left_of_no_box_is_said(tmp_path):

@@ -57,3 +57,16 @@ def test_boxes_that_nothing_cuts_are_counted(tmp_path):
         "not cut to the image"
     ]
     assert data.limits == {0: (10, 20)}
+
+
+def test_images_whose_size_does_not_tell_are_counted(tmp_path):
+    test_voc.make_voc(tmp_path, {"test": "abc"}, dict.fromkeys("abc", DOG))
+    for image_id, orientation in zip("abc", (1, 3, 2)):
+        path = tmp_path / f"VOC2007/JPEGImages/{image_id}.jpg"
+        test_voc.write_image(path, orientation=orientation)
+    data = dataset.read(voc.VocSource(str(tmp_path), "test"))
+    assert data.unsure == (1, 2)
+    assert data.lines().splitlines()[1:] == [
+        "turned or mirrored by EXIF: 2 images, whose boxes are taken to be of the upright image; "
+        f"look whether they are, at {tmp_path}/VOC2007/JPEGImages/b.jpg"
+    ]

@@ -96,7 +96,7 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):
 def test_files_of_windows(tmp_path):
     rows = [[0, 0, 4, 3], [1, 1, 2, 2]]
     np.savez(tmp_path / "w.npz", a=np.asarray(rows), b=np.zeros((0, 4)))
-    (tmp_path / "w.json").write_text(json.dumps({"a": rows, "b": []}))
+    (tmp_path / "w.json").write_text(json.dumps({"a": rows, "b": []}), encoding="utf-8-sig")
     cells, names = np.empty((1, 2), object), np.empty((2, 1), object)
     # R-CNN's: y1, x1, y2, x2, counted from 1, both corners inclusive.
     cells[0, 0] = np.asarray([[1, 1, 3, 4], [2, 2, 2, 2]], np.float64)
