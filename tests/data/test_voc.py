@@ -147,7 +147,7 @@ def test_what_a_size_cannot_tell_is_said(tmp_path, orientation, side, is_unsure)
 
 
 def test_without_a_size_nothing_tells_whether_boxes_are_of_the_upright_image(tmp_path):
-    make_voc(tmp_path, {"test": "ab"}, dict.fromkeys("ab", [make_object("x", (1, 1, 9, 9))]), None)
+    make_voc(tmp_path, {"test": "ab"}, dict.fromkeys("ab", BEYOND), None)
     for image_id, orientation in (("a", 8), ("b", 1)):
         write_image(tmp_path / f"VOC2007/JPEGImages/{image_id}.jpg", 20, 10, orientation)
     source = voc.VocSource(str(tmp_path), "test")
