@@ -77,7 +77,7 @@ def escape(name: str) -> str:
     for a character that no name holds, as "%2F" for "/". A name too long for file systems is cut,
     and ends with a hash of all of it.
     """
-    escaped = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", name)
+    escaped = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
     whole = escaped.encode("utf-8", "surrogateescape")
     if len(whole) <= _MAX_NAME:
         return escaped

@@ -47,18 +47,18 @@ class ImageFiles:
         return posixpath.join(inner, names[0]) if names else ""
 
     def _list(self, inner: str) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        by_stem: dict[str, list[str]] = {}
         try:
             names = os.listdir(os.path.join(self.path, inner))
         except OSError:
-            return found  # only who needs an image may say that there is none
+            return by_stem  # only who needs an image may say that there is none
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in folders.IMAGE_SUFFIXES:
-                found.setdefault(stem, []).append(name)
+                by_stem.setdefault(stem, []).append(name)
                 # Of an id that ends with a suffix, whose annotation is a.jpg.xml.
-                found.setdefault(name, []).append(name)
-        return found
+                by_stem.setdefault(name, []).append(name)
+        return by_stem
 
 
 def read_ids(root: str, split: str) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def read_labels(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
         InputError: the file has a line that is not "ID LABEL", or no label for an image.
     """
     path = os.path.join(root, SETS, f"{name}.txt")
-    known, labels = frozenset(ids), {}
+    wanted, labels = frozenset(ids), {}
     for line in read_lines(root, name):
         text, *label = line.rsplit(None, 1)
         try:
@@ -151,7 +151,7 @@ def read_labels(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
             value = None
         if value not in (-1, 0, 1):
             raise errors.InputError(f"{path}: {line!r} is not an image id and one of -1, 0 and 1")
-        image_id = match(text, known) or text
+        image_id = match(text, wanted) or text
         if labels.setdefault(image_id, value) != value:
             raise errors.InputError(f"{path} has two labels for image {image_id}")
     missing = next((i for i in ids if i not in labels), None)

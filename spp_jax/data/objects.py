@@ -72,9 +72,9 @@ class TfdsObjects:
             # Splits whose labels are kept secret have -1.
             is_known = 0 <= label < len(self._names)
             name = self._names[int(label)] if is_known else ""
-            shown = f"{self.name(index)}: box ({a:g}, {b:g}, {c:g}, {d:g})"
+            where = f"{self.name(index)}: box ({a:g}, {b:g}, {c:g}, {d:g})"
             box = voc.Object(name, (a, b, c, d), bool(is_difficult))
-            item = voc.cut(box, (height, width), shown)
+            item = voc.cut(box, (height, width), where)
             (found if isinstance(item, voc.Object) else skipped).append(item)
         return voc.Annotation(tuple(found), tuple(skipped), (height, width))
 

@@ -62,8 +62,8 @@ class VocSource:
         self.image_ids = image_sets.read_ids(self.root, split)
         self.class_names: tuple[str, ...] = ()
         self._folder = os.path.join(self.root, image_sets.IMAGES)
-        found = image_sets.ImageFiles(self._folder)
-        self._files = tuple(found.find(image_id) for image_id in self.image_ids)
+        image_files = image_sets.ImageFiles(self._folder)
+        self._files = tuple(image_files.find(image_id) for image_id in self.image_ids)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -124,43 +124,43 @@ def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
     """
     path = os.path.join(root, image_sets.ANNOTATIONS, f"{image_id}.xml")
     try:
-        found = voc_xml.parse(images.read_file(path))
+        file = voc_xml.parse(images.read_file(path))
     except ValueError as e:
         raise images.ImageError(f"{path}: {str(e).removeprefix(path + ': ')}") from e
-    size, is_unsure = _check_size(found, image, path) if image else (None, False)
-    if size is None and found.height and found.width:
-        size = found.height, found.width
+    size, is_unsure = _check_size(file, image, path) if image else (None, False)
+    if size is None and file.height and file.width:
+        size = file.height, file.width
     objects, skipped = [], []
-    for box in found.boxes:
+    for box in file.boxes:
         x1, y1, x2, y2 = box.corners
-        shown = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
-        item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, shown)
+        where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
+        item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
         (objects if isinstance(item, Object) else skipped).append(item)
     return Annotation(tuple(objects), tuple(skipped), size, is_unsure)
 
 
-def cut(item: Object, size: tuple[float, float] | None, shown: str) -> Object | str:
+def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | str:
     """Returns an object cut to its image, or a sentence that says why nothing is left of it.
 
     Args:
         item: its box may be anywhere, empty or no number.
         size: (height, width) of the image; None leaves right and bottom as they are.
-        shown: what the sentence begins with.
+        where: what the sentence begins with.
     """
     height, width = size or (np.inf, np.inf)
     x1, y1, x2, y2 = item.box
     if not item.name:
-        return f"{shown} is of an object without a name"
+        return f"{where} is of an object without a name"
     if not (x2 > x1 and y2 > y1):  # also no number is not more
-        return f"{shown} of {item.name} is empty"
+        return f"{where} of {item.name} is empty"
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
     if not (x2 > x1 and y2 > y1):
         of_size = f" of {width:g}x{height:g}" if size else ""
-        return f"{shown} of {item.name} lies outside the image{of_size}"
+        return f"{where} of {item.name} lies outside the image{of_size}"
     return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
 
 
-def _check_size(found: voc_xml.File, image: str, path: str) -> tuple[tuple[int, int] | None, bool]:
+def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, int] | None, bool]:
     """Returns the (height, width) of an image file, None if it cannot be read, and `is_unsure`.
 
     Raises:
@@ -171,7 +171,7 @@ def _check_size(found: voc_xml.File, image: str, path: str) -> tuple[tuple[int, 
             real = images.read_size(f, image)
     except (OSError, images.ImageError):
         return None, False  # it is refused where it is to be seen
-    given, orientation = (found.height, found.width), _read_orientation(image)
+    given, orientation = (file.height, file.width), _read_orientation(image)
     if _is_same(given, real):
         # The unturned image would be of another size than is given.
         is_sure = orientation >= 5 and not _is_same(given, real[::-1])
@@ -198,8 +198,8 @@ def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
 def _read_orientation(path: str) -> int:
     """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
     try:
-        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as found:
-            value = found.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as image:
+            value = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     except Exception:  # damaged bytes make Pillow raise nearly anything
         return 1
     return value if value in range(1, 9) else 1

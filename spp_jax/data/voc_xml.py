@@ -110,10 +110,10 @@ def _parse_xml(data: bytes) -> xml.etree.ElementTree.Element:
 
 def _encodings(data: bytes) -> list[str]:
     """Returns how to decode a file that says its encoding; Windows tools say "ANSI", "cp65001"."""
-    found = _ENCODING.match(data.removeprefix(codecs.BOM_UTF8))
-    if not found:
+    declared = _ENCODING.match(data.removeprefix(codecs.BOM_UTF8))
+    if not declared:
         return []
-    name = found[1].decode()
+    name = declared[1].decode()
     try:
         codecs.lookup(name)
     except LookupError:

@@ -55,12 +55,12 @@ class Coverage:
         files.write_json(path, facts, indent=2)
 
 
-def measure(data: dataset.Dataset, found: Iterable[tuple[int, np.ndarray]]) -> Coverage:
+def measure(data: dataset.Dataset, windows_of: Iterable[tuple[int, np.ndarray]]) -> Coverage:
     """Compares the windows (R, 4) of images of a split, by index, with their objects."""
     counts = np.zeros(5, np.int64)
-    for i, windows in found:
-        known = data.objects[i].boxes[~data.objects[i].is_difficult]
-        best = boxes.iou(known, windows).max(axis=1, initial=0)
+    for i, windows in windows_of:
+        to_find = data.objects[i].boxes[~data.objects[i].is_difficult]
+        best = boxes.iou(to_find, windows).max(axis=1, initial=0)
         is_covered = best >= MIN_IOU
-        counts += [1, not len(windows), len(windows), len(known), int(is_covered.sum())]
+        counts += [1, not len(windows), len(windows), len(to_find), int(is_covered.sum())]
     return Coverage(*counts.tolist())

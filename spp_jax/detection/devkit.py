@@ -79,21 +79,21 @@ def _read_file(path: str, index: Mapping[str, int], split: str) -> mean_ap.Detec
     rows = [(number, row) for number, row in rows if row]
     values = np.zeros((len(rows), 5))
     image = np.zeros(len(rows), np.int64)
-    shown = [f"{path}:{number}: {' '.join(row)[:80]!r}" for number, row in rows]
+    quoted = [f"{path}:{number}: {' '.join(row)[:80]!r}" for number, row in rows]
     for i, (number, row) in enumerate(rows):
         try:
             _, a, b, c, d, e = row
             values[i] = a, b, c, d, e
         except ValueError as error:  # too few, or no number
-            raise errors.InputError(f"{shown[i]} is not an image id and 5 numbers") from error
+            raise errors.InputError(f"{quoted[i]} is not an image id and 5 numbers") from error
         image_id = row[0] if row[0] in index else image_sets.match(row[0].strip(), index)
         if image_id is None:
             raise errors.InputError(f"{path}:{number}: image {row[0]} is not in split {split}")
         image[i] = index[image_id]
     is_finite = np.isfinite(values).all(axis=1)
     if not is_finite.all():
-        raise errors.InputError(f"{shown[int(np.argmin(is_finite))]} is no number")
-    _check_corners(values[:, 1:], path, shown)
+        raise errors.InputError(f"{quoted[int(np.argmin(is_finite))]} is no number")
+    _check_corners(values[:, 1:], path, quoted)
     return mean_ap.Detections(image, values[:, 0], values[:, 1:] - [1, 1, 0, 0])
 
 
@@ -102,14 +102,15 @@ def _read_file(path: str, index: Mapping[str, int], split: str) -> mean_ap.Detec
 _EMPTY = 1.01
 
 
-def _check_corners(corners: np.ndarray, path: str, shown: Sequence[str]) -> None:
+def _check_corners(corners: np.ndarray, path: str, quoted: Sequence[str]) -> None:
     """Raises InputError if rows (D, 4) of a file are not x1, y1, x2, y2 in pixels."""
     wanted = "VOC's rows are ID SCORE X1 Y1 X2 Y2, in pixels counted from 1"
     is_turned = (corners[:, 2:] < corners[:, :2] - _EMPTY).any(axis=1)
     if is_turned.any():
+        first, count = quoted[int(np.argmax(is_turned))], int(is_turned.sum())
         raise errors.InputError(
-            f"{shown[int(np.argmax(is_turned))]} has x2 < x1 or y2 < y1, as have {is_turned.sum()} "
-            f"of {len(corners)} rows there: {wanted}, not X Y WIDTH HEIGHT"
+            f"{first} has x2 < x1 or y2 < y1, as have {count} of {len(corners)} rows there: "
+            f"{wanted}, not X Y WIDTH HEIGHT"
         )
     # With some room for boxes that reach beyond the image; no pixel has its left edge below 1.
     is_share = (corners > -0.1) & (corners < [1, 1, 1.1, 1.1])
@@ -136,11 +137,11 @@ def describe_outside(
     sides = np.full((len(image_ids), 4), np.inf)  # an image of no known size reaches everywhere
     for i, (height, width) in limits.items():
         sides[i] = width, height, width, height
-    for name, found in detections.items():
-        inside = boxes.area(np.clip(found.boxes, 0, sides[found.image]))
-        is_outside = inside < 0.5 * boxes.area(found.boxes)
+    for name, own in detections.items():
+        inside = boxes.area(np.clip(own.boxes, 0, sides[own.image]))
+        is_outside = inside < 0.5 * boxes.area(own.boxes)
         if is_outside.any() and not first:
-            first = f"{image_ids[found.image[int(np.argmax(is_outside))]]} of class {name}"
+            first = f"{image_ids[own.image[int(np.argmax(is_outside))]]} of class {name}"
         count, total = count + int(is_outside.sum()), total + len(is_outside)
     if not count:
         return ""

@@ -30,14 +30,14 @@ def read(path: str, kind: str) -> Iterator[tuple[str, np.ndarray]]:
     Raises KindError, and whatever a damaged file makes scipy and numpy raise.
     """
     names = ["images", "boxes"] if kind == "cells" else ["boxes"]
-    found = scipy.io.loadmat(path, variable_names=names)
-    missing = [name for name in names if name not in found]
+    variables = scipy.io.loadmat(path, variable_names=names)
+    missing = [name for name in names if name not in variables]
     if missing:
         raise KindError(f"it has no variable {missing[0]!r}")
     if kind == "boxes":
-        yield "", _rows(found["boxes"])
+        yield "", _rows(variables["boxes"])
         return
-    cells = np.ravel(found["images"]), np.ravel(found["boxes"])
+    cells = np.ravel(variables["images"]), np.ravel(variables["boxes"])
     if len(cells[0]) != len(cells[1]):
         raise KindError(f"it has {len(cells[0])} images and boxes of {len(cells[1])}")
     ids = [str(np.ravel(cell)[0]) for cell in cells[0]]

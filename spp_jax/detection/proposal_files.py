@@ -41,6 +41,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     """
     if os.path.isdir(path):
         return _read_folder(path)
+    if not os.path.exists(path):
+        raise errors.InputError(f"config.proposals.path={path}: no such file or folder")
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npz":
@@ -53,8 +55,6 @@ def read(path: str) -> dict[str, np.ndarray]:
             return _read_cells(path)
     except errors.InputError:
         raise
-    except FileNotFoundError as e:
-        raise errors.InputError(f"config.proposals.path={path}: no such file or folder") from e
     except _DAMAGE as e:
         raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
     raise errors.InputError(
@@ -97,13 +97,13 @@ def _read_folder(path: str) -> dict[str, np.ndarray]:
     names = sorted(f for f in os.listdir(path) if f.lower().endswith(".mat"))
     if not names:
         raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
-    found = {}
+    windows = {}
     for own, _, rows in _read_mats([os.path.join(path, name) for name in names], "boxes"):
         image_id = os.path.basename(own)[: -len(".mat")].removesuffix("_boxes")
-        if image_id in found:
+        if image_id in windows:
             raise errors.InputError(f"config.proposals.path={path} has two files of {image_id}")
-        found[image_id] = check_windows(rows - [0, 0, -1, -1], own)
-    return found
+        windows[image_id] = check_windows(rows - [0, 0, -1, -1], own)
+    return windows
 
 
 def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.ndarray]]:

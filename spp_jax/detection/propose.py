@@ -73,11 +73,11 @@ class Stored:
         """
         counts = np.zeros(4, np.int64)
         for i, (height, width) in data.sizes.items():
-            found = self.windows[data.source.image_ids[i]]
-            is_outside = boxes.area(boxes.clip(found, height, width)) == 0
-            is_beyond = is_outside | _reaches_beyond(found, height, width)
-            is_swapped = _reaches_beyond(found[:, [1, 0, 3, 2]], height, width)
-            counts += [len(found), *(int(x.sum()) for x in (is_beyond, is_outside, is_swapped))]
+            windows = self.windows[data.source.image_ids[i]]
+            is_outside = boxes.area(boxes.clip(windows, height, width)) == 0
+            is_beyond = is_outside | _reaches_beyond(windows, height, width)
+            is_swapped = _reaches_beyond(windows[:, [1, 0, 3, 2]], height, width)
+            counts += [len(windows), *(int(x.sum()) for x in (is_beyond, is_outside, is_swapped))]
         total, beyond, outside, swapped = counts.tolist()
         return total, beyond, outside, swapped
 
@@ -134,7 +134,7 @@ class Proposer:
         return _join(found, (image.shape[0], image.shape[1]))
 
     def kept(self, data: bytes, name: str, size: tuple[int, int]) -> np.ndarray:
-        """Returns the windows (R, 4) of an image (height, width) that need not be found any more.
+        """Returns the windows (R, 4) that are stored or kept of an image (height, width).
 
         Raises:
             ImageError: what was kept of the image is gone.
@@ -142,17 +142,17 @@ class Proposer:
         if self.stored is not None:
             return _join([self.stored[name]], size)
         kept = [proposals.read_cached(self.folder, s, data) for s in self.settings]
-        found = [windows for windows in kept if windows is not None]
-        if len(found) < len(kept):
+        parts = [windows for windows in kept if windows is not None]
+        if len(parts) < len(kept):
             raise images.ImageError(f"{name}: its windows are missing in {self.folder}")
-        return _join(found, size)
+        return _join(parts, size)
 
 
-def _join(found: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def _join(parts: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """Returns the windows (R, 4) of several ways inside an image (height, width), each once."""
-    windows = boxes.clip(np.concatenate(found), *size)
+    windows = boxes.clip(np.concatenate(parts), *size)
     windows = windows[boxes.area(windows) > 0]
-    if len(found) > 1:
+    if len(parts) > 1:
         windows = np.unique(windows, axis=0)
     return windows.astype(np.float32)
 
@@ -194,21 +194,22 @@ def prepare(
         stored.check(data)
         names = {source.name(i): source.image_ids[i] for i in indices}
         proposer = Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
-        done, said = ((i, "") for i in indices), f"of {len(indices)} images from {stored.path}"
+        done = ((i, "") for i in indices)
+        said = f"of {len(indices)} images from {stored.path}"
     else:
         folder = config.cache or os.path.join(workdir, CACHE)
         proposer = Proposer(folder, make_settings(config, methods))
         done = proposals.find_all(source, indices, folder, proposer.settings, config.num_processes)
         said = f"{'+'.join(methods)} of {len(indices)} images -> {folder}"
     done = bars.track(done, f"proposals {source.split}", len(indices))
-    found = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
-    if found.num_images and not found.num_windows:
+    covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
+    if covered.num_images and not covered.num_windows:
         raise errors.InputError(_no_windows(config, methods, data, stored))
-    print(f"proposals {said}: {found.line()}", flush=True)
+    print(f"proposals {said}: {covered.line()}", flush=True)
     if stored is not None and (cut := stored.describe_outside(data)):
         print(cut, flush=True)
     try:
-        found.write(workdir, source.split)
+        covered.write(workdir, source.split)
     except OSError as e:
         raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
     return proposer

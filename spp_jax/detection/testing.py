@@ -208,9 +208,9 @@ def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
     }
 
 
-def _count_reached(found: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
+def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
     """Returns how many times, and in how many images, a class has as many as it may have."""
-    counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in found.values()]
+    counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in by_image.values()]
     return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
 
 

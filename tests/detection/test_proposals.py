@@ -191,8 +191,9 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
     path.write_text(content)
     with pytest.raises(errors.InputError, match=message):
         proposal_files.read(str(path))
-    with pytest.raises(errors.InputError, match="no such file"):
-        proposal_files.read(str(tmp_path / "none.npz"))
+    for missing in ("none.npz", "none.mat"):
+        with pytest.raises(errors.InputError, match=rf"{missing}: no such file or folder"):
+            proposal_files.read(str(tmp_path / missing))
 
 
 def test_windows_of_several_methods_are_one_set(data, tmp_path):
