@@ -31,6 +31,18 @@ def test_images_that_their_annotation_contradicts_are_not_learnt_from(tmp_path):
         dataset.read(source)
 
 
+def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(tmp_path):
+    source = _make(tmp_path, dict.fromkeys("abc", (20, 10)))
+    path = tmp_path / "VOC2007/Annotations/b.xml"
+    path.write_text(path.read_text()[:60])
+    data = dataset.read(source, skips_damaged=True)
+    assert sorted(data.sizes) == [0, 2]
+    (sentence,) = data.refused
+    assert sentence.startswith(str(path))
+    with pytest.raises(errors.InputError, match=r"b\.xml: [^;]*$"):
+        dataset.read(source)
+
+
 def test_the_first_reason_is_named_where_nothing_is_left(tmp_path):
     source = _make(tmp_path, {"a": (40, 20), "b": (10, 20)})
     message = (

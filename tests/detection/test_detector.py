@@ -368,20 +368,6 @@ def test_what_testing_needs_is_looked_at_before_training(trained, root, tmp_path
     assert not (tmp_path / "new").exists()
 
 
-def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(root, tmp_path):
-    copy = tmp_path / "voc"
-    shutil.copytree(root, copy)
-    path = copy / "VOC2007/Annotations/a03.xml"
-    path.write_text(path.read_text()[:100])
-    source = voc.VocSource(str(copy), "trainval")
-    data = dataset.read(source, skips_damaged=True)
-    assert len(data.sizes) == 9
-    (sentence,) = data.refused
-    assert sentence.startswith(str(path))
-    with pytest.raises(errors.InputError, match=r"a03\.xml"):
-        dataset.read(source)
-
-
 def test_presets_are_valid():
     from configs import (
         animals_detection,
