@@ -1,4 +1,4 @@
-"""Files: paths as users write them, text of any editor, names from any text, whole or not at all."""
+"""Files: paths as users write them, names from any text, text of any editor, all or nothing."""
 
 import codecs
 import contextlib
