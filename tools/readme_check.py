@@ -35,10 +35,12 @@ RULES: list[Rule] = [
     ("", "make detect", "", {}),
     ("", "make test", None, "make check runs it"),
     ("", "make bench", None, "takes ten minutes; tests/test_benchmarks.py runs its parts"),
-    ("", "make check", None, "this is a part of what it belongs to"),
+    ("", "make readme-check", None, "is this"),
+    ("", "make check", None, "this is a part of it"),
     ("", "make format", None, "changes the clone only"),
     ("", "python -m benchmarks", None, "docs/results has what they printed"),
     ("", "tensorboard", None, "is installed by the user"),
+    ("", "pip install", None, "is the user's choice"),
     ("", "python -m spp_jax.models", "", {}),
     ("", "python -m spp_jax.data.prepare NAME", None, "NAME is none"),
     ("", "python -m spp_jax.data.prepare imagenet2012_256", "--num_workers=2", {}),
@@ -99,7 +101,7 @@ from spp_jax.detection import mean_ap
 detections = mean_ap.Detections(np.array([0]), scores, windows)
 truth = mean_ap.Truth(np.array([0]), windows, np.array([False]))
 """
-_COMMAND = re.compile(r"(python|make|tensorboard|mkdir|ln|for) ")
+_COMMAND = re.compile(r"(python|make|pip|tensorboard|mkdir|ln|for) ")
 
 
 def find_commands(text: str) -> list[str]:
