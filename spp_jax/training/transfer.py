@@ -46,7 +46,8 @@ class Plan:
 def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> Plan:
     """Compares a checkpoint with a network, parameter by parameter, and reads nothing large.
 
-    The classifier is taken only where the classes are the same, not merely as many.
+    The kernel and the bias of a layer are taken together or not at all: a bias is of use to its own
+    kernel only. The classifier is taken only where the classes are the same, not merely as many.
 
     Args:
         path: a workdir, its checkpoints directory or one step directory.
@@ -54,7 +55,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
         class_names: of its outputs.
 
     Raises:
-        InputError: no checkpoint there, a damaged one, or one of which nothing fits.
+        InputError: no checkpoint there, a damaged one, or one of which no convolution fits.
     """
     step_dir = checkpoint.latest_step_dir(path)
     if step_dir is None:
@@ -73,6 +74,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
             fresh[name] = f"{len(class_names)} classes, not those of its {len(meta.class_names)}"
         elif spec.shape != there[name].shape:
             fresh[name] = f"{spec.shape} here, {there[name].shape} there"
+    fresh = _whole_layers(list(here), fresh)
     restored = tuple(name for name in here if name not in fresh)
     if not any(name.startswith("backbone/") for name in restored):
         raise errors.InputError(
@@ -87,6 +89,22 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
         tuple(name for name in there if name not in here),
         sum(int(np.prod(here[name].shape)) for name in restored),
     )
+
+
+def _whole_layers(names: list[str], fresh: dict[str, str]) -> dict[str, str]:
+    """Returns `fresh` with all parameters of every layer of which one is, in order of `names`."""
+    cause: dict[str, str] = {}
+    for name in fresh:
+        cause.setdefault(_layer(name), name)
+    return {
+        name: fresh.get(name) or f"goes with {cause[_layer(name)]}"
+        for name in names
+        if _layer(name) in cause
+    }
+
+
+def _layer(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def apply_plan(plan: Plan, state: state_lib.TrainState) -> state_lib.TrainState:

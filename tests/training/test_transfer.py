@@ -1,5 +1,6 @@
 """Fine-tuning: what fits is restored, the rest is named, and resuming goes on from there."""
 
+import dataclasses
 import functools
 import os
 import shutil
@@ -12,6 +13,7 @@ import spp_jax
 from spp_jax import checkpoint, errors, sharding
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
+from spp_jax.models import backbones
 from spp_jax.training import loop, transfer
 from spp_jax.training import state as state_lib
 from tests import folders
@@ -90,8 +92,36 @@ def test_the_classifier_is_restored_where_the_classes_are_the_same(start):
 
 def test_another_pyramid_needs_another_fc6(start):
     plan = transfer.make_plan(start[0], _model(levels=(3, 1), num_classes=3), ("a", "b", "c"))
-    assert set(plan.fresh) == {"head/fc6/kernel"}
-    assert plan.fresh["head/fc6/kernel"] == "(960, 256) here, (480, 256) there"
+    assert plan.fresh == {
+        "head/fc6/bias": "goes with head/fc6/kernel",
+        "head/fc6/kernel": "(960, 256) here, (480, 256) there",
+    }
+
+
+def test_a_bias_is_taken_only_with_its_kernel(start):
+    digits = backbones.BACKBONES["digits"]
+    layers = [
+        dataclasses.replace(layer, kernel=7, padding=3) if layer.name == "conv2" else layer
+        for layer in digits.layers
+    ]
+    wider = dataclasses.replace(digits, layers=tuple(layers))
+    model = spp_jax.make_model(wider, levels=(2, 1), num_classes=3)
+    plan = transfer.make_plan(start[0], model, ("a", "b", "c"))
+    there = start[1]["backbone"]["conv2"]["kernel"].shape
+    assert plan.fresh == {
+        "backbone/conv2/bias": "goes with backbone/conv2/kernel",
+        "backbone/conv2/kernel": f"(7, 7, {there[2]}, {there[3]}) here, {there} there",
+    }
+    assert "backbone/conv1/bias" in plan.restored
+    assert not {*plan.fresh} & {*plan.restored}
+
+
+def test_a_start_of_which_only_biases_are_as_long_is_refused(start):
+    # conv2 and conv4 of the two networks have as many channels, and other kernels.
+    other = spp_jax.make_model("zf5_small", levels=(2, 1), num_classes=3)
+    sentence = "none of its convolutions fits zf5_small; it is of network digits"
+    with pytest.raises(errors.InputError, match=sentence):
+        transfer.make_plan(start[0], other, ("a", "b", "c"))
 
 
 def test_what_cannot_be_started_from_is_named(start, tmp_path):
