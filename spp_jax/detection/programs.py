@@ -62,7 +62,7 @@ def pool_maps(
 @jax.jit
 def apply_linear(weights: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
     """Returns features (R, F) @ weights (F, K) + bias (K,), as exact as float32 is."""
-    return jnp.dot(features, weights, precision="highest") + bias
+    return jnp.dot(features, weights, precision="highest") + bias[None]
 
 
 def decode_deltas(windows: jax.Array, deltas: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def detect(
         sides: (4,) width, height, width, height of the image, to which boxes are clipped.
         min_score, nms_iou, max_detections: as `boxes.suppress`.
     """
-    is_window = (jnp.arange(windows.shape[0]) < count)[:, None]
+    is_window = (jnp.arange(windows.shape[0], dtype=count.dtype) < count)[:, None]
     all_boxes, all_scores = [], []
     for part in parts:
         scores = apply_linear(part["svm"]["weights"], part["svm"]["bias"], part["layer"])
@@ -103,10 +103,11 @@ def detect(
         moved = jnp.broadcast_to(windows[:, None], (*scores.shape, 4))
         if "regressor" in part:
             weights, bias = part["regressor"]["weights"], part["regressor"]["bias"]
-            deltas = jnp.einsum("up,pkc->ukc", part["pool"], weights, precision="highest") + bias
+            deltas = jnp.einsum("up,pkc->ukc", part["pool"], weights, precision="highest")
+            deltas += bias[None]
             moved = decode_deltas(windows, deltas[part["row"]])
         all_scores.append(scores)
-        all_boxes.append(jnp.clip(moved, 0, sides))
+        all_boxes.append(jnp.clip(moved, 0, sides[None, None]))
     found, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
     kept = boxes.suppress(
         found, scores, iou_threshold=nms_iou, score_threshold=min_score, max_kept=max_detections

@@ -349,5 +349,5 @@ def _mirror(images: jax.Array, extents: jax.Array | None) -> jax.Array:
     if extents is None:
         return images[:, :, ::-1]
     # Beyond the extent anything will do: the network sets it to zero.
-    column = (extents[:, 1:] - 1 - jnp.arange(images.shape[2])) % images.shape[2]
+    column = (extents[:, 1:] - 1 - jnp.arange(images.shape[2])[None]) % images.shape[2]
     return jnp.take_along_axis(images, column[:, None, :, None], axis=2)

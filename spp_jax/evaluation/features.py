@@ -32,12 +32,13 @@ class Part:
 
     Attributes:
         layer: a name of `SPPNet.maps`: a map, or one of the vectors pool, fc6 ..., logits.
-        levels: bins per side of each level; vectors take none.
+        levels: bins per side of each level, as `pyramid.check_levels` takes them; vectors take
+            none.
         reduce: "max" or "mean".
     """
 
     layer: str
-    levels: tuple[int, ...] = ()
+    levels: Sequence[int] = ()
     reduce: pyramid.Reduce = "max"
 
 
@@ -85,9 +86,7 @@ def extract(
         raise errors.InputError(
             f"num_programs and batch_size must be at least 1, got {num_programs} and {batch_size}"
         )
-    if not isinstance(levels, Sequence):
-        raise errors.InputError(f"levels must be a sequence as (3, 2, 1), got {levels!r}")
-    parts = [Part(layer, tuple(levels), reduce)] if isinstance(layer, str) else layer
+    parts = [Part(layer, levels, reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
     sizes = {i: _shown_size(image, scale) for i, image in enumerate(images)}
     for i, (height, width) in sizes.items():
@@ -127,11 +126,11 @@ def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]
                 + (f", and those inside blocks, as {maps[0]}" if "/" in maps[0] else "")
             )
         try:
-            pyramid.check_levels(part.levels)
+            levels = pyramid.check_levels(part.levels)
             pyramid.check_reduce(part.reduce)
         except ValueError as e:
             raise errors.InputError(f"layer {part.layer}: {e}") from e
-        checked.append(dataclasses.replace(part, levels=tuple(part.levels)))
+        checked.append(dataclasses.replace(part, levels=levels))
     return tuple(checked)
 
 

@@ -19,12 +19,17 @@ class SpatialPyramidPooling(nn.Module):
     """Spatial pyramid pooling (section 2.2) as a layer; it has no parameters.
 
     Attributes:
-        levels: bins per side of each level.
+        levels: bins per side of each level, as `pyramid.check_levels` takes them.
         reduce: "max" as in the paper, or "mean".
     """
 
     levels: Sequence[int] = (6, 3, 2, 1)
     reduce: pyramid.Reduce = "max"
+
+    def __post_init__(self):
+        # A tuple of Python's integers can be hashed, as a module that is a static argument must be.
+        self.levels = pyramid.check_levels(self.levels)
+        super().__post_init__()
 
     def __call__(self, fmap: jax.Array, *, extents: jax.Array | None = None) -> jax.Array:
         """Pools (N, H, W, C) to (N, B * C), ordered as `spatial_pyramid_pool`.
@@ -35,13 +40,14 @@ class SpatialPyramidPooling(nn.Module):
         if extents is None:
             return pyramid.spatial_pyramid_pool(fmap, self.levels, reduce=self.reduce)
 
-        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
-        def pool(fmap: jax.Array, extent: jax.Array) -> jax.Array:
-            zero = jnp.zeros_like(extent[0])
-            whole = jnp.stack([zero, zero, extent[1], extent[0]])[None]
-            return windows.pool_windows(fmap, whole, self.levels, reduce=self.reduce)[0]
+        extents = windows.as_int32(extents, "extents")
+        whole = jnp.concatenate([jnp.zeros_like(extents), extents[:, ::-1]], axis=1)
 
-        return jax.vmap(pool)(fmap, extents)
+        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+        def pool(fmap: jax.Array, window: jax.Array) -> jax.Array:
+            return windows.pool_windows(fmap, window[None], self.levels, reduce=self.reduce)[0]
+
+        return jax.vmap(pool)(fmap, whole)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -105,12 +111,13 @@ def warp_mean(mean: jax.Array, shape: Sequence[int], extents: jax.Array | None) 
     Returns (N, H, W, 3) or, without extents, (1, H, W, 3). Beyond an extent it is not defined.
     """
     if extents is None:
-        extents = jnp.asarray([shape[1:3]])
+        extents = jnp.asarray([shape[1:3]], jnp.int32)
+    own, zeros = jnp.asarray(mean.shape[:2], jnp.float32), jnp.zeros(2, jnp.float32)
 
     def warp(extent: jax.Array) -> jax.Array:
-        scale = extent / jnp.asarray(mean.shape[:2])
+        scale = extent.astype(jnp.float32) / own
         return jax.image.scale_and_translate(
-            mean, (*shape[1:3], 3), (0, 1), scale, jnp.zeros(2), method="linear", antialias=True
+            mean, (*shape[1:3], 3), (0, 1), scale, zeros, method="linear", antialias=True
         )
 
     return jax.vmap(warp)(extents)
@@ -120,7 +127,7 @@ def mask_beyond(x: jax.Array, extents: jax.Array | None) -> jax.Array:
     """Sets the cells of (N, H, W, C) outside each map's valid (height, width) to 0."""
     if extents is None:
         return x
-    rows = jnp.arange(x.shape[1]) < extents[:, :1]
-    columns = jnp.arange(x.shape[2]) < extents[:, 1:]
+    rows = jnp.arange(x.shape[1], dtype=extents.dtype)[None] < extents[:, :1]
+    columns = jnp.arange(x.shape[2], dtype=extents.dtype)[None] < extents[:, 1:]
     inside = rows[:, :, None] & columns[:, None, :]
     return jnp.where(inside[..., None], x, 0)

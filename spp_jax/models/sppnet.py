@@ -22,8 +22,8 @@ class SPPNet(nn.Module):
 
     Attributes:
         backbone: the convolutional network.
-        levels: bins per side of each pyramid level; None is the network without SPP, which takes
-            one size only (`backbone.size`).
+        levels: bins per side of each pyramid level, as `pyramid.check_levels` takes them; None is
+            the network without SPP, which takes one size only (`backbone.size`).
         num_classes: K.
         reduce: "max" as in the paper, or "mean".
         dropout: share of fc6's and fc7's outputs dropped in training.
@@ -39,6 +39,12 @@ class SPPNet(nn.Module):
     reduce: pyramid.Reduce = "max"
     dropout: float = 0.5
     dtype: str = "float32"
+
+    def __post_init__(self):
+        # A tuple of Python's integers can be hashed, as a module that is a static argument must be.
+        if self.levels is not None:
+            self.levels = pyramid.check_levels(self.levels)
+        super().__post_init__()
 
     def setup(self):
         self._convolutions = _Convolutions(self.backbone, self.dtype, name="backbone")
@@ -74,12 +80,14 @@ class SPPNet(nn.Module):
 
         Under jit what is not used is not computed. Arguments and errors as `__call__`.
         """
+        extents = _check_extents(extents, len(images))
         found = self._cells(images, extents, train)
         found["pool"] = self._pool(found, images.shape, extents)
         return found | self.head_layers(found["pool"], train=train)
 
     def features(self, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """Returns the pooled vector (N, P), ordered as `spatial_pyramid_pool`."""
+        extents = _check_extents(extents, len(images))
         return self._pool(self._cells(images, extents), images.shape, extents)
 
     def window_logits(
@@ -98,6 +106,7 @@ class SPPNet(nn.Module):
         levels = self.levels
         if levels is None:
             raise ValueError("a network without SPP pools no windows")
+        extents = _check_extents(extents, len(images))
         fmap = self._cells(images, extents, train)[self.pooled_map]
 
         # Mapped over images, not one pool of all: so devices that share a batch share no maps.
@@ -144,11 +153,6 @@ class SPPNet(nn.Module):
 
     def _maps(self, images: jax.Array, extents: jax.Array | None) -> dict[str, jax.Array]:
         check_images(self.backbone, images.shape, has_levels=self.levels is not None)
-        if extents is not None and extents.shape != (images.shape[0], 2):
-            raise ValueError(
-                f"extents must be ({images.shape[0]}, 2), one (height, width) an image; "
-                f"got shape {extents.shape}"
-            )
         x = (images.astype(jnp.float32) - self._mean(images.shape, extents)) * self.backbone.scale
         if extents is None:
             inside = {}
@@ -158,11 +162,14 @@ class SPPNet(nn.Module):
         return self._convolutions(x.astype(self.dtype), inside)
 
     def _mean(self, shape: tuple[int, ...], extents: jax.Array | None) -> jax.Array:
-        """Returns what is subtracted: the mean stored with the parameters, else the backbone's."""
+        """Returns what is subtracted, (1 or N, 1 or H, 1 or W, 3): the mean stored with the
+        parameters, else the backbone's."""
         if not self.has_variable("constants", "mean"):
-            return jnp.asarray(self.backbone.mean, jnp.float32)
+            return jnp.asarray(self.backbone.mean, jnp.float32).reshape(1, 1, 1, 3)
         mean = self.get_variable("constants", "mean")
-        return mean if mean.ndim == 1 else layers.warp_mean(mean, shape, extents)
+        if mean.ndim == 1:
+            return mean.reshape(1, 1, 1, 3)
+        return layers.warp_mean(mean, shape, extents)
 
     def _pool(
         self, maps: dict[str, jax.Array], shape: tuple[int, ...], extents: jax.Array | None
@@ -197,7 +204,8 @@ def make_model(
         name: "zf5", "convnet_star5", "overfeat5", "overfeat7", "googlenet", "squeezenet1_1",
             "zf5_small" or "digits", or a Backbone of the caller's. The classifier GoogLeNet and
             SqueezeNet were published with is levels=(1,), reduce="mean".
-        levels: bins per side of each pyramid level; None is the network without SPP.
+        levels: bins per side of each pyramid level, as `pyramid.check_levels` takes them; None is
+            the network without SPP.
         reduce: "max" as in the paper, or "mean".
         num_classes: outputs of the last layer.
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
@@ -217,8 +225,7 @@ def make_model(
     if lrn is not None:
         backbone = topology.with_lrn(backbone, lrn)
     if levels is not None:
-        levels = tuple(levels)
-        pyramid.check_levels(levels)
+        levels = pyramid.check_levels(levels)
     pyramid.check_reduce(reduce)
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f'dtype must be "float32" or "bfloat16", got {dtype!r}')
@@ -265,6 +272,18 @@ def check_images(
             f"{backbone.name} takes images of at least {smallest}x{smallest} pixels, "
             f"got {height}x{width}"
         )
+
+
+def _check_extents(extents: jax.Array | None, count: int) -> jax.Array | None:
+    """Returns the extents of that many images as int32, which what is made of them then is too."""
+    if extents is None:
+        return None
+    extents = pool_windows.as_int32(extents, "extents")
+    if extents.shape != (count, 2):
+        raise ValueError(
+            f"extents must be ({count}, 2), one (height, width) an image; got shape {extents.shape}"
+        )
+    return extents
 
 
 class _Convolutions(nn.Module):

@@ -6,7 +6,7 @@ is selects and pads.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,8 @@ def pooled_side(side: Side, window: int, stride: int, padding: int = 0, *, ceil_
         return span // stride + 1
     count = -(-span // stride) + 1
     # Only with padding, or a stride beyond the window, can the last window start past the end.
-    return count - ((count - 1) * stride >= side + padding)
+    is_past: Any = (count - 1) * stride >= side + padding
+    return count - (is_past if isinstance(side, int) else is_past.astype(side.dtype))
 
 
 def max_pool(

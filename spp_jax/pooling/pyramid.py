@@ -3,14 +3,16 @@
 Shapes: N maps · (H, W) cells · C channels · B = sum(n * n for n in levels) bins.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spp_jax.pooling import bins as bins_lib
-from spp_jax.pooling import maximum
+from spp_jax.pooling import maximum, meshes
 
 Reduce = Literal["max", "mean"]
 
@@ -30,7 +32,7 @@ def spatial_pyramid_pool(
 
     Args:
       fmap: (N, H, W, C), any H, W >= 1, also smaller than a level.
-      levels: bins per side of each level of the pyramid.
+      levels: bins per side of each level of the pyramid, as `check_levels` takes them.
       bins: "adaptive" is the rule of appendix A, defined for every size (`bins.adaptive_bins`);
         "sliding" is the literal window and stride of section 2.3 (`bins.sliding_bins`).
       reduce: "max" as in the paper, or "mean" over the cells of each bin. Of cells that tie
@@ -44,7 +46,7 @@ def spatial_pyramid_pool(
       ValueError: a wrong rank, level, option or an empty map; with "sliding", a side for which the
         recipe does not give the level's count.
     """
-    check_levels(levels)
+    levels = check_levels(levels)
     check_reduce(reduce)
     if fmap.ndim != 4 or fmap.shape[1] < 1 or fmap.shape[2] < 1:
         raise ValueError(f"fmap must be (N, H, W, C) with H, W >= 1, got shape {fmap.shape}")
@@ -52,9 +54,11 @@ def spatial_pyramid_pool(
         raise ValueError(f'bins must be "adaptive" or "sliding", got {bins!r}')
 
     def pool(fmap: jax.Array) -> jax.Array:
-        return _pool_levels(fmap, levels, bins, reduce)
+        if reduce == "mean":
+            return _pool_levels(fmap, levels, bins, reduce)
+        return maximum.widen(lambda x: _pool_levels(x, levels, bins, reduce), fmap)
 
-    return maximum.widen(pool, fmap) if reduce == "max" else pool(fmap)
+    return meshes.on_automatic_axes(pool, fmap, fmap)
 
 
 def _pool_levels(fmap: jax.Array, levels: Sequence[int], bins: str, reduce: Reduce) -> jax.Array:
@@ -85,10 +89,34 @@ def merge_bins(grid: jax.Array, n: int) -> jax.Array:
     return blocks.max(axis=(-4, -2))
 
 
-def check_levels(levels: Sequence[int]) -> None:
-    """Raises ValueError unless levels is a non-empty sequence of whole numbers of at least 1."""
-    if not levels or any(not isinstance(n, int) or n < 1 for n in levels):
+def check_levels(levels: Any) -> tuple[int, ...]:
+    """Returns levels, in whatever form they are given, as a tuple of Python's own integers.
+
+    They may be a tuple, a list, or a one-dimensional array of NumPy or JAX, and hold integers of
+    any of them. A tuple can be hashed, as the static arguments of compiled programs must be.
+
+    Raises:
+      ValueError: levels have no order, there is none, or one is no whole number of at least 1.
+    """
+    is_ordered = isinstance(levels, Iterable) and not isinstance(levels, (str, bytes, Set, Mapping))
+    if not is_ordered or getattr(levels, "ndim", 1) != 1:
+        raise ValueError(f"levels must be a sequence as (3, 2, 1), got {levels!r}")
+    given = tuple(levels)
+    whole = tuple(n for n in map(_whole_number, given) if n is not None and n >= 1)
+    if not given or len(whole) < len(given):
         raise ValueError(f"levels must be whole numbers of at least 1, got {levels!r}")
+    return whole
+
+
+def _whole_number(value: Any) -> int | None:
+    """Returns an integer of Python, NumPy or JAX as Python's; None for anything else."""
+    # A truth value would pass as 0 or 1.
+    if isinstance(value, bool) or np.dtype(bool) == getattr(value, "dtype", None):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_reduce(reduce: str) -> None:

@@ -8,12 +8,13 @@ two, so a table of such blocks makes each bin four look-ups, whatever its size: 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spp_jax.pooling import maximum, pyramid
+from spp_jax.pooling import maximum, meshes, pyramid
 
 
 def pool_windows(
@@ -34,7 +35,8 @@ def pool_windows(
         fmap: (H, W, C), or (N, H, W, C) together with map_index; or a sequence of such maps of
             different sides, of an image at several scales, which map_index counts through.
         windows: (R, 4) integer cells (x1, y1, x2, y2), right and bottom exclusive.
-        levels: bins per side of each level of the pyramid (appendix A's bins).
+        levels: bins per side of each level of the pyramid (appendix A's bins), as
+            `pyramid.check_levels` takes them.
         map_index: (R,) integers in [0, N): the map each window lies on. May be left out where
             there is one map.
         reduce: "max" as in the paper, or "mean" over the cells of each bin.
@@ -47,9 +49,9 @@ def pool_windows(
         ValueError: wrong ranks or shapes, a wrong level or option, windows that are not integers,
             or several maps without map_index.
     """
-    pyramid.check_levels(levels)
+    levels = pyramid.check_levels(levels)
     pyramid.check_reduce(reduce)
-    windows = jnp.asarray(windows)
+    windows = as_int32(windows, "windows")
     given = fmap if isinstance(fmap, Sequence) else (fmap,)
     maps = tuple(m[None] if m.ndim == 3 else m for m in map(jnp.asarray, given))
     if not maps or any(m.ndim != 4 or 0 in m.shape for m in maps):
@@ -57,30 +59,56 @@ def pool_windows(
         raise ValueError(f"fmap must be (H, W, C) or (N, H, W, C), not empty; got {shapes}")
     if len({(m.shape[3], m.dtype) for m in maps}) > 1:
         raise ValueError(f"maps of one channel count and dtype, got {[m.shape for m in maps]}")
-    if windows.ndim != 2 or windows.shape[1] != 4 or not _is_integer(windows):
-        raise ValueError(
-            f"windows must be (R, 4) integers, got shape {windows.shape} of {windows.dtype}"
-        )
+    if windows.ndim != 2 or windows.shape[1] != 4:
+        raise ValueError(f"windows must be (R, 4) integers, got shape {windows.shape}")
     num_windows = windows.shape[0]
     num_maps, channels = sum(m.shape[0] for m in maps), maps[0].shape[3]
     if map_index is None:
         if num_maps != 1:
             raise ValueError(f"windows of {num_maps} maps need map_index")
         map_index = jnp.zeros(num_windows, jnp.int32)
-    map_index = jnp.asarray(map_index)
-    if map_index.shape != (num_windows,) or not _is_integer(map_index):
+    map_index = as_int32(map_index, "map_index")
+    if map_index.shape != (num_windows,):
         raise ValueError(
-            f"map_index must be ({num_windows},) integers, got shape {map_index.shape} "
-            f"of {map_index.dtype}"
+            f"map_index must be ({num_windows},) integers, got shape {map_index.shape}"
         )
     if num_windows == 0:
         num_bins = sum(n * n for n in levels)
         return jnp.zeros((0, num_bins * channels), maps[0].dtype)
 
-    map_index = map_index.astype(jnp.int32)
+    def pool(windows: jax.Array, map_index: jax.Array, *maps: jax.Array) -> jax.Array:
+        return _pool(maps, windows, map_index, levels, reduce)
+
+    return meshes.on_automatic_axes(pool, windows, windows, map_index, *maps)
+
+
+def as_int32(x: Any, name: str) -> jax.Array:
+    """Returns integers of any size as int32, those beyond it as the nearest one it has.
+
+    Raises:
+        ValueError: they are no integers; it calls them `name`.
+    """
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(f"{name} must be integers, got {x.dtype}")
+    limits, own = jnp.iinfo(jnp.int32), jnp.iinfo(x.dtype)
+    if own.min < limits.min or own.max > limits.max:
+        x = x.clip(max(own.min, limits.min), min(own.max, limits.max))
+    return jnp.asarray(x, jnp.int32)
+
+
+def _pool(
+    maps: tuple[jax.Array, ...],
+    windows: jax.Array,
+    map_index: jax.Array,
+    levels: tuple[int, ...],
+    reduce: pyramid.Reduce,
+) -> jax.Array:
+    num_windows, channels = windows.shape[0], maps[0].shape[3]
+    # Every index here is int32, also where JAX's default is 64 bits: `_two_blocks` counts bits.
     sides = np.repeat([m.shape[1:3] for m in maps], [m.shape[0] for m in maps], axis=0)
-    height, width = jnp.split(jnp.asarray(sides)[map_index], 2, axis=1)
-    x1, y1, x2, y2 = jnp.split(windows.astype(jnp.int32), 4, axis=1)
+    height, width = jnp.split(jnp.asarray(sides, jnp.int32)[map_index], 2, axis=1)
+    x1, y1, x2, y2 = jnp.split(windows, 4, axis=1)
     x1, x2 = jnp.clip(x1, 0, width), jnp.clip(x2, 0, width)
     y1, y2 = jnp.clip(y1, 0, height), jnp.clip(y2, 0, height)
     is_valid = (x2 > x1) & (y2 > y1)
@@ -131,13 +159,9 @@ def image_to_cells(
     return np.concatenate([first - 1, last], axis=1).astype(np.int32)
 
 
-def _is_integer(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.integer)
-
-
 def _edges(start: jax.Array, stop: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     """Returns starts and stops (R, n) of the n adaptive bins of the ranges [start, stop) (R, 1)."""
-    i = jnp.arange(n, dtype=jnp.int32)
+    i = jnp.arange(n, dtype=jnp.int32)[None]
     length = stop - start
     return start + i * length // n, start - (-(i + 1) * length // n)
 
@@ -186,8 +210,8 @@ class _SparseTable:
                     self._shapes[number, i, j] = block.shape[1:3]
                     total += parts[-1].shape[0]
         self.cells = jnp.concatenate(parts)
-        self._array_of = np.repeat(np.arange(len(maps)), counts)
-        self._place_of = np.concatenate([np.arange(count) for count in counts])
+        self._array_of = np.repeat(np.arange(len(maps), dtype=np.int32), counts)
+        self._place_of = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
 
     def index(self, map_index, rows, columns) -> jax.Array:
         """Returns (R, n, n, 4): where in `cells` lie the four blocks whose union is each bin."""
@@ -222,9 +246,12 @@ def _double(block: jax.Array, axis: int, power: int) -> jax.Array:
 
 
 def _two_blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns i, a, b: [start, stop) is the union of the 2^i cells from a and those from b."""
+    """Returns i, a, b: [start, stop) is the union of the 2^i cells from a and those from b.
+
+    All are int32.
+    """
     power = 31 - jax.lax.clz(stop - start)
-    return power, start, stop - jnp.left_shift(1, power)
+    return power, start, stop - jnp.left_shift(jnp.int32(1), power)
 
 
 def _gather_max(cells: jax.Array, index: jax.Array) -> jax.Array:
@@ -248,20 +275,21 @@ def _mean_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
         for m in maps
     ]
     fmap = padded[0] if len(padded) == 1 else jnp.concatenate(padded)
+    dtype = jnp.float64 if fmap.dtype == jnp.float64 else jnp.float32
 
     def one_window(args):
         m, x1, y1, x2, y2 = args
         grids = []
         for n in sorted(set(levels)):
-            rows = _average(*_edges(y1[None], y2[None], n), height)[0]
-            columns = _average(*_edges(x1[None], x2[None], n), width)[0]
+            rows = _average(*_edges(y1[None], y2[None], n), height, dtype)[0]
+            columns = _average(*_edges(x1[None], x2[None], n), width, dtype)[0]
             grid = jnp.einsum(
                 "ih,jw,hwc->ijc",
                 rows,
                 columns,
-                fmap[m],
+                fmap[m].astype(dtype),
                 precision="highest",
-                preferred_element_type=jnp.float32,
+                preferred_element_type=dtype,
             )
             grids.append(grid.astype(fmap.dtype))
         return grids
@@ -270,8 +298,8 @@ def _mean_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
     return dict(zip(sorted(set(levels)), grids))
 
 
-def _average(start: jax.Array, stop: jax.Array, side: int) -> jax.Array:
-    """Returns float32 weights (R, n, side) that average the cells of each range (R, n)."""
-    cell = jnp.arange(side, dtype=jnp.int32)
+def _average(start: jax.Array, stop: jax.Array, side: int, dtype: Any) -> jax.Array:
+    """Returns weights (R, n, side) that average the cells of each range (R, n)."""
+    cell = jnp.arange(side, dtype=jnp.int32)[None, None]
     inside = (cell >= start[..., None]) & (cell < stop[..., None])
-    return inside / (stop - start)[..., None].astype(jnp.float32)
+    return inside.astype(dtype) / (stop - start)[..., None].astype(dtype)

@@ -98,11 +98,12 @@ def score(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
         weights: (b,) 1, or 0 for rows that do not count.
     """
     # One-hot: the gradient of picking the label's logit would be a scatter.
-    losses = optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[1]))
+    wanted = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    losses = optax.softmax_cross_entropy(logits, wanted)
     correct = jnp.argmax(logits, axis=1) == labels
     return {
         "loss": jnp.sum(jnp.where(weights > 0, losses * weights, 0)),
-        "top1": jnp.sum(correct * weights),
+        "top1": jnp.sum(jnp.where(correct, weights, 0)),
         "weight": jnp.sum(weights),
     }
 
@@ -119,7 +120,7 @@ def shift_colors(key: jax.Array, images: jax.Array, deviation: float) -> jax.Arr
     AlexNet's colour noise, which section 3.1 takes over: component i is scaled by its own
     deviation and by N(0, deviation). Returns float32, 0 to 255 and a little beyond.
     """
-    amounts = deviation * jax.random.normal(key, (images.shape[0], 3))
-    vectors = jnp.asarray(PCA_VECTORS) * jnp.asarray(PCA_DEVIATIONS)
+    amounts = deviation * jax.random.normal(key, (images.shape[0], 3), jnp.float32)
+    vectors = jnp.asarray(PCA_VECTORS, jnp.float32) * jnp.asarray([PCA_DEVIATIONS], jnp.float32)
     colors = jnp.einsum("bi,ci->bc", amounts, vectors, precision="highest")
     return images.astype(jnp.float32) + colors[:, None, None, :]

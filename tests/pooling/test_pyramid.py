@@ -125,6 +125,13 @@ def test_sliding_is_the_literal_recipe():
         ({"levels": ()}, r"levels .*\(\)"),
         ({"levels": (0,)}, r"levels .*\(0,\)"),
         ({"levels": (2.0,)}, r"levels .*2\.0"),
+        ({"levels": (True, 2)}, r"levels must be whole numbers .*\(True, 2\)"),
+        ({"levels": np.array([True, False])}, r"levels must be whole numbers .*True"),
+        ({"levels": np.array([2.0, 1.0])}, r"levels must be whole numbers .*2\."),
+        ({"levels": np.array([[2, 1]])}, r"levels must be a sequence as \(3, 2, 1\), got array"),
+        ({"levels": 3}, r"levels must be a sequence as \(3, 2, 1\), got 3"),
+        ({"levels": "21"}, r"levels must be a sequence as \(3, 2, 1\), got '21'"),
+        ({"levels": {2, 1}}, r"levels must be a sequence as \(3, 2, 1\), got \{1, 2\}"),
         ({"reduce": "min"}, "'min'"),
         ({"bins": "round"}, "'round'"),
     ],
@@ -132,6 +139,18 @@ def test_sliding_is_the_literal_recipe():
 def test_wrong_options_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         pyramid.spatial_pyramid_pool(jnp.zeros((1, 4, 4, 1)), **arguments)
+
+
+@pytest.mark.parametrize(
+    "levels", [(2, 1), [2, 1], range(2, 0, -1), np.array([2, 1]), tuple(np.array([2, 1], np.uint8))]
+)
+def test_levels_in_every_form(levels):
+    found = pyramid.check_levels(levels)
+    assert found == (2, 1)
+    assert {type(n) for n in found} == {int}
+    assert pyramid.check_levels(jnp.array([2, 1])) == (2, 1)
+    pooled = pyramid.spatial_pyramid_pool(np.arange(16.0).reshape(1, 4, 4, 1), levels)
+    np.testing.assert_array_equal(pooled, [[5, 7, 13, 15, 15]])
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (1, 0, 4, 1)])
