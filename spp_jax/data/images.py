@@ -12,7 +12,6 @@ be stopped for the whole process alone, which is left to the program.
 
 import contextlib
 import io
-import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal
 
@@ -32,6 +31,7 @@ from PIL import (
 )
 
 from spp_jax import errors
+from spp_jax.data import exif
 
 # A quarter of a GiB as RGB: what one loader worker can afford, and where Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -40,8 +40,6 @@ MAX_PIXELS = 1024**3 // 4 // 3
 MAX_ASPECT = 50.0
 
 NUM_POSITIONS = 5  # of five_crop_origin
-
-_ORIENTATION_TAG = 0x0112  # TIFF 6.0 and EXIF 2.3
 
 # Format, first bytes, reader. The classes, not PIL.Image.open, which would also try dozens of
 # other formats, PostScript among them, and warn about size before it can be checked here.
@@ -128,8 +126,8 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     with _named(name, kind):
         image = reader(file)
         _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
-        exif = image.info.get("exif") or (_find_png_exif(file) if kind == "PNG" else b"")
-        is_turned = _orientation(exif) >= 5
+        block = image.info.get("exif") or (exif.find_in_png(file) if kind == "PNG" else b"")
+        is_turned = exif.orientation(block) >= 5
         return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
@@ -302,7 +300,7 @@ def _decode_jpeg(
         if "Corrupt" in str(error) or "Premature" in str(error):
             raise
         return _decode_with_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)), check_size)
-    return _turn_upright(image, _orientation(_find_jpeg_exif(data)))
+    return _turn_upright(image, exif.orientation(exif.find_in_jpeg(data)))
 
 
 def _decode_with_pillow(
@@ -320,59 +318,7 @@ def _decode_with_pillow(
         file.info.pop("transparency", None)
         image = np.array(file.convert("RGB"))
     # A TIFF has no such entry: Pillow turns it while loading.
-    return _turn_upright(image, _orientation(file.info.get("exif", b"")))
-
-
-def _find_jpeg_exif(data: bytes) -> bytes:
-    """Finds the EXIF block before the image data; empty if there is none."""
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker == 0xFF:  # any marker may be preceded by fill bytes
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            break
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            return data[position + 4 : end]
-        position = end
-    return b""
-
-
-def _find_png_exif(file: BinaryIO) -> bytes:
-    """Finds the EXIF chunk of a PNG, which may stand behind the pixels; empty if there is none."""
-    position = 8
-    while True:
-        file.seek(position)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
-            return b""
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"eXIf":
-            return file.read(length)
-        position += 12 + length  # with its checksum
-
-
-def _orientation(exif: bytes) -> int:
-    """Reads the orientation, 1..8, from an EXIF block; 1 if it is absent or malformed.
-
-    Pillow's own reader warns about malformed blocks and takes ten times as long.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (num_entries,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * num_entries, 12):
-            tag, value = struct.unpack_from(order + "H6xH", tiff, entry)
-            if tag == _ORIENTATION_TAG:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+    return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
