@@ -31,7 +31,7 @@ from PIL import (
 )
 
 from spp_jax import errors
-from spp_jax.data import exif
+from spp_jax.data import exif, formats, jpeg
 
 # A quarter of a GiB as RGB: what one loader worker can afford, and where Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -41,19 +41,23 @@ MAX_ASPECT = 50.0
 
 NUM_POSITIONS = 5  # of five_crop_origin
 
-# Format, first bytes, reader. The classes, not PIL.Image.open, which would also try dozens of
-# other formats, PostScript among them, and warn about size before it can be checked here.
-# Pillow's stubs give its readers no arguments.
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[..., ImageFile.ImageFile]], ...] = (
-    ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
-    ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
-    ("GIF", (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-    ("WebP", (b"RIFF",), WebPImagePlugin.WebPImageFile),
-    ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
-    ("BMP", (b"BM",), BmpImagePlugin.BmpImageFile),
-    ("PPM", (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
-)
-_MAGIC_LENGTH = max(len(magic) for _, magics, _ in _READERS for magic in magics)
+# The classes, not PIL.Image.open, which would also try dozens of other formats, PostScript among
+# them, and warn about size before it can be checked here. Pillow's stubs give its readers no
+# arguments.
+_READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+with contextlib.suppress(ImportError):  # Pillow has it since 11.3
+    from PIL import AvifImagePlugin
+
+    if AvifImagePlugin.SUPPORTED:
+        _READERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
 
 class ImageError(errors.InputError):
@@ -68,7 +72,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     max_aspect: float = MAX_ASPECT,
 ) -> np.ndarray:
-    """Decodes the bytes of a JPEG, PNG, GIF, WebP, TIFF, BMP or PPM file to upright RGB.
+    """Decodes the bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP or PPM file to upright RGB.
 
     The content decides the format, never the name. Of several frames or pages the first is taken.
     EXIF orientation is applied; malformed EXIF counts as upright. Grey, palette and CMYK become RGB
@@ -76,8 +80,8 @@ def decode(
     not composited: as in torchvision, colours hidden under transparent pixels appear.
 
     A truncated file is refused unless all its pixels are there, and so is all damage the decoder
-    notices; formats without checksums can hide some. A JPEG with stray bytes before its end marker
-    is refused too: a decoder that has lost its place in damaged data reports just that.
+    notices; formats without checksums can hide some. A JPEG without an end marker, or with stray
+    bytes before a marker, is read where its pixels are proved whole (`jpeg.mend`).
 
     Args:
         data: the whole file.
@@ -85,7 +89,7 @@ def decode(
         shorter_side: decode a JPEG at the smallest of the scales 1/8 .. 8/8 that leaves its shorter
             side at least this long, for the caller to resize. Other formats keep their size.
         max_pixels: largest height * width the header may claim. Whatever is given, Pillow refuses
-            GIF and WebP, and TIFF tiles, above 179 million.
+            GIF and WebP, and TIFF tiles, above 179 million, and AVIF above 268 million.
         max_aspect: largest ratio of the longer side to the shorter.
 
     Returns:
@@ -121,14 +125,27 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     Raises:
         ImageError: the file is empty, no image, too large or too narrow.
     """
-    kind, reader = _find_reader(file.read(_MAGIC_LENGTH), name)
+    kind, reader = _find_reader(file.read(formats.NUM_BYTES), name)
     file.seek(0)
     with _named(name, kind):
-        image = reader(file)
+        image = _open_header(reader, file, kind)
         _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
         block = image.info.get("exif") or (exif.find_in_png(file) if kind == "PNG" else b"")
         is_turned = exif.orientation(block) >= 5
         return (image.width, image.height) if is_turned else (image.height, image.width)
+
+
+def _open_header(
+    reader: Callable[..., ImageFile.ImageFile], file: BinaryIO, kind: str
+) -> ImageFile.ImageFile:
+    try:
+        return reader(file)
+    except Exception:  # as in `_named`
+        if kind != "JPEG":
+            raise
+        # Pillow passes over stray zeros between segments, and nothing else.
+        file.seek(0)
+        return reader(io.BytesIO(jpeg.header(file.read())))
 
 
 def read_file(path: str) -> bytes:
@@ -137,17 +154,20 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as f:
             return f.read()
     except OSError as e:
-        raise ImageError(f"{path}: {e.strerror}") from e
+        raise ImageError(f"{errors.printable(path)}: {e.strerror}") from e
 
 
 def _find_reader(data: bytes, name: str) -> tuple[str, Callable[..., ImageFile.ImageFile]]:
     if not data:
-        raise ImageError(f"{name}: the file is empty")
-    for kind, magics, reader in _READERS:
-        if data.startswith(magics):
-            return kind, reader
-    kinds = ", ".join(kind for kind, _, _ in _READERS)
-    raise ImageError(f"{name}: not an image of a known format ({kinds})")
+        raise ImageError(f"{errors.printable(name)}: the file is empty")
+    kind = formats.find(data)
+    if kind in _READERS:
+        return kind, _READERS[kind]
+    advice = f" but {kind}, which is not read; convert it to JPEG or PNG" if kind else ""
+    if kind == "AVIF":
+        advice = " but AVIF, which Pillow reads from version 11.3 on; this one does not"
+    name, known = errors.printable(name), ", ".join(_READERS)
+    raise ImageError(f"{name}: not an image of a known format ({known}){advice}")
 
 
 def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> None:
@@ -163,11 +183,12 @@ def _named(name: str, kind: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{errors.printable(name)}: {error}") from None
     # Damaged bytes make the decoders raise nearly anything (OSError, SyntaxError, struct.error,
     # zlib.error, TypeError), and all of it means that this file cannot be read.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        name = errors.printable(name)
         raise ImageError(f"{name}: cannot be decoded as {kind} ({reason})") from error
 
 
@@ -287,19 +308,33 @@ def _require_image(image: np.ndarray) -> None:
 def _decode_jpeg(
     data: bytes, shorter_side: int | None, check_size: Callable[[int, int], None]
 ) -> np.ndarray:
-    side = shorter_side or 0
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        check_size(int(height), int(width))
-        image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+        return _decode_strictly(data, shorter_side, check_size)
     except ImageError:
         raise
     except ValueError as error:
+        for mended in jpeg.mend(data):
+            try:
+                return _decode_strictly(mended, shorter_side, check_size)
+            except ImageError:
+                raise
+            except ValueError:
+                continue
         # TurboJPEG takes six chroma samplings, and counts odd headers as errors. Pillow reads both,
         # and refuses a premature end, but passes over damaged data: that must not reach it.
         if "Corrupt" in str(error) or "Premature" in str(error):
             raise
         return _decode_with_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)), check_size)
+
+
+def _decode_strictly(
+    data: bytes, shorter_side: int | None, check_size: Callable[[int, int], None]
+) -> np.ndarray:
+    """Decodes a JPEG; raises ValueError where TurboJPEG notices anything."""
+    side = shorter_side or 0
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    check_size(int(height), int(width))
+    image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
     return _turn_upright(image, exif.orientation(exif.find_in_jpeg(data)))
 
 
