@@ -50,6 +50,8 @@ def main() -> int:
         source = sources.TfdsSource(tfds, _SPLIT.value, os.path.expanduser(_DATA_DIR.value))
     else:
         source = folders.scan_images(os.path.expanduser(images or ""))
+    for note in source.notes:
+        print(note)
     model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
     request = extraction.Request(
         parts,

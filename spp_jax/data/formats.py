@@ -10,11 +10,13 @@ _MAGICS = (
     ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ("BMP", (b"BM",)),
     ("PPM", (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")),
-    # These are named and not read.
+    # As HEIC, these are in UNREAD.
     ("JPEG XL", (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
     ("JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     ("PSD", (b"8BPS",)),
 )
+# Known to be images, and not read.
+UNREAD = frozenset({"HEIC", "JPEG XL", "JPEG 2000", "PSD"})
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 

@@ -53,6 +53,7 @@ class VocSource:
         self.split = split
         self.image_ids = read_image_set(self.root, split)
         self.class_names: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
