@@ -52,7 +52,7 @@ def main() -> int:
         source = folders.scan_images(os.path.expanduser(images or ""))
     for note in source.notes:
         print(note)
-    model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
+    model, variables, meta = checkpoint.load_with_meta(os.path.expanduser(_CHECKPOINT.value))
     request = extraction.Request(
         parts,
         extraction.make_view(_SCALE.value, _SIZE.value or model.backbone.size),
@@ -62,7 +62,15 @@ def main() -> int:
         _PROGRAMS.value,
         _WORKERS.value,
     )
-    found = extraction.extract_to(output, model, variables, source, request, has_progress_bar=True)
+    found = extraction.extract_to(
+        output,
+        model,
+        variables,
+        source,
+        request,
+        output_names=meta.class_names,
+        has_progress_bar=True,
+    )
     for sentence in found.refused:
         print(f"refused: {sentence}")
     print(
