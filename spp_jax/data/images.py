@@ -148,6 +148,25 @@ def _open_header(
         return reader(io.BytesIO(jpeg.header(file.read())))
 
 
+def is_pillow(image: object) -> bool:
+    """Whether it is an image of Pillow, of whatever mode."""
+    return isinstance(image, Image.Image)
+
+
+def from_pillow(image: Image.Image, name: str) -> np.ndarray:
+    """Returns an image of Pillow as `decode` returns the file that it was read from, upright too.
+
+    Raises:
+        ImageError: it is too large or too narrow, or its file is truncated or corrupt.
+    """
+
+    def check_size(height: int, width: int) -> None:
+        _check_size(height, width, MAX_PIXELS, MAX_ASPECT)
+
+    with _named(name, image.format or "image"):
+        return _decode_with_pillow(image, check_size)
+
+
 def read_file(path: str) -> bytes:
     """Returns the bytes of a file; raises ImageError where it cannot be read."""
     try:
@@ -338,9 +357,7 @@ def _decode_strictly(
     return _turn_upright(image, exif.orientation(exif.find_in_jpeg(data)))
 
 
-def _decode_with_pillow(
-    file: ImageFile.ImageFile, check_size: Callable[[int, int], None]
-) -> np.ndarray:
+def _decode_with_pillow(file: Image.Image, check_size: Callable[[int, int], None]) -> np.ndarray:
     check_size(file.height, file.width)
     file.load()
     if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
@@ -350,8 +367,10 @@ def _decode_with_pillow(
         image = np.repeat(image[:, :, np.newaxis], 3, axis=2)
     else:
         # Pillow warns when it drops a palette's transparency by itself.
-        file.info.pop("transparency", None)
+        transparency = file.info.pop("transparency", None)
         image = np.array(file.convert("RGB"))
+        if transparency is not None:  # the image may be the caller's
+            file.info["transparency"] = transparency
     # A TIFF has no such entry: Pillow turns it while loading.
     return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
 
