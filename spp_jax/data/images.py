@@ -141,11 +141,12 @@ def _open_header(
     try:
         return reader(file)
     except Exception:  # as in `_named`
-        if kind != "JPEG":
-            raise
-        # Pillow passes over stray zeros between segments, and nothing else.
         file.seek(0)
-        return reader(io.BytesIO(jpeg.header(file.read())))
+        with contextlib.suppress(SyntaxError):
+            # Between segments Pillow passes over stray zeros, and nothing else.
+            if kind == "JPEG":
+                return reader(io.BytesIO(jpeg.header(file.read())))
+        raise
 
 
 def is_pillow(image: object) -> bool:

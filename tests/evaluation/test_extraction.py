@@ -99,6 +99,29 @@ def _read(path):
         return f.read()
 
 
+def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
+    names = ("caf\udce9.png", "new\nline.png")
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(names):
+        shutil.copy(os.path.join(folder, "val", "dark", f"{i}.png"), tmp_path / "in" / name)
+    (tmp_path / "in" / "cut\udcff.png").write_bytes(_read(f"{folder}/val/dark/2.png")[:200])
+    (tmp_path / "in" / "bad\udcff.png").write_bytes(b"rubbish")
+    paths = [str(tmp_path / "in" / name) for name in names]
+    source = folders_lib.scan_images(str(tmp_path / "in"))
+    for output in ("x.npz", "x.npy"):
+        for _ in range(2):  # the second finds it finished
+            found = extraction.extract_to(
+                str(tmp_path / output), *network, source, _request("crop")
+            )
+            assert [sentence.split(": ")[0] for sentence in found.refused] == [
+                rf"{tmp_path}/in/bad\udcff.png",
+                rf"{tmp_path}/in/cut\udcff.png",
+            ]
+    with np.load(tmp_path / "x.npz") as archive, open(tmp_path / "x.npy.json") as f:
+        assert archive["paths"].tolist() == json.load(f)["paths"] == paths
+        assert all(os.path.exists(path) for path in archive["paths"].tolist())
+
+
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
 def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffix):
     copy = shutil.copytree(os.path.join(folder, "val"), tmp_path / "copy")
