@@ -102,7 +102,7 @@ def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
         classes: names that are known to be classes: such a folder is no wrapper.
 
     Raises:
-        InputError: no such folder, or splits and classes side by side.
+        InputError: no such folder, splits and classes side by side, or splits inside classes.
     """
     if not path:
         raise errors.InputError("config.data.path is not set; give --config.data.path=FOLDER")
@@ -123,7 +123,7 @@ def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
             )
         wrapped = _wrapped(path, classes)
         if not wrapped:
-            return Layout(path, (), tuple(notes))
+            return Layout(path, (), (*notes, *_check_classes(path, inner)))
         notes.append(f"{path} holds one folder of images, {wrapped}, which is taken in its place")
         path = wrapped
 
@@ -194,6 +194,22 @@ def _check_others(
     for name in others:
         what = "holds no class folders" if split_of(name) else "is no split"
         yield f"{os.path.join(path, name)} {what} and is passed over"
+
+
+def _check_classes(path: str, names: Sequence[str]) -> Iterator[str]:
+    """Yields a sentence if class folders look like splits; raises if the splits are inside them."""
+    inside = [set(list_folders(os.path.join(path, name))) for name in names]
+    shared = sorted(set.intersection(*inside)) if len(inside) > 1 else []
+    if len(shared) > 1 and all(split_of(name) for name in shared):
+        raise errors.InputError(
+            f"each class folder of {path} holds {shared[0]}/ and {shared[1]}/: splits belong "
+            f"around the classes, as {shared[0]}/{names[0]}"
+        )
+    if len(shared) > 1:
+        yield (
+            f"the class folders of {path}, as {names[0]}, all hold folders called {shared[0]} and "
+            f"{shared[1]}: if those are the classes, give --config.data.split={names[-1]}"
+        )
 
 
 def _holds_classes(path: str) -> bool:

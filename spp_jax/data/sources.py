@@ -137,7 +137,7 @@ def open_held_out(
     _check_no_split(path, split)
     whole = folders.scan_folder(path, "")
     indices = _split_by_seed(whole.labels, held_out, seed)[1]
-    return whole.subset(indices) if len(indices) else None
+    return whole.subset(indices).relabel(class_names) if len(indices) else None
 
 
 def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> base.Source:

@@ -165,6 +165,28 @@ def test_splits_without_class_folders_are_refused(tmp_path):
     assert list(folders.scan_images(str(tmp_path)).labels) == [-1, -1, -1]
 
 
+def test_splits_inside_classes_are_refused_and_what_may_be_splits_is_told(tmp_path):
+    _write(tmp_path, *(f"in/{c}/{s}/0.jpg" for c in ("ant", "bee") for s in ("train", "test")))
+    with pytest.raises(
+        errors.InputError, match=r"each class folder of .*in holds test/ and train/"
+    ):
+        _open(f"{tmp_path}/in")
+    _write(
+        tmp_path, *(f"s/{s}/{c}/0.jpg" for c in ("ant", "bee") for s in ("seg_test", "seg_train"))
+    )
+    _, _, notes = _open(f"{tmp_path}/s")
+    assert notes == (
+        f"the class folders of {tmp_path}/s, as seg_test, all hold folders called ant and bee: if "
+        "those are the classes, give --config.data.split=seg_train",
+    )
+    train = sources.open_train("folder", f"{tmp_path}/s", "seg_train", 0.5, 0)
+    assert train.class_names == ("ant", "bee")
+    # Without the split to evaluate on what is held out is of other classes.
+    _write(tmp_path, "s/seg_test/ant/1.jpg", "s/seg_train/ant/1.jpg")
+    with pytest.raises(errors.InputError, match="not trained on class 'seg_test' and 1 more"):
+        sources.open_held_out("folder", f"{tmp_path}/s", "", 0.5, 0, train.class_names)
+
+
 def test_links_to_folders_are_followed(tmp_path):
     data, root = tmp_path / "data", tmp_path / "set"
     _write(data, "bees/0.jpg", "more/1.jpg", "more/deep/2.jpg")
