@@ -170,7 +170,7 @@ def list_images(path: str, *, is_deep: bool = True) -> Images:
         notes.append(
             f"{path}: passed over {len(others)} file(s) that look like images, "
             f"{errors.printable(min(others))} the first: their format is not read, or their "
-            "suffix is no image's"
+            "suffix is no image's; convert or rename them"
         )
     if loops:
         notes.append(f"{path}: passed over {loops[0]}, a link to a folder that it is in")
