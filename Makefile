@@ -1,7 +1,9 @@
 # make train  trains on digit scenes and scores the result; make test  runs the tests.
 # make detect  trains a small network and a detector of digits, and scores it.
 # make bench  times what there is to time beside its peers, in ten minutes, alone on the machine.
-# All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given.
+# make readme-check  runs the commands of README.md and docs/*.md, shortened, in a fresh clone.
+# All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given; SMOKE=1 makes
+# train and detect stop after a few steps.
 
 VENV ?= .venv
 PYTHON ?= $(shell tools/find_python.sh)
@@ -9,9 +11,12 @@ WORKDIR ?= runs/digits_multisize
 DETECTDIR ?= runs/digits_detection
 BENCHDIR ?= runs/bench
 RUN := $(VENV)/bin/python
+TRAIN_FLAGS := $(if $(SMOKE),--config.run.smoke=True)
+DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.drop_steps="()" \
+    --config.data.split="train[:16]" --config.data.eval_split="test[:8]")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect bench test test-all check lint format clean
+.PHONY: setup train detect bench test test-all check readme-check lint format clean
 
 setup: $(VENV)/ready
 
@@ -22,14 +27,14 @@ $(VENV)/ready: requirements.txt requirements-cuda.txt requirements-dev.txt
 	@touch $@
 
 train: setup
-	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(WORKDIR)
+	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(WORKDIR) $(TRAIN_FLAGS)
 	$(RUN) eval.py --workdir=$(WORKDIR) --protocol=full
 
 detect: setup
 	$(RUN) train.py --config=configs/digits_multisize.py --workdir=$(DETECTDIR)/network \
-	    --config.train.num_epochs=12 --config.train.drop_epochs="(6, 8, 10, 11)"
+	    --config.train.num_epochs=12 --config.train.drop_epochs="(6, 8, 10, 11)" $(TRAIN_FLAGS)
 	$(RUN) detect.py train --config=configs/digits_detection.py --workdir=$(DETECTDIR) \
-	    --config.checkpoint=$(DETECTDIR)/network
+	    --config.checkpoint=$(DETECTDIR)/network $(DETECT_FLAGS)
 
 # IMAGES=FOLDER of photographs, if there is one; torch, if it is installed, is timed beside us.
 bench: setup
@@ -43,6 +48,9 @@ test-all: setup
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: lint test
+
+readme-check: setup
+	$(RUN) -m tools.readme_check
 
 lint: setup
 	$(VENV)/bin/ruff check .

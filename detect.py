@@ -4,6 +4,7 @@
         --config.checkpoint=NETWORK --config.data.path=VOCROOT
     python detect.py eval --workdir=DIR [--with=OTHER_DIR] [--config.data.path=VOCROOT]
     python detect.py predict --workdir=DIR IMAGE_OR_FOLDER ... --output=OUT
+        [--config.test.shown_score=-0.5]: draws and lists what scores above it
     python detect.py score --data=VOCROOT --split=test --detections=DIR --output=FILE.json
 
 Every stage is kept in the workdir; interrupted, the same command goes on. docs/detection.md
@@ -25,7 +26,9 @@ _WITH = flags.DEFINE_list("with", [], "eval: workdirs of detectors to combine it
 _OUTPUT = flags.DEFINE_string("output", "", "predict: a folder; score: FILE.json.")
 _DATA = flags.DEFINE_string("data", "", "score: VOC2007, or the folder it lies in.")
 _SPLIT = flags.DEFINE_string("split", "test", "score: an image set.")
-_DETECTIONS = flags.DEFINE_string("detections", "", "score: folder of comp4_det_SPLIT_CLASS.txt.")
+_DETECTIONS = flags.DEFINE_string(
+    "detections", "", "score: folder of comp4_det_SPLIT_CLASS.txt, lines ID SCORE X1 Y1 X2 Y2."
+)
 _MIN_IOU = flags.DEFINE_float("min_iou", 0.5, "score: least overlap of a right detection.")
 
 

@@ -47,9 +47,8 @@ def write_network(workdir: str, name: str) -> None:
     model = config_lib.make_model(config, 2)
     images = jnp.zeros((1, model.backbone.size, model.backbone.size, 3), jnp.uint8)
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
-    writer = checkpoint.Writer(workdir, 1)
-    writer.save(checkpoint.Meta(0, config, ("a", "b"), 0, {}), {"params": params})
-    writer.close()
+    meta = checkpoint.Meta(0, config, ("a", "b"), 0, {})
+    checkpoint.save_network(workdir, {"params": params}, meta)
 
 
 def write_images(folder: str) -> None:

@@ -8,6 +8,7 @@ function of seed and step.
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 import spp_jax
 from spp_jax import config as config_lib
-from spp_jax import errors, fields, sharding
+from spp_jax import errors, fields, files, sharding
 from spp_jax.models import sppnet
 
 CHECKPOINTS = "checkpoints"
@@ -90,12 +91,21 @@ class Writer:
             self._checkpointer.close()
 
 
+def save_network(workdir: str, variables: dict, meta: Meta) -> None:
+    """Saves a network alone, without an optimizer; returns when it is on disk."""
+    writer = Writer(workdir, keep=1)
+    try:
+        writer.save(meta, dict(variables))
+    finally:
+        writer.close()
+
+
 def latest_step_dir(path: str) -> str | None:
     """Returns the newest whole step directory under a workdir, its checkpoints, or `path` itself.
 
     None where there is none. A step that was being written when its process died is not whole.
     """
-    root = os.path.abspath(path)
+    root = files.whole_path(path)
     is_root = os.path.basename(root) == CHECKPOINTS
     folder = root if is_root else os.path.join(root, CHECKPOINTS)
     if os.path.isdir(folder):
@@ -209,13 +219,22 @@ def class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _find_step_dir(path: str | os.PathLike[str]) -> str:
-    path = os.fspath(path)
+    path = files.whole_path(path)
     if not os.path.isdir(path):
         raise errors.InputError(f"no checkpoint: there is no folder {path}")
     step_dir = latest_step_dir(path)
     if step_dir is None:
         raise errors.InputError(f"no checkpoint in {path}")
     return step_dir
+
+
+def checksum(variables: dict) -> int:
+    """Returns a CRC-32 of all numbers of a network: of equal networks it is equal."""
+    total = 0
+    for leaf in jax.tree.leaves(variables):
+        values: Any = np.ascontiguousarray(leaf)
+        total = zlib.crc32(values, total)
+    return total
 
 
 def _stored(step_dir: str) -> Any:

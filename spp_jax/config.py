@@ -35,7 +35,7 @@ class DataConfig:
     """
 
     name: str = "folder"
-    path: str = ""
+    path: str = fields.path_field()
     split: str = "train"
     # "": validation, val, valid, dev or test, the first that the data has.
     eval_split: str = ""
@@ -139,7 +139,7 @@ class Config:
 
     seed: int = 0
     # A checkpoint to start from (fine-tuning); what fits is restored, the rest starts fresh.
-    init_from: str = ""
+    init_from: str = fields.path_field()
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -171,11 +171,12 @@ _FREE_ON_RESUME = {
 
 
 def validate(config: Config) -> None:
-    """Puts `levels` into its one form and raises InputError for the first value that is wrong."""
+    """Puts `levels` and paths into their one form; raises InputError for the first wrong value."""
     model, data, train = config.model, config.data, config.train
     if model.levels in ((), (None,)):  # what the command line makes of "()" and "None"
         model.levels = None
     fields.check_types(config)
+    fields.make_paths_whole(config)
 
     def check(ok: bool, sentence: str) -> None:
         if not ok:
@@ -294,8 +295,4 @@ def make_model(config: Config, num_classes: int) -> sppnet.SPPNet:
 
 def difference(old: Config, new: Config) -> str | None:
     """Returns "config.seed was 0 and is 1" for the first field that makes it another run."""
-    before = dict(fields.walk(old))
-    for path, value in fields.walk(new):
-        if path not in _FREE_ON_RESUME and value != before[path]:
-            return f"config.{path} was {before[path]!r} and is {value!r}"
-    return None
+    return fields.difference(old, new, _FREE_ON_RESUME)

@@ -1,4 +1,4 @@
-"""Nested dataclasses of fields: walked, checked against their types, and kept as JSON.
+"""Nested dataclasses of fields: walked, checked, compared, and kept as JSON.
 
 What `config.Config` and the other presets' types share. A path is "train.sizes".
 """
@@ -6,11 +6,41 @@ What `config.Config` and the other presets' types share. A path is "train.sizes"
 import dataclasses
 import types
 import typing
+from collections.abc import Collection
 from typing import Any, TypeVar
 
-from spp_jax import errors
+from spp_jax import errors, files
 
 T = TypeVar("T")
+
+
+def path_field(default: str = "") -> str:
+    """Declares a field that holds the path of a file or folder; "" is none."""
+    return dataclasses.field(default=default, metadata={"is_path": True})
+
+
+def make_paths_whole(config: Any) -> None:
+    """Makes every path of a config absolute, in place: a workdir is used from other folders too."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            make_paths_whole(value)
+        elif field.metadata.get("is_path"):
+            setattr(config, field.name, files.whole_path(value))
+
+
+def difference(old: T, new: T, free: Collection[str]) -> str | None:
+    """Returns "config.seed was 0 and is 1" for the first field that differs, None if none does.
+
+    Args:
+        old, new: of one type, with whole paths.
+        free: paths of fields that may differ.
+    """
+    before = dict(walk(old))
+    for path, value in walk(new):
+        if path not in free and value != before[path]:
+            return f"config.{path} was {before[path]!r} and is {value!r}"
+    return None
 
 
 def walk(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -56,6 +86,8 @@ def check_numbers(config: Any, *, positive: str, not_negative: str) -> None:
 def from_dict(kind: type[T], values: dict[str, Any], path: str = "config") -> T:
     """Returns the config that `dataclasses.asdict` made a dictionary, also after JSON.
 
+    Its paths are made whole: earlier versions stored them as they were given.
+
     Raises:
         InputError: a field that this version does not have.
     """
@@ -67,7 +99,9 @@ def from_dict(kind: type[T], values: dict[str, Any], path: str = "config") -> T:
         if dataclasses.is_dataclass(hints[name]):
             value = from_dict(typing.cast(type, hints[name]), value, f"{path}.{name}")
         given[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**given)
+    config = kind(**given)
+    make_paths_whole(config)
+    return config
 
 
 def _is_of(value: Any, kind: Any) -> bool:

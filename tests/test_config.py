@@ -8,6 +8,8 @@ import pytest
 from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
 from spp_jax import config as config_lib
 from spp_jax import errors, fields
+from spp_jax.detection import detection_config
+from spp_jax.evaluation import svm_config
 
 
 def _set(config, path, value):
@@ -103,6 +105,35 @@ def test_what_makes_another_run():
     assert config_lib.difference(old, new) is None
     new.train.sizes = (224,)
     assert config_lib.difference(old, new) == "config.train.sizes was (224, 180) and is (224,)"
+
+
+def test_paths_are_made_whole_in_one_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = config_lib.Config(init_from="runs/a")
+    config.data.path = "~/photos"
+    config_lib.validate(config)
+    assert (config.init_from, config.data.path) == (f"{tmp_path}/runs/a", f"{tmp_path}/photos")
+    # A config that version 0.1.0 stored with the path as it was given is the same run's.
+    stored = {**dataclasses.asdict(config), "init_from": "runs/a"}
+    old = fields.from_dict(config_lib.Config, stored)
+    assert config_lib.difference(old, config) is None
+
+
+def test_paths_of_the_other_configs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    detection = detection_config.DetectionConfig(checkpoint="runs/a")
+    detection.data.path, detection.proposals.path = "", "windows.npz"
+    detection.proposals.cache = "gs://bucket/cache"  # no path of this machine
+    detection_config.validate(detection)
+    assert detection.checkpoint == f"{tmp_path}/runs/a"
+    assert detection.data.path == ""
+    assert detection.proposals.path == f"{tmp_path}/windows.npz"
+    assert detection.proposals.cache == "gs://bucket/cache"
+    svm = svm_config.SvmConfig()
+    svm.data.path = "../x"
+    svm_config.validate(svm)
+    assert svm.data.path == str(tmp_path.parent / "x")
 
 
 def test_protocols_that_do_not_fit_are_named():

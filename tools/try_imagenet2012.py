@@ -10,61 +10,22 @@ on both and scores the result.
 """
 
 import importlib.util
-import io
 import json
 import os
-import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 
-import cv2
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
+
+from tools import official_tars
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of nWNID_*.JPEG.", required=True)
 _PREPARE_PYTHON = flags.DEFINE_string("prepare_python", "", "Python that has TensorFlow.")
 
-# TFDS's own builder gives the sorted images of the validation tar its labels from the first on,
-# whatever their numbers: a small tar has right labels only if it holds number 1, 2 ... A number
-# whose class has no image in the folder is a grey square.
-NUM_VALIDATION = 64
 SIZES = (224, 180)  # of the preset
-
-
-def make_tars(images: str, directory: str) -> None:
-    """Writes ILSVRC2012_img_train.tar and _val.tar into a directory."""
-    labels = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
-    left = {name[:9]: name for name in sorted(os.listdir(images)) if re.match(r"n\d{8}_", name)}
-    _, grey = cv2.imencode(".jpg", np.full((300, 400, 3), 128, np.uint8))
-    num_real = 0
-    with tarfile.open(os.path.join(directory, "ILSVRC2012_img_val.tar"), "w") as tar:
-        for number, wnid in enumerate(labels[:NUM_VALIDATION], 1):
-            name = left.pop(wnid, None)
-            num_real += name is not None
-            data = _read(os.path.join(images, name)) if name else grey.tobytes()
-            _add(tar, f"ILSVRC2012_val_{number:08}.JPEG", data)
-    with tarfile.open(os.path.join(directory, "ILSVRC2012_img_train.tar"), "w") as tar:
-        for wnid, name in left.items():
-            inner = io.BytesIO()
-            with tarfile.open(fileobj=inner, mode="w") as class_tar:
-                _add(class_tar, f"{wnid}_1.JPEG", _read(os.path.join(images, name)))
-            _add(tar, f"{wnid}.tar", inner.getvalue())
-    print(f"tars: {len(left)} training images, {num_real} of {NUM_VALIDATION} validation images")
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as f:
-        return f.read()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def make_prepare_python(directory: str) -> str:
@@ -115,7 +76,7 @@ def main(_: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         tars, data_dir = (os.path.join(directory, name) for name in ("tars", "tfds"))
         os.makedirs(tars)
-        make_tars(_IMAGES.value, tars)
+        official_tars.make_tars(_IMAGES.value, tars)
         pythons = {
             "imagenet2012": _PREPARE_PYTHON.value
             or make_prepare_python(os.path.join(directory, "venv")),

@@ -4,7 +4,8 @@
 
 An image is resized to shorter side 400 in place of 256, as DET's objects are small: half an image's
 length, not four fifths. Of random crops those are taken that hold half of an object or more, whose
-class is the crop's. FOLDER/CLASS/IMAGE_N.jpg are then what configs/folder_multisize.py trains on.
+class is the crop's. FOLDER/CLASS/IMAGE_N.jpg are then what configs/folder_multisize.py trains on;
+what no folder can be called is written as `files.escape` has it, "w/o helmet" as "w%2Fo helmet".
 """
 
 import concurrent.futures
@@ -20,7 +21,7 @@ import numpy as np
 from absl import app, flags
 from rich import progress
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.data import images, voc
 
 _DATA = flags.DEFINE_string("data", None, "VOC's layout, or DET's arranged so.", required=True)
@@ -89,10 +90,10 @@ class _Job:
             image = images.decode(example.data, example.name)
         except images.ImageError as e:
             return 0, str(e)
-        name = self.source.image_ids[index].replace("/", "_")
+        name = files.escape(self.source.image_ids[index])
         count = 0
         for count, (label, crop) in enumerate(self.cropper(image, annotation, name), start=1):
-            folder = os.path.join(self.output, label)
+            folder = os.path.join(self.output, files.escape(label))
             os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, f"{name}_{count}.jpg")
             if not cv2.imwrite(path, np.ascontiguousarray(crop[:, :, ::-1])):
@@ -104,11 +105,14 @@ def write_crops(source: voc.VocSource, cropper: Cropper, output: str) -> tuple[i
     """Writes the crops of all images, in parallel; returns how many, and what was refused.
 
     Raises:
-        InputError: the output is there and holds something.
+        InputError: the output is there and holds something, or cannot be written.
     """
     if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
         raise errors.InputError(f"--output={output} is there already and not an empty folder")
-    os.makedirs(output, exist_ok=True)
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
     columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     pool = concurrent.futures.ProcessPoolExecutor(
         os.cpu_count(), multiprocessing.get_context("spawn")

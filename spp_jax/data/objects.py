@@ -68,13 +68,15 @@ class TfdsObjects:
         ):
             # Stored as float32 shares of the sides; whole pixels come back exact.
             shares = ((x1, width), (y1, height), (x2, width), (y2, height))
-            box = tuple(round(float(share) * side, 3) for share, side in shares)
-            name = self._names[int(label)]
-            if box[2] > box[0] and box[3] > box[1]:
-                found.append(voc.Object(name, (box[0], box[1], box[2], box[3]), bool(is_difficult)))
-            else:
-                skipped.append(f"{self.name(index)}: box {box} of {name} is empty")
-        return voc.Annotation(tuple(found), tuple(skipped))
+            a, b, c, d = (round(float(share) * side, 3) for share, side in shares)
+            # Splits whose labels are kept secret have -1.
+            is_known = 0 <= label < len(self._names)
+            name = self._names[int(label)] if is_known else ""
+            where = f"{self.name(index)}: box ({a:g}, {b:g}, {c:g}, {d:g})"
+            box = voc.Object(name, (a, b, c, d), bool(is_difficult))
+            item = voc.cut(box, (height, width), where)
+            (found if isinstance(item, voc.Object) else skipped).append(item)
+        return voc.Annotation(tuple(found), tuple(skipped), (height, width))
 
 
 def open_objects(name: str, path: str, split: str) -> ObjectSource:

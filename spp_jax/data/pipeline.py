@@ -293,6 +293,8 @@ def eval_examples(
     Who stops before its end closes it.
     """
     chosen = range(len(source)) if indices is None else indices
+    if not len(chosen):
+        return
     examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
     yield from _iterate(examples, num_workers, buffer_size=64)
 

@@ -1,19 +1,20 @@
 """PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
 
-Boxes are (x1, y1, x2, y2) floats in image pixels, right and bottom exclusive: VOC's corners,
-counted from 1 and inclusive, are converted here, once.
+Boxes are (x1, y1, x2, y2) floats in pixels of the upright image, right and bottom exclusive: VOC's
+corners, counted from 1 and inclusive, are converted here, once.
 """
 
-import collections
 import dataclasses
 import os
-import xml.etree.ElementTree
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
 
 from spp_jax import errors
-from spp_jax.data import base, images
+from spp_jax.data import base, image_sets, images, layouts, voc_xml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,16 @@ class Annotation:
     Attributes:
         objects: in the file's order.
         skipped: a sentence for each object left out because no pixel of the image is in its box.
+        size: (height, width) that boxes are cut to, in pixels; None: nobody gives it, so that boxes
+            are as they are written.
+        is_unsure: EXIF turns the image and its size does not tell (turned by 180 degrees, mirrored,
+            square, no size given) whether the boxes are of the upright image, as they are taken.
     """
 
     objects: tuple[Object, ...]
     skipped: tuple[str, ...] = ()
+    size: tuple[float, float] | None = None
+    is_unsure: bool = False
 
 
 class VocSource:
@@ -49,26 +56,37 @@ class VocSource:
     """
 
     def __init__(self, path: str, split: str):
+        """Lists the images; raises InputError as `find_root` and `image_sets.read_ids`."""
         self.root = find_root(path)
         self.split = split
-        self.image_ids = read_image_set(self.root, split)
+        self.image_ids = image_sets.read_ids(self.root, split)
         self.class_names: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self._folder = os.path.join(self.root, image_sets.IMAGES)
+        image_files = image_sets.ImageFiles(self._folder)
+        self._files = tuple(image_files.find(image_id) for image_id in self.image_ids)
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> base.Example:
+        """Returns an image; raises ImageError where there is none."""
+        if not self._files[index]:
+            suffixes = ", ".join(sorted(layouts.IMAGE_SUFFIXES))
+            raise images.ImageError(
+                f"{self.name(index)}: No such file; {self._folder} was searched for an image "
+                f"{self.image_ids[index]} of any suffix ({suffixes})"
+            )
         return base.Example(images.read_file(self.name(index)), -1, self.name(index))
 
     def name(self, index: int) -> str:
-        """Returns the path of an image: ID.jpg, or ID.JPEG as ILSVRC has it."""
-        path = os.path.join(self.root, "JPEGImages", self.image_ids[index])
-        return path + (".JPEG" if os.path.exists(path + ".JPEG") else ".jpg")
+        """Returns the path of an image: ID.jpg, or whichever suffix its file has."""
+        return os.path.join(self._folder, self._files[index] or self.image_ids[index] + ".jpg")
 
     def annotation(self, index: int) -> Annotation:
-        """Returns the objects of an image, as `read_annotation`."""
-        return read_annotation(self.root, self.image_ids[index])
+        """Returns the objects of an image, as `read_annotation`; the image need not be there."""
+        image = self.name(index) if self._files[index] else ""
+        return read_annotation(self.root, self.image_ids[index], image)
 
 
 def find_root(path: str) -> str:
@@ -82,7 +100,7 @@ def find_root(path: str) -> str:
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
     inner = [path] + [os.path.join(path, name) for name in sorted(os.listdir(path))]
-    found = [p for p in inner if os.path.isdir(os.path.join(p, "ImageSets", "Main"))]
+    found = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
     if not found:
         raise errors.InputError(f"{path} is no VOC folder: it has no ImageSets/Main")
     if len(found) > 1 and found[0] != path:
@@ -90,53 +108,102 @@ def find_root(path: str) -> str:
     return found[0]
 
 
-def read_image_set(root: str, split: str) -> tuple[str, ...]:
-    """Returns the image ids of ImageSets/Main/SPLIT.txt.
-
-    Raises:
-        InputError: there is no such file, or nothing in it.
-    """
-    ids = tuple(line.split()[0] for line in _lines(root, split) if line.split())
-    if not ids:
-        raise errors.InputError(f"image set {split} of {root} is empty")
-    twice = [image_id for image_id, count in collections.Counter(ids).items() if count > 1]
-    if twice:
-        raise errors.InputError(f"image set {split} of {root} names {twice[0]} twice")
-    return ids
-
-
-def read_annotation(root: str, image_id: str) -> Annotation:
+def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
     """Reads Annotations/ID.xml.
 
-    Boxes are clipped to the image where its size is given; an object no pixel of which is left is
-    skipped and named.
+    Boxes are cut to the image; an object no pixel of which is left is skipped and named.
+
+    Args:
+        root: as `find_root` gives it.
+        image_id: of the image set.
+        image: the path of the image file, whose size then must be the annotation's: boxes in an
+            image of another size, or not turned upright as EXIF says, are anywhere. "", or an image
+            that cannot be read: the size is the annotation's own, if it has one.
 
     Raises:
-        ImageError: the file is missing or damaged.
+        ImageError: the file is missing or damaged, or it is of an image of another size.
     """
-    path = os.path.join(root, "Annotations", f"{image_id}.xml")
+    path = os.path.join(root, image_sets.ANNOTATIONS, f"{image_id}.xml")
     try:
-        tree = xml.etree.ElementTree.fromstring(images.read_file(path))
-        limits = [int(tree.findtext(f"size/{side}") or 0) or np.inf for side in ("width", "height")]
-        objects, skipped = [], []
-        for found in tree.iter("object"):
-            name = (found.findtext("name") or "").strip()
-            corners = [
-                float(found.findtext(f"bndbox/{corner}") or "nan")
-                for corner in ("xmin", "ymin", "xmax", "ymax")
-            ]
-            upper = np.clip(np.subtract(corners[:2], 1), 0, None)
-            lower = np.minimum(corners[2:], limits)
-            if name and np.all(lower > upper):  # also no number is not larger
-                x1, y1, x2, y2 = (float(v) for v in (*upper, *lower))
-                is_difficult = (found.findtext("difficult") or "0").strip() == "1"
-                objects.append(Object(name, (x1, y1, x2, y2), is_difficult))
-            else:
-                shown = ", ".join(f"{c:g}" for c in corners)
-                skipped.append(f"{path}: box ({shown}) of {name or 'an object'} is empty")
-    except (xml.etree.ElementTree.ParseError, ValueError) as e:
+        file = voc_xml.parse(images.read_file(path))
+    except ValueError as e:
         raise images.ImageError(f"{path}: {str(e).removeprefix(path + ': ')}") from e
-    return Annotation(tuple(objects), tuple(skipped))
+    size, is_unsure = _check_size(file, image, path) if image else (None, False)
+    if size is None and file.height and file.width:
+        size = file.height, file.width
+    objects, skipped = [], []
+    for box in file.boxes:
+        x1, y1, x2, y2 = box.corners
+        where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
+        item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
+        (objects if isinstance(item, Object) else skipped).append(item)
+    return Annotation(tuple(objects), tuple(skipped), size, is_unsure)
+
+
+def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | str:
+    """Returns an object cut to its image, or a sentence that says why nothing is left of it.
+
+    Args:
+        item: its box may be anywhere, empty or no number.
+        size: (height, width) of the image; None leaves right and bottom as they are.
+        where: what the sentence begins with.
+    """
+    height, width = size or (np.inf, np.inf)
+    x1, y1, x2, y2 = item.box
+    if not item.name:
+        return f"{where} is of an object without a name"
+    if not (x2 > x1 and y2 > y1):  # also no number is not more
+        return f"{where} of {item.name} is empty"
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
+    if not (x2 > x1 and y2 > y1):
+        of_size = f" of {width:g}x{height:g}" if size else ""
+        return f"{where} of {item.name} lies outside the image{of_size}"
+    return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
+
+
+def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, int] | None, bool]:
+    """Returns the (height, width) of an image file, None if it cannot be read, and `is_unsure`.
+
+    Raises:
+        ImageError: an annotation gives other sides.
+    """
+    try:
+        with open(image, "rb") as f:
+            real = images.read_size(f, image)
+    except (OSError, images.ImageError):
+        return None, False  # it is refused where it is to be seen
+    given, orientation = (file.height, file.width), _read_orientation(image)
+    if _is_same(given, real):
+        # The unturned image would be of another size than is given.
+        is_sure = orientation >= 5 and not _is_same(given, real[::-1])
+        return real, orientation > 1 and not is_sure
+    sides = "x".join("?" if side is None else f"{side:g}" for side in reversed(given))
+    said = f"{path}: its <size> is {sides} and the image {image} is {real[1]}x{real[0]}"
+    if not _is_same(given, real[::-1]):
+        raise images.ImageError(f"{said}: annotate this image, or give it that size again")
+    if orientation >= 5:
+        raise images.ImageError(
+            f"{said}, turned upright as its EXIF orientation says: draw the boxes on the upright "
+            f"image, or take the EXIF orientation out of the file"
+        )
+    raise images.ImageError(
+        f"{said}: the image was turned after it was annotated, or lost its EXIF orientation; "
+        f"annotate this image, or turn it back"
+    )
+
+
+def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
+    return all(a is None or abs(a - b) < 1 for a, b in zip(given, real))
+
+
+def _read_orientation(path: str) -> int:
+    """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
+    try:
+        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as image:
+            value = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged bytes make Pillow raise nearly anything
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def read_labels(
@@ -157,12 +224,11 @@ def read_labels(
         InputError: no classes, or a label file that does not fit the image set.
         ImageError: an annotation is missing or damaged.
     """
-    ids = read_image_set(root, split)
-    files = os.listdir(os.path.join(root, "ImageSets", "Main"))
-    listed = sorted(f.removesuffix(f"_{split}.txt") for f in files if f.endswith(f"_{split}.txt"))
+    ids = image_sets.read_ids(root, split)
+    listed = image_sets.list_classes(root, split)
     if listed and (class_names is None or set(class_names) <= set(listed)):
         names = tuple(class_names or listed)
-        columns = [_label_column(root, f"{name}_{split}", ids) for name in names]
+        columns = [image_sets.read_labels(root, f"{name}_{split}", ids) for name in names]
         return names, np.stack(columns, axis=1)
     annotations = [read_annotation(root, image_id) for image_id in ids]
     names = tuple(class_names or sorted({o.name for a in annotations for o in a.objects}))
@@ -175,29 +241,3 @@ def read_labels(
                 k = names.index(item.name)
                 row[k] = max(row[k], 0 if item.is_difficult else 1)
     return names, labels
-
-
-def _label_column(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
-    rows = [line.split() for line in _lines(root, name)]
-    try:
-        values = {image_id: int(label) for image_id, label in (row for row in rows if row)}
-        return np.asarray([values[image_id] for image_id in ids], np.int8)
-    except (ValueError, KeyError) as e:
-        raise errors.InputError(
-            f"ImageSets/Main/{name}.txt of {root} has not one label for each image of its set: {e}"
-        ) from e
-
-
-def _lines(root: str, name: str) -> list[str]:
-    path = os.path.join(root, "ImageSets", "Main", f"{name}.txt")
-    try:
-        if os.path.basename(name) != name:
-            raise FileNotFoundError(path)
-        with open(path, encoding="utf-8") as f:
-            return f.read().splitlines()
-    except UnicodeDecodeError as e:
-        raise errors.InputError(f"{path} is no text: {e}") from e
-    except OSError as e:
-        files = os.listdir(os.path.dirname(path))
-        known = ", ".join(sorted(f.removesuffix(".txt") for f in files if "_" not in f))
-        raise errors.InputError(f"no image set {name} in {root}; there are {known}") from e

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Dataset:
         unknown: {name: count} of objects that are none of the classes.
         damaged: images left out because of their annotation.
         checksums: {index: CRC-32} of the files of the images in `sizes`.
+        limits: {index: (height, width)} that the objects of an image are cut to, where they are.
+        unsure: images that EXIF turns so that nobody can tell whether their boxes are turned, too.
     """
 
     source: objects.ObjectSource
@@ -56,6 +58,8 @@ class Dataset:
     unknown: dict[str, int]
     damaged: frozenset[int] = frozenset()
     checksums: dict[int, int] = dataclasses.field(default_factory=dict)
+    limits: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    unsure: tuple[int, ...] = ()
 
     def digest(self) -> str:
         """Returns what stands for the images and their objects."""
@@ -90,6 +94,18 @@ class Dataset:
         )
         others = [f"not a class here: {n} objects of {name}" for name, n in self.unknown.items()]
         refused = [f"refused: {sentence}" for sentence in self.refused]
+        uncut = len(self.source) - len(self.damaged) - len(self.limits)
+        if uncut:
+            others.append(
+                f"of no known size: {uncut} images, neither in their annotation nor in a file; "
+                f"their boxes are not cut to the image"
+            )
+        if self.unsure:
+            others.append(
+                f"turned or mirrored by EXIF: {len(self.unsure)} images, whose boxes are taken to "
+                f"be of the upright image; look whether they are, at "
+                f"{self.source.name(self.unsure[0])}"
+            )
         return "\n".join([head, *refused, *(f"skipped: {s}" for s in self.skipped), *others])
 
 
@@ -140,15 +156,16 @@ def read_objects(
         try:
             annotations.append(source.annotation(i))
         except images.ImageError as e:
-            if not skips_damaged:
-                raise
             annotations.append(voc.Annotation(()))
             damaged[i] = str(e)
+    if damaged and not skips_damaged:
+        first, *others = damaged.values()
+        more = f"; nor can {len(others)} more annotations be used" if others else ""
+        raise images.ImageError(first + more)
     found = sorted({o.name for a in annotations for o in a.objects})
     names = tuple(found if class_names is None else class_names)
     if not set(names) & set(found):
-        wanted = ", ".join(names) or "any class"
-        raise errors.InputError(f"split {source.split} has no objects of {wanted}")
+        raise errors.InputError(_no_objects(source, names, annotations, damaged))
     index = {name: k for k, name in enumerate(names)}
     unknown: collections.Counter[str] = collections.Counter()
     kept = []
@@ -162,8 +179,33 @@ def read_objects(
                 np.asarray([o.is_difficult for o in known], bool),
             )
         )
-    skipped = tuple(s for a in annotations for s in a.skipped)
-    refused = tuple(damaged.values())
     return Dataset(
-        source, names, {}, tuple(kept), refused, skipped, dict(unknown), frozenset(damaged)
+        source,
+        names,
+        {},
+        tuple(kept),
+        tuple(damaged.values()),
+        tuple(s for a in annotations for s in a.skipped),
+        dict(unknown),
+        frozenset(damaged),
+        limits={i: a.size for i, a in enumerate(annotations) if a.size},
+        unsure=tuple(i for i, a in enumerate(annotations) if a.is_unsure and a.objects),
     )
+
+
+def _no_objects(
+    source: objects.ObjectSource,
+    names: Sequence[str],
+    annotations: Sequence[voc.Annotation],
+    damaged: Mapping[int, str],
+) -> str:
+    """Returns why a split has nothing to find, with the first reason that was met."""
+    said = f"split {source.split} has no objects of {', '.join(names) or 'any class'}"
+    skipped = [s for a in annotations for s in a.skipped]
+    for count, what, reasons in (
+        (len(damaged), f"of {len(source)} annotations cannot be used", list(damaged.values())),
+        (len(skipped), "objects are left out", skipped),
+    ):
+        if count:
+            said += f"; {count} {what}, the first: {reasons[0]}"
+    return said

@@ -18,7 +18,7 @@ class DataConfig:
     """
 
     name: str = "voc"
-    path: str = ""
+    path: str = fields.path_field()
     split: str = "trainval"
     eval_split: str = "test"
     # A further split whose objects are positives of the SVMs, and nothing else of it is used: as
@@ -39,7 +39,7 @@ class ProposalConfig:
     eval_methods: tuple[str, ...] = ()
     # Windows computed elsewhere: a .npz or .json file, R-CNN's .mat, or a folder of .mat files
     # (docs/detection.md). predict, which knows no such windows, takes `eval_methods` or `methods`.
-    path: str = ""
+    path: str = fields.path_field()
     # Most windows of an image and method, of selective search at random; 0: all, of EdgeBoxes
     # 10,000.
     max_windows: int = 2000
@@ -50,7 +50,7 @@ class ProposalConfig:
     # 0: one for each core.
     num_processes: int = 0
     # Where the windows of images are kept; "": WORKDIR/proposals.
-    cache: str = ""
+    cache: str = fields.path_field()
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,7 +76,8 @@ class FeatureConfig:
     # Which cells a window covers: "paper", those centred in it; "released", with the tolerance of
     # the authors' code, 1.5 pixels for ZF-5, where there is one for the network.
     cell_rule: str = "released"
-    # Images are grouped by shape; each group has a program for each scale.
+    # Images are grouped by shape, into so many groups at most (more where a group would otherwise
+    # need twice the memory of its largest image); each has a program for each scale.
     num_canvases: int = 4
 
 
@@ -162,8 +163,9 @@ class DetectionConfig:
     """Everything a detector depends on."""
 
     seed: int = 0
-    # The network to start from: a workdir of train.py, or what spp_jax.interop wrote.
-    checkpoint: str = ""
+    # The network to start from: a workdir of train.py, or what spp_jax.interop wrote. Once the
+    # detector has its own copy, the network may be moved or deleted.
+    checkpoint: str = fields.path_field()
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     proposals: ProposalConfig = dataclasses.field(default_factory=ProposalConfig)
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
@@ -173,9 +175,11 @@ class DetectionConfig:
     test: TestConfig = dataclasses.field(default_factory=TestConfig)
 
 
-# What a workdir's later runs may change without making it another detector's.
+# What a workdir's later runs may change without making it another detector's. Of `checkpoint` the
+# network itself is compared, wherever it lies (`stages`).
 FREE = {
-    *("data.path", "data.eval_split", "proposals.eval_methods", "proposals.num_processes"),
+    *("checkpoint", "data.path"),
+    *("data.eval_split", "proposals.eval_methods", "proposals.num_processes"),
     *("proposals.cache", "proposals.path", "features.num_canvases", "regression.enabled"),
     *("finetune.log_every_steps", "finetune.checkpoint_every_steps"),
     *("test.min_score", "test.nms_iou", "test.max_detections", "test.shown_score"),
@@ -184,18 +188,15 @@ FREE = {
 
 def check_same(stored: DetectionConfig, config: DetectionConfig, workdir: str) -> None:
     """Raises InputError for the first field that makes it another detector's than the workdir's."""
-    before = dict(fields.walk(stored))
-    for path, value in fields.walk(config):
-        if path not in FREE and value != before[path]:
-            raise errors.InputError(
-                f"workdir {workdir} is of another config: config.{path} was {before[path]!r} and "
-                f"is {value!r}"
-            )
+    changed = fields.difference(stored, config, FREE)
+    if changed:
+        raise errors.InputError(f"workdir {workdir} is of another config: {changed}")
 
 
 def validate(config: DetectionConfig) -> None:
-    """Raises InputError for the first value that is wrong."""
+    """Makes paths whole and raises InputError for the first value that is wrong."""
     fields.check_types(config)
+    fields.make_paths_whole(config)
     values = dict(fields.walk(config))
 
     def check(ok: bool, path: str, wanted: str) -> None:

@@ -29,16 +29,26 @@ def train(
     workdir: str,
     data: dataset.Dataset,
     proposer: propose.Proposer,
+    start: str,
 ) -> loop.Result:
     """Fine-tunes in WORKDIR/finetune, or goes on there, as `training.loop.run`.
+
+    Args:
+        config: of the detector.
+        workdir: of the detector.
+        data: the training split.
+        proposer: its windows.
+        start: step directory of the network to start from.
 
     Raises:
         InputError: the network, the data or the number of devices does not fit.
     """
     tune = config.finetune
-    start = checkpoint.latest_step_dir(config.checkpoint) or ""
     names = (BACKGROUND, *data.class_names)
-    run_config = make_config(config, checkpoint.read_meta(start).config, start, len(names))
+    own = checkpoint.latest_step_dir(os.path.join(workdir, detector.FINETUNED))
+    before = checkpoint.read_meta(own or start).config
+    # A run that goes on needs no start, which may have been moved.
+    run_config = make_config(config, before, before.init_from if own else start, len(names))
     model = config_lib.make_model(run_config, len(names))
     check(tune, model)
     is_trained = trained_mask(model, tune.from_layer)

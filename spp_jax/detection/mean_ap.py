@@ -131,7 +131,9 @@ def table(found: Mapping[str, Any]) -> str:
 
     for name in found["ap_11point"]:
         values = (found[key][name] for key in ("ap_11point", "ap_area", "recall"))
-        lines.append(f"{row(name, *values)} | {found['num_objects'][name]} |")
+        # A name may have lines, and what ends a cell.
+        cell = " ".join(name.split()).replace("|", "\\|")
+        lines.append(f"{row(cell, *values)} | {found['num_objects'][name]} |")
     lines.append(row("**mean**", found["map_11point"], found["map_area"]) + " | | |")
     return "\n".join(lines)
 

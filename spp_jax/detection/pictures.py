@@ -11,6 +11,7 @@ from spp_jax.detection import mean_ap
 from spp_jax.evaluation import average_precision
 
 _COLUMNS = 4
+_TITLE = 24  # characters of a class's name
 
 
 def draw_curves(path: str, curves: Mapping[str, mean_ap.Curve]) -> None:
@@ -30,7 +31,10 @@ def draw_curves(path: str, curves: Mapping[str, mean_ap.Curve]) -> None:
         best = [np.max(curve.precision[curve.recall >= t], initial=0) for t in tenths]
         axes.plot(tenths, best, "k.", markersize=4)
         shown = f"AP {100 * curve.ap_11point:.1f}" if curve.num_objects else "no objects"
-        axes.set_title(f"{name}: {shown}", fontsize=9)
+        # "$" is no formula, and a long name would leave no place for its curve.
+        title = " ".join(name.split())
+        title = title if len(title) <= _TITLE else title[: _TITLE - 3] + "..."
+        axes.set_title(f"{title}: {shown}", fontsize=9, parse_math=False)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     figure.supxlabel("recall", fontsize=9)

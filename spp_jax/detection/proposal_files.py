@@ -5,20 +5,24 @@ What is returned is always (R, 4) float32 x1, y1, x2, y2 pixels, right and botto
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, cast
 
 import numpy as np
-import scipy.io.matlab
 
-from spp_jax import errors
+from spp_jax import errors, files
+from spp_jax.detection import mat_reader
 
 # What damaged files make the readers raise.
 _DAMAGE = (
-    *(OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, EOFError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, scipy.io.matlab.MatReadError),
+    *(OSError, ValueError, KeyError, AttributeError, TypeError, EOFError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -37,21 +41,20 @@ def read(path: str) -> dict[str, np.ndarray]:
     """
     if os.path.isdir(path):
         return _read_folder(path)
+    if not os.path.exists(path):
+        raise errors.InputError(f"config.proposals.path={path}: no such file or folder")
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npz":
             with np.load(path) as found:
                 return {name: check_windows(found[name], f"{path}: {name}") for name in found}
         if kind == ".json":
-            with open(path, encoding="utf-8") as f:
-                found = json.load(f)
+            found = json.loads(files.read_text(path))
             return {name: check_windows(rows, f"{path}: {name}") for name, rows in found.items()}
         if kind == ".mat":
             return _read_cells(path)
     except errors.InputError:
         raise
-    except FileNotFoundError as e:
-        raise errors.InputError(f"config.proposals.path={path}: no such file or folder") from e
     except _DAMAGE as e:
         raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
     raise errors.InputError(
@@ -83,25 +86,75 @@ def check_ids(found: Mapping[str, np.ndarray], image_ids: Iterable[str], path: s
 
 
 def _read_cells(path: str) -> dict[str, np.ndarray]:
-    found = scipy.io.loadmat(path)
-    ids = [str(np.ravel(cell)[0]) for cell in np.ravel(found["images"])]
-    windows = {}
-    for image_id, rows in zip(ids, np.ravel(found["boxes"])):
-        rows = np.asarray(rows, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-        windows[image_id] = check_windows(rows - np.asarray([1, 1, 0, 0]), f"{path}: {image_id}")
-    return windows
+    # R-CNN's y1, x1, y2, x2, counted from 1, both corners inclusive.
+    return {
+        image_id: check_windows(rows[:, [1, 0, 3, 2]] - [1, 1, 0, 0], f"{path}: {image_id}")
+        for _, image_id, rows in _read_mats([path], "cells")
+    }
 
 
 def _read_folder(path: str) -> dict[str, np.ndarray]:
-    found = {}
-    for file in sorted(f for f in os.listdir(path) if f.endswith(".mat")):
-        own = os.path.join(path, file)
-        try:
-            rows = np.asarray(scipy.io.loadmat(own)["boxes"], np.float64).reshape(-1, 4)
-        except _DAMAGE as e:
-            raise errors.InputError(f"{own} cannot be read as windows: {e}") from e
-        image_id = file.removesuffix(".mat").removesuffix("_boxes")
-        found[image_id] = check_windows(rows + np.asarray([0, 0, 1, 1]), own)
-    if not found:
+    names = sorted(f for f in os.listdir(path) if f.lower().endswith(".mat"))
+    if not names:
         raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
-    return found
+    windows = {}
+    for own, _, rows in _read_mats([os.path.join(path, name) for name in names], "boxes"):
+        image_id = os.path.basename(own)[: -len(".mat")].removesuffix("_boxes")
+        if image_id in windows:
+            raise errors.InputError(f"config.proposals.path={path} has two files of {image_id}")
+        windows[image_id] = check_windows(rows - [0, 0, -1, -1], own)
+    return windows
+
+
+def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yields (path, image id, (R, 4) rows), read by one process as `mat_reader` says.
+
+    Raises:
+        InputError: a file cannot be read, or it ended the process.
+    """
+    command = [sys.executable, "-P", mat_reader.__file__, kind]
+    # Where this process finds its libraries, that one does.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    given = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
+        asked.write(given)
+        asked.seek(0)
+        child = subprocess.Popen(command, stdin=asked, stdout=subprocess.PIPE, stderr=said, env=env)
+        output, path = cast(IO[bytes], child.stdout), ""
+        try:
+            for path in paths:
+                for image_id, rows in _read_records(output, path):
+                    yield path, image_id, rows
+        except EOFError:
+            code = child.wait()
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            reason = f"the process that was to read it failed: {lines[-1] if lines else code}"
+            if code < 0:
+                reason = (
+                    f"it is damaged, or too large for the memory: the process that was to read it "
+                    f"ended by {signal.Signals(-code).name}"
+                )
+            raise errors.InputError(f"{path} cannot be read as windows: {reason}") from None
+        finally:
+            child.kill()
+            output.close()
+            child.wait()
+
+
+def _read_records(file: IO[bytes], path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields what `mat_reader` writes of a file; raises EOFError where it does not end."""
+    while line := file.readline():
+        if not line.endswith(b"\n"):
+            break
+        head = json.loads(line)
+        if head.get("end"):
+            raise errors.InputError(f"{path} cannot be read as windows: {head['end']}")
+        if "end" in head:
+            return
+        size = head["count"] * 4 * 8
+        data = file.read(size)
+        if len(data) < size:
+            break
+        yield head["id"], np.frombuffer(data, np.float64).reshape(-1, 4)
+    raise EOFError

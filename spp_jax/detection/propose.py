@@ -3,12 +3,21 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from spp_jax import errors
 from spp_jax.data import images
-from spp_jax.detection import bars, boxes, dataset, detection_config, proposal_files, proposals
+from spp_jax.detection import (
+    bars,
+    boxes,
+    coverage,
+    dataset,
+    detection_config,
+    proposal_files,
+    proposals,
+)
 
 CACHE = "proposals"
 
@@ -28,9 +37,55 @@ class Stored:
     digest: str
 
     def check(self, data: dataset.Dataset) -> None:
-        """Raises InputError, naming the first, if an image of a split has no windows."""
+        """Raises InputError, naming the first, if an image of a split has no windows.
+
+        Also where they must be of other images: most lie outside, or x and y are swapped.
+        """
         ids = [data.source.image_ids[i] for i in data.sizes]
         proposal_files.check_ids(self.windows, ids, self.path)
+        total, beyond, outside, swapped = self._count_outside(data)
+        said = ""
+        if outside > 0.5 * total:
+            said = f"{outside} lie outside their image"
+        elif beyond > 0.05 * total and not swapped:
+            said = f"{beyond} reach beyond their image, but none would with x and y swapped"
+        if said:
+            raise errors.InputError(
+                f"config.proposals.path={self.path}: of {total} windows of split "
+                f"{data.source.split} {said}; rows are x1, y1, x2, y2 in pixels of the image"
+            )
+
+    def describe_outside(self, data: dataset.Dataset) -> str:
+        """Returns a sentence about windows that reach beyond their image, or ""."""
+        total, beyond, outside, _ = self._count_outside(data)
+        if not beyond:
+            return ""
+        return (
+            f"{beyond} of {total} windows ({beyond / total:.1%}) reach beyond their image and are "
+            f"cut to it; {outside} of them lie outside and are left out"
+        )
+
+    def _count_outside(self, data: dataset.Dataset) -> tuple[int, int, int, int]:
+        """Returns how many windows the images of a split have, and what does not fit these.
+
+        How many reach beyond their image by more than a pixel, how many lie wholly outside, and how
+        many would reach beyond with x and y swapped.
+        """
+        counts = np.zeros(4, np.int64)
+        for i, (height, width) in data.sizes.items():
+            windows = self.windows[data.source.image_ids[i]]
+            is_outside = boxes.area(boxes.clip(windows, height, width)) == 0
+            is_beyond = is_outside | _reaches_beyond(windows, height, width)
+            is_swapped = _reaches_beyond(windows[:, [1, 0, 3, 2]], height, width)
+            counts += [len(windows), *(int(x.sum()) for x in (is_beyond, is_outside, is_swapped))]
+        total, beyond, outside, swapped = counts.tolist()
+        return total, beyond, outside, swapped
+
+
+def _reaches_beyond(windows: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns (R,): which windows leave an image by more than a pixel, as rounding does."""
+    is_upper = (windows[:, :2] < -1).any(axis=1)
+    return is_upper | (windows[:, 2:] > [width + 1, height + 1]).any(axis=1)
 
 
 def read_stored(config: detection_config.ProposalConfig) -> Stored | None:
@@ -41,7 +96,7 @@ def read_stored(config: detection_config.ProposalConfig) -> Stored | None:
     """
     if not config.path:
         return None
-    found = proposal_files.read(os.path.expanduser(config.path))
+    found = proposal_files.read(config.path)
     digest = hashlib.sha256()
     for name, windows in sorted(found.items()):
         digest.update(name.encode() + np.ascontiguousarray(windows).tobytes())
@@ -73,20 +128,33 @@ class Proposer:
         Raises:
             ImageError: what was kept of the image is gone.
         """
+        if self.stored is not None or self.folder:
+            return self.kept(data, name, (image.shape[0], image.shape[1]))
+        found = [proposals.find(image, s) for s in self.settings]
+        return _join(found, (image.shape[0], image.shape[1]))
+
+    def kept(self, data: bytes, name: str, size: tuple[int, int]) -> np.ndarray:
+        """Returns the windows (R, 4) that are stored or kept of an image (height, width).
+
+        Raises:
+            ImageError: what was kept of the image is gone.
+        """
         if self.stored is not None:
-            found = [self.stored[name]]
-        elif self.folder:
-            kept = [proposals.read_cached(self.folder, s, data) for s in self.settings]
-            found = [windows for windows in kept if windows is not None]
-            if len(found) < len(kept):
-                raise images.ImageError(f"{name}: its windows are missing in {self.folder}")
-        else:
-            found = [proposals.find(image, s) for s in self.settings]
-        windows = boxes.clip(np.concatenate(found), *image.shape[:2])
-        windows = windows[boxes.area(windows) > 0]
-        if len(found) > 1:
-            windows = np.unique(windows, axis=0)
-        return windows.astype(np.float32)
+            return _join([self.stored[name]], size)
+        kept = [proposals.read_cached(self.folder, s, data) for s in self.settings]
+        parts = [windows for windows in kept if windows is not None]
+        if len(parts) < len(kept):
+            raise images.ImageError(f"{name}: its windows are missing in {self.folder}")
+        return _join(parts, size)
+
+
+def _join(parts: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Returns the windows (R, 4) of several ways inside an image (height, width), each once."""
+    windows = boxes.clip(np.concatenate(parts), *size)
+    windows = windows[boxes.area(windows) > 0]
+    if len(parts) > 1:
+        windows = np.unique(windows, axis=0)
+    return windows.astype(np.float32)
 
 
 def make_settings(
@@ -107,29 +175,71 @@ def prepare(
     *,
     is_eval: bool,
 ) -> Proposer:
-    """Finds the windows of every image of a split that are not kept yet.
+    """Finds the windows of every image of a split that are not kept yet, and says how good all are.
 
     Args:
         config: where windows come from.
-        workdir: of the detector.
+        workdir: of the detector; it gets what `coverage.Coverage.write` writes.
         data: the split.
         stored: of `read_stored`.
         is_eval: whether it is tested on.
 
     Raises:
-        InputError: `stored` lacks an image, or the cache cannot be written.
+        InputError: `stored` lacks an image or is of others, no image has a window, or the cache
+            cannot be written.
     """
-    source = data.source
+    source, indices = data.source, sorted(data.sizes)
+    methods = (config.eval_methods or config.methods) if is_eval else config.methods
     if stored is not None:
         stored.check(data)
-        names = {source.name(i): source.image_ids[i] for i in data.sizes}
-        return Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
-    folder = os.path.expanduser(config.cache) or os.path.join(workdir, CACHE)
-    methods = (config.eval_methods or config.methods) if is_eval else config.methods
-    proposer = Proposer(folder, make_settings(config, methods))
-    indices = sorted(data.sizes)
-    found = proposals.find_all(source, indices, folder, proposer.settings, config.num_processes)
-    for _ in bars.track(found, f"proposals {source.split}", len(indices)):
-        pass  # what is found is kept; what cannot be read is named where it is asked for
-    print(f"proposals {'+'.join(methods)} of {len(indices)} images -> {folder}", flush=True)
+        names = {source.name(i): source.image_ids[i] for i in indices}
+        proposer = Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
+        done = ((i, "") for i in indices)
+        said = f"of {len(indices)} images from {stored.path}"
+    else:
+        folder = config.cache or os.path.join(workdir, CACHE)
+        proposer = Proposer(folder, make_settings(config, methods))
+        done = proposals.find_all(source, indices, folder, proposer.settings, config.num_processes)
+        said = f"{'+'.join(methods)} of {len(indices)} images -> {folder}"
+    done = bars.track(done, f"proposals {source.split}", len(indices))
+    covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
+    if covered.num_images and not covered.num_windows:
+        raise errors.InputError(_no_windows(config, methods, data, stored))
+    print(f"proposals {said}: {covered.line()}", flush=True)
+    if stored is not None and (cut := stored.describe_outside(data)):
+        print(cut, flush=True)
+    try:
+        covered.write(workdir, source.split)
+    except OSError as e:
+        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
     return proposer
+
+
+def _kept(
+    proposer: Proposer, data: dataset.Dataset, indices: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the index and windows of each image that has them."""
+    for i in indices:
+        try:
+            encoded = b"" if proposer.stored is not None else data.source[i].data
+            yield i, proposer.kept(encoded, data.source.name(i), data.sizes[i])
+        except images.ImageError:
+            continue  # it is named where its pixels or windows are asked for
+
+
+def _no_windows(
+    config: detection_config.ProposalConfig,
+    methods: tuple[str, ...],
+    data: dataset.Dataset,
+    stored: Stored | None,
+) -> str:
+    """Returns why no image of a split has a window."""
+    where = f"in the {len(data.sizes)} images of split {data.source.split}"
+    if stored is not None:
+        return f"config.proposals.path={stored.path} has no window {where}"
+    height, width = max(data.sizes.values(), key=min)
+    return (
+        f"{'+'.join(methods)} finds no window {where}: those with a side below "
+        f"config.proposals.min_side={config.min_side} pixels are left out, and the largest image "
+        f"is {width}x{height}; give a smaller one"
+    )

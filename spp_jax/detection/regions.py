@@ -23,10 +23,6 @@ from spp_jax.models import sppnet, topology
 # Shorter side for which images are grouped by shape, pixels.
 PLANNED = 1024
 
-# Fewer images than this are not worth programs of their own.
-_IMAGES_A_CANVAS = 8
-
-
 _NO_ROWS, _NONE = np.zeros(0, np.int64), jnp.zeros((0, 0))
 
 
@@ -108,14 +104,8 @@ class Regions:
         return pool, self.backbone.hidden[int(self.config.layer[2:]) - 6]
 
     def plan(self, sizes: dict[int, tuple[int, int]]) -> list[canvases.Batch]:
-        """Groups images, {index: (height, width) of the original}, by shape, one a device.
-
-        Canvases are those of a shorter side of `PLANNED`; `stream` makes those of its scales.
-        """
-        shapes = {i: images.shorter_size(*size, PLANNED) for i, size in sizes.items()}
-        # Padding a few images costs less than compiling for them.
-        num_canvases = min(self.config.num_canvases, -(-len(shapes) // _IMAGES_A_CANVAS))
-        return canvases.plan(shapes, max(1, num_canvases), 1, self._mesh.size)
+        """Groups images, {index: (height, width) of the original}, by shape, as `plan`."""
+        return plan(sizes, self.config, self._mesh.size)
 
     def stream(
         self,
@@ -194,6 +184,25 @@ class Regions:
         )
         for row, (index, shown, windows) in enumerate(found):
             yield Pooled(index, shown, windows, all_cells[row].inverse, pool[row], layer[row])
+
+
+def plan(
+    sizes: dict[int, tuple[int, int]],
+    config: detection_config.FeatureConfig,
+    num_devices: int,
+) -> list[canvases.Batch]:
+    """Groups images, {index: (height, width) of the original}, by shape, one a device.
+
+    Canvases are those of a shorter side of `PLANNED`; `scale_canvas` makes those of other scales.
+    """
+    shapes = {i: images.shorter_size(*size, PLANNED) for i, size in sizes.items()}
+    # A canvas has a program for each scale and one for the windows, and an image is computed at
+    # each scale: at `PLANNED` that is so many pixels.
+    pixels = sum((scale / PLANNED) ** 2 for scale in config.scales)
+    compile_pixels = canvases.COMPILE_PIXELS * (len(config.scales) + 1) / pixels
+    return canvases.plan(
+        shapes, config.num_canvases, 1, num_devices, compile_pixels=round(compile_pixels)
+    )
 
 
 def scale_canvas(

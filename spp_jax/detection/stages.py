@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from spp_jax import checkpoint, errors, files
+from spp_jax import checkpoint, errors
 from spp_jax.data import objects
 from spp_jax.detection import (
     bars,
@@ -26,6 +26,7 @@ from spp_jax.detection import (
     regions,
     regression,
 )
+from spp_jax.detection import workdir as workdirs
 
 
 def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
@@ -38,45 +39,24 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         InputError: the config, the network, the data and the workdir do not fit.
     """
     detection_config.validate(config)
-    config = _absolute(config)
-    check_workdir(config, workdir)
-    if not config.checkpoint:
-        raise errors.InputError("config.checkpoint is not set; give --config.checkpoint=DIR")
-    step_dir = checkpoint.latest_step_dir(config.checkpoint)
-    if step_dir is None:
-        raise errors.InputError(f"config.checkpoint={config.checkpoint}: no checkpoint there")
-    model, variables, meta = checkpoint.load_with_meta(step_dir)
-    regions.check_features(model, config.features)
+    workdirs.check(config, workdir)
+    start = workdirs.load_start(config, workdir)
+    regions.check_features(start.model, config.features)
     if config.finetune.enabled:
-        finetune.check(config.finetune, model)
-    source = objects.open_objects(config.data.name, config.data.path, config.data.split)
-    data = dataset.read(source, skips_damaged=True)
-    print(data.lines(), flush=True)
-    further = None
-    if config.data.positives_split:
-        source = objects.open_objects(
-            config.data.name, config.data.path, config.data.positives_split
-        )
-        further = dataset.read(source, data.class_names, skips_damaged=True)
-        print(further.lines(), flush=True)
+        finetune.check(config.finetune, start.model)
+    data, further = _read_splits(config)
     stored = propose.read_stored(config.proposals)
-    if config.data.eval_split:  # what evaluation would find wrong, before the work
-        source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
-        tested = dataset.read(source, data.class_names)
-        if stored is not None:
-            stored.check(tested)
     if stored is not None:
         stored.check(data)
+    _check_test(config, data.class_names, stored)
     digests = [x.digest() for x in (data, further) if x] + [stored.digest if stored else ""]
-    make_workdir(config, workdir, data, "".join(digests))
+    workdirs.record(config, workdir, data, "".join(digests), start)
 
     proposer = propose.prepare(config.proposals, workdir, data, stored, is_eval=False)
     if config.finetune.enabled:
-        stopped_by = finetune.train(config, workdir, data, proposer).stopped_by
+        stopped_by = finetune.train(config, workdir, data, proposer, start.step_dir).stopped_by
         if stopped_by is not None:
             return stopped_by
-    elif detector.network_dir(workdir) is None:
-        save_network(os.path.join(workdir, detector.NETWORK), variables, meta)
     svm_file, regression_file = (
         os.path.join(workdir, name) for name in (detector.SVM_FILE, detector.REGRESSION_FILE)
     )
@@ -98,6 +78,35 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
         detector.save_arrays(svm_file, **dataclasses.asdict(linear))
         print(f"SVMs -> {svm_file}", flush=True)
     return None
+
+
+def _read_splits(
+    config: detection_config.DetectionConfig,
+) -> tuple[dataset.Dataset, dataset.Dataset | None]:
+    """Returns the training split, and that of `config.data.positives_split`, and prints counts."""
+    name, path = config.data.name, config.data.path
+    data = dataset.read(objects.open_objects(name, path, config.data.split), skips_damaged=True)
+    print(data.lines(), flush=True)
+    if not config.data.positives_split:
+        return data, None
+    source = objects.open_objects(name, path, config.data.positives_split)
+    further = dataset.read(source, data.class_names, skips_damaged=True)
+    print(further.lines(), flush=True)
+    return data, further
+
+
+def _check_test(
+    config: detection_config.DetectionConfig,
+    class_names: tuple[str, ...],
+    stored: propose.Stored | None,
+) -> None:
+    """Raises InputError for what evaluation would find wrong, before the work."""
+    if not config.data.eval_split:
+        return
+    source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
+    tested = dataset.read(source, class_names)
+    if stored is not None:
+        stored.check(tested)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,66 +282,3 @@ class _Trainer:
 def _no_proposals(data: bytes, name: str, image: np.ndarray) -> np.ndarray:
     del data, name, image
     return np.zeros((0, 4), np.float32)
-
-
-def check_workdir(config: detection_config.DetectionConfig, workdir: str) -> None:
-    """Raises InputError if the workdir is of another detector."""
-    if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
-        raise errors.InputError(f"workdir {workdir!r} is not a directory")
-    if not os.path.exists(os.path.join(workdir, detector.CONFIG_FILE)):
-        return
-    detection_config.check_same(detector.read_config(workdir), config, workdir)
-
-
-def make_workdir(
-    config: detection_config.DetectionConfig,
-    workdir: str,
-    data: dataset.Dataset,
-    digest: str,
-) -> None:
-    """Writes the config and what the data is; raises InputError if the workdir is of other data.
-
-    `digest` stands for everything that is learnt from.
-    """
-    facts = {"class_names": list(data.class_names), "digest": digest}
-    path = os.path.join(workdir, detector.DATA_FILE)
-    if os.path.exists(path) and detector.read_data(workdir) != facts:
-        raise errors.InputError(
-            f"workdir {workdir} is of other images, objects or windows than these of split "
-            f"{data.source.split}; take another one"
-        )
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        files.write_json(path, facts)
-        config_path = os.path.join(workdir, detector.CONFIG_FILE)
-        files.write_json(config_path, dataclasses.asdict(config), indent=2)
-    except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
-
-
-def _absolute(config: detection_config.DetectionConfig) -> detection_config.DetectionConfig:
-    """Returns the config with whole paths: a workdir is used from other folders, too."""
-
-    def whole(path: str) -> str:
-        return os.path.abspath(os.path.expanduser(path)) if path else ""
-
-    proposals = dataclasses.replace(
-        config.proposals,
-        path=whole(config.proposals.path),
-        cache=whole(config.proposals.cache),
-    )
-    return dataclasses.replace(
-        config,
-        checkpoint=whole(config.checkpoint),
-        data=dataclasses.replace(config.data, path=whole(config.data.path)),
-        proposals=proposals,
-    )
-
-
-def save_network(path: str, variables: dict, meta: checkpoint.Meta) -> None:
-    """Copies a network without its optimizer, so that the workdir depends on nothing else."""
-    writer = checkpoint.Writer(path, keep=1)
-    try:
-        writer.save(meta, dict(variables))
-    finally:
-        writer.close()

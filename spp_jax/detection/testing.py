@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,37 +55,24 @@ def evaluate(
     for path, other in zip(others, detectors[1:]):
         if other.class_names != names:
             raise errors.InputError(f"{path} detects other classes than {workdir}")
-    source = objects.open_objects(
-        config.data.name, os.path.expanduser(config.data.path), config.data.eval_split
-    )
+    source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
     data = dataset.read(source, names)
     print(data.lines(), flush=True)
+    folder = _make_folder(workdir, others)
     stored = propose.read_stored(config.proposals)
     proposer = propose.prepare(config.proposals, workdir, data, stored, is_eval=True)
-    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
-    output = result_path(workdir, others)
-    if os.path.isdir(output):
-        raise errors.InputError(f"{output}, which the result is to be, is a folder")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as e:
-        raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
     windows = stored.digest if stored else [dataclasses.asdict(s) for s in proposer.settings]
-    facts = {
-        "detectors": _digest([workdir, *others]),
-        "images": data.digest(),
-        "has_regression": config.regression.enabled,
-        "proposals": windows,
-        "test": dataclasses.asdict(config.test),
-    }
+    facts = _facts(_digest([workdir, *others]), data, windows, config)
     path = os.path.join(folder, f"{source.split}.jsonl")
     with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as done:
         for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
             done.write(i, found)
-        detections = _by_class(done.found, names)
-    refused = [*data.refused, *done.refused.values()]
     if not done.found:
         raise errors.InputError(f"no image of split {source.split} can be read")
+    refused = [*data.refused, *done.refused.values()]
+    reached = _count_reached(done.found, config.test.max_detections)
+    _print_missed(len(refused), len(source), reached, config.test.max_detections)
+    detections = _by_class(done.found, names)
     devkit.write(folder, source.split, source.image_ids, detections)
     found = mean_ap.score_all(detections, data.truth())
     pictures.draw_curves(os.path.join(folder, f"curves_{source.split}.png"), found)
@@ -95,11 +82,38 @@ def evaluate(
         "num_images": len(source),
         "refused": refused,
         "unknown": data.unknown,
+        "max_detections_reached": reached,
         "combined_with": list(others),
         "config": dataclasses.asdict(config),
     }
-    files.write_json(output, result, indent=2)
+    files.write_json(result_path(workdir, others), result, indent=2)
     return result
+
+
+def _make_folder(workdir: str, others: Sequence[str]) -> str:
+    """Returns the folder of the detections, made; raises InputError where results cannot be."""
+    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
+    output = result_path(workdir, others)
+    if os.path.isdir(output):
+        raise errors.InputError(f"{output}, which the result is to be, is a folder")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
+    return folder
+
+
+def _facts(
+    digest: str, data: dataset.Dataset, windows: Any, config: detection_config.DetectionConfig
+) -> dict[str, Any]:
+    """Returns what detections depend on, as JSON keeps it."""
+    return {
+        "detectors": digest,
+        "images": data.digest(),
+        "has_regression": config.regression.enabled,
+        "proposals": windows,
+        "test": dataclasses.asdict(config.test),
+    }
 
 
 def result_path(workdir: str, others: Sequence[str] = ()) -> str:
@@ -135,7 +149,11 @@ def score_files(
     print(truth.lines(), flush=True)
     detections = devkit.read(folder, split, source.image_ids, truth.class_names)
     for name in sorted(set(truth.class_names) - set(detections)):
-        print(f"no file of class {name}: it counts as not found", flush=True)
+        file = devkit.file_name(split, name)
+        print(f"no file {file} of class {name!r}: it counts as not found", flush=True)
+    outside = devkit.describe_outside(detections, truth.limits, source.image_ids)
+    if outside:
+        print(outside, flush=True)
     result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))
     try:
         files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
@@ -188,6 +206,25 @@ def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
         name: mean_ap.Detections(image[label == k], score[label == k], box[label == k])
         for k, name in enumerate(names)
     }
+
+
+def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
+    """Returns how many times, and in how many images, a class has as many as it may have."""
+    counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in by_image.values()]
+    return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
+
+
+def _print_missed(refused: int, count: int, reached: dict[str, int], max_detections: int) -> None:
+    """Says which objects could not be found whatever the detector."""
+    if refused:
+        print(f"{refused} of {count} images refused: their objects count as not found", flush=True)
+    if reached["times"]:
+        print(
+            f"config.test.max_detections={max_detections} of a class and image was reached "
+            f"{reached['times']} times, in {reached['images']} of {count} images: what else is "
+            f"there was not looked at",
+            flush=True,
+        )
 
 
 def _digest(workdirs: Sequence[str]) -> str:

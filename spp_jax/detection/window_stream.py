@@ -15,7 +15,6 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.detection import boxes, dataset, detection_config, propose, regions, scales
-from spp_jax.evaluation import canvases
 from spp_jax.models import topology
 
 # Streams of random numbers that must not meet: the images of a step, the windows of an image.
@@ -88,9 +87,9 @@ class WindowStream:
     @functools.cached_property
     def _groups(self) -> list[tuple[tuple[int, int], list[int]]]:
         """Returns the canvas, at `regions.PLANNED`, and the images of each group."""
-        sizes = {i: images.shorter_size(*self.data.sizes[i], regions.PLANNED) for i in self.indices}
+        sizes = {i: self.data.sizes[i] for i in self.indices}
         found: dict[tuple[int, int], list[int]] = {}
-        for batch in canvases.plan(sizes, self.config.features.num_canvases, 1):
+        for batch in regions.plan(sizes, self.config.features, num_devices=1):
             found.setdefault(batch.canvas, []).extend(batch.indices)
         return list(found.items())
 

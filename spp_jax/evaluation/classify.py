@@ -4,11 +4,13 @@ Shapes: b rows of a batch · (H, W) canvas · V views · K classes.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +21,9 @@ from jax.sharding import Mesh
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
-from spp_jax.data import base, pipeline
-from spp_jax.evaluation import views
-from spp_jax.models import sppnet
+from spp_jax.data import base, images, pipeline
+from spp_jax.evaluation import canvases, views
+from spp_jax.models import sppnet, topology
 
 # Batches the device may be behind: enough to keep it busy, few enough to be held.
 _BATCHES_IN_FLIGHT = 2
@@ -39,8 +41,9 @@ def evaluate(
     """Scores the views of every example; several views by the mean of their softmax scores.
 
     Images of one canvas are scored together. A canvas holds images of several sizes, each with its
-    extent, so that each gets the result it would get alone; the compiled programs are as many as
-    the canvases met.
+    extent, so that each gets the result it would get alone. Canvases are chosen by
+    `canvases.choose` from the sizes in the files' headers, which are read first; the compiled
+    programs are as many.
 
     Args:
         model: the network.
@@ -63,20 +66,24 @@ def evaluate(
     start = time.monotonic()
     shown = make_protocol(config, protocol)
     indices = pipeline.even_sample(len(source), config.eval.num_examples)
-    examples = pipeline.eval_examples(source, shown, config.data.num_workers, indices)
-    tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
-    batches = _Batches(model, variables, config, shown, tally)
     refused: list[str] = []
-    bar = rich.progress.track(
-        examples, f"protocol {protocol}", len(indices), disable=not has_progress_bar
-    )
-    for index, example in enumerate(bar):
-        if example.refused:
-            refused.append(example.refused)
-            continue
-        for image in example.views:
-            batches.add(index, example.label, image)
-    batches.finish()
+    if shown.takes_whole_images:
+        sizes = _read_sizes(source, config.data.num_workers, indices, refused)
+    else:
+        sizes = dict.fromkeys(indices, (shown.size, shown.size))
+    tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
+    batches = _Batches(model, variables, config, shown, sizes.values(), tally)
+    examples = pipeline.eval_examples(source, shown, config.data.num_workers, list(sizes))
+    with rich.progress.Progress(disable=not has_progress_bar) as bar, contextlib.closing(examples):
+        task = bar.add_task(f"protocol {protocol}", total=len(sizes))
+        for index, example in zip(sizes, examples):
+            bar.advance(task)
+            if example.refused:
+                refused.append(example.refused)
+                continue
+            for image in example.views:
+                batches.add(index, example.label, image)
+        batches.finish()
     return {
         "protocol": protocol,
         **tally.means(),
@@ -85,10 +92,30 @@ def evaluate(
         "scales": list(shown.scales if protocol == "multi_view" else shown.shown_scales),
         "full_scale": shown.scale if protocol == "full" or shown.has_full_views else None,
         "size": shown.size,
-        "num_canvases": len(batches.num_rows),
+        "num_canvases": batches.num_canvases,
         "padded_share": 1 - batches.num_used / max(batches.num_computed, 1),
         "seconds": time.monotonic() - start,
     }
+
+
+def _read_sizes(
+    source: base.Source, num_workers: int, indices: Sequence[int], refused: list[str]
+) -> dict[int, tuple[int, int]]:
+    """Returns the (height, width) of each image whose header can be read; adds to `refused`."""
+    sizes = {}
+    with contextlib.closing(
+        pipeline.eval_examples(source, _read_size, num_workers, indices)
+    ) as heads:
+        for index, head in zip(indices, heads):
+            if head.refused:
+                refused.append(head.refused)
+            else:
+                sizes[index] = head.views
+    return sizes
+
+
+def _read_size(data: bytes, name: str) -> tuple[int, int]:
+    return images.read_size(io.BytesIO(data), name)
 
 
 def make_protocol(config: config_lib.Config, name: str) -> views.Protocol:
@@ -165,12 +192,65 @@ class _Tally:
         return {**means, "num_examples": self._count, "num_views": self._num_views}
 
 
+_Counter = collections.Counter[tuple[int, int]]
+
+
 @dataclasses.dataclass
 class _Row:
     index: int
     label: int
     image: np.ndarray
     cells: np.ndarray | None
+
+
+class _Programs:
+    """Which program scores an image: (height, width) of its canvas, and V views of each row.
+
+    Attributes:
+        num_rows: {(height, width, V): rows of that program}.
+    """
+
+    def __init__(
+        self,
+        protocol: views.Protocol,
+        backbone: topology.Backbone,
+        config: config_lib.Config,
+        sizes: Iterable[tuple[int, int]],
+        num_devices: int,
+    ):
+        """Plans the programs for images of the given (height, width) as stored."""
+        self._protocol, self._backbone = protocol, backbone
+        self._step = config.eval.canvas_step if protocol.takes_whole_images else 1
+        side = protocol.scale if protocol.name == "full" else protocol.size
+        max_pixels = (config.eval.batch_size or config.data.batch_size) * side**2
+        counts: dict[int, collections.Counter[tuple[int, int]]] = {}
+        for size in sizes:
+            for shown in protocol.shown_sizes(*size):
+                cells = self.cells(*shown)
+                of_views = counts.setdefault(1 if cells is None else len(cells), _Counter())
+                of_views[views.canvas(*shown, self._step)] += 1
+        self.num_rows: dict[tuple[int, ...], int] = {}
+        self._canvas: dict[tuple[int, ...], tuple[int, int]] = {}
+        for num_views, of_views in counts.items():
+            chosen = canvases.choose(of_views, len(of_views), max_pixels, num_devices)
+            on_canvas = _Counter()
+            for rounded, canvas in chosen.items():
+                on_canvas[canvas] += of_views[rounded]
+                self._canvas[*rounded, num_views] = canvas
+            for canvas, count in on_canvas.items():
+                rows = canvases.num_rows(canvas, count, max_pixels, num_devices)
+                self.num_rows[*canvas, num_views] = rows
+
+    def cells(self, height: int, width: int) -> np.ndarray | None:
+        """Returns the views (V, 4) pooled from the map of an image; None where it is one view."""
+        if self._protocol.name != "multi_view":
+            return None
+        return self._protocol.cells(height, width, self._backbone)
+
+    def key(self, height: int, width: int, num_views: int) -> tuple[int, int, int]:
+        """Returns the program of an image as shown."""
+        rounded = views.canvas(height, width, self._step)
+        return (*self._canvas[*rounded, num_views], num_views)
 
 
 class _Batches:
@@ -182,9 +262,9 @@ class _Batches:
         variables: dict,
         config: config_lib.Config,
         protocol: views.Protocol,
+        sizes: Iterable[tuple[int, int]],
         tally: _Tally,
     ):
-        self.num_rows: dict[tuple[int, ...], int] = {}
         self.num_used = 0
         self.num_computed = 0
         self._model = model
@@ -192,29 +272,23 @@ class _Batches:
         self._variables = sharding.put_replicated(variables, self._mesh)
         self._protocol = protocol
         self._tally = tally
-        self._has_extents = protocol.name in ("full", "multi_view")
-        self._step = config.eval.canvas_step if self._has_extents else 1
-        side = protocol.scale if protocol.name == "full" else protocol.size
-        self._num_pixels = (config.eval.batch_size or config.data.batch_size) * side**2
+        self._programs = _Programs(protocol, model.backbone, config, sizes, self._mesh.size)
         self._waiting: dict[tuple[int, ...], list[_Row]] = {}
         self._in_flight: collections.deque[tuple[jax.Array, list[_Row], int]] = collections.deque()
 
     def add(self, index: int, label: int, image: np.ndarray) -> None:
         height, width = image.shape[:2]
         self.num_used += height * width
-        cells = None
-        if self._protocol.name == "multi_view":
-            cells = self._protocol.cells(height, width, self._model.backbone)
-        canvas = views.canvas(height, width, self._step)
-        key = (*canvas, 1 if cells is None else len(cells))
-        if key not in self.num_rows:
-            # Large canvases go in smaller batches, so that all need about the same memory.
-            fitting = self._num_pixels // (canvas[0] * canvas[1]) // self._mesh.size
-            self.num_rows[key] = max(1, fitting) * self._mesh.size
+        cells = self._programs.cells(height, width)
+        key = self._programs.key(height, width, 1 if cells is None else len(cells))
         rows = self._waiting.setdefault(key, [])
         rows.append(_Row(index, label, image, cells))
-        if len(rows) == self.num_rows[key]:
+        if len(rows) == self._programs.num_rows[key]:
             self._run(key)
+
+    @property
+    def num_canvases(self) -> int:
+        return len(self._programs.num_rows)
 
     def finish(self) -> None:
         for key in list(self._waiting):
@@ -222,7 +296,7 @@ class _Batches:
         self._drain(0)
 
     def _run(self, key: tuple[int, ...]) -> None:
-        rows, num_rows = self._waiting.pop(key), self.num_rows[key]
+        rows, num_rows = self._waiting.pop(key), self._programs.num_rows[key]
         height, width, num_views = key
         self.num_computed += num_rows * height * width
         batch: dict[str, np.ndarray] = {"image": np.zeros((num_rows, height, width, 3), np.uint8)}
@@ -230,7 +304,7 @@ class _Batches:
         for i, row in enumerate(rows):
             extents[i] = row.image.shape[:2]
             batch["image"][i, : extents[i, 0], : extents[i, 1]] = row.image
-        if self._has_extents:
+        if self._protocol.takes_whole_images:
             batch["extents"] = extents
         cells = [row.cells for row in rows if row.cells is not None]
         if cells:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import rich.progress
 
-from spp_jax import errors
+from spp_jax import checkpoint, errors
 from spp_jax.data import base, images, pipeline
 from spp_jax.evaluation import canvases, feature_files, features, views
 from spp_jax.models import sppnet
@@ -111,7 +111,7 @@ def extract_to(
         "scale": request.view.scale,
         "is_normalized": request.is_normalized,
         "dtype": request.dtype,
-        "parameters_crc32": _checksum(variables),
+        "parameters_crc32": checkpoint.checksum(variables),
         "images_sha256": _digest(source, heads),
     }
     facts = json.loads(json.dumps(facts))  # as it will be read
@@ -249,14 +249,6 @@ def _columns(
     """Returns (layer, first column, the one after its last) of each part."""
     stops = np.cumsum([0, *features.part_sizes(model, parts)]).tolist()
     return tuple((p.layer, a, b) for p, a, b in zip(parts, stops, stops[1:]))
-
-
-def _checksum(variables: dict) -> int:
-    found = 0
-    for leaf in jax.tree.leaves(variables):
-        values: Any = np.ascontiguousarray(leaf)
-        found = zlib.crc32(values, found)
-    return found
 
 
 def _digest(source: base.Source, heads: dict[int, _Head]) -> str:

@@ -21,7 +21,7 @@ class SvmDataConfig:
     """
 
     name: str = "folder"
-    path: str = ""
+    path: str = fields.path_field()
     # "voc": the image sets.
     split: str = "trainval"
     eval_split: str = "test"
@@ -59,8 +59,9 @@ class SvmConfig:
 
 
 def validate(config: SvmConfig) -> None:
-    """Makes strings of `scales` and raises InputError for the first value that is wrong."""
+    """Makes strings of `scales`, and paths whole; raises InputError for the first wrong value."""
     fields.check_types(config)
+    fields.make_paths_whole(config)
     config.scales = tuple(str(scale) for scale in config.scales)
     if not math.isfinite(config.c):
         raise errors.InputError(f"config.c must be a finite number, got {config.c}")

@@ -39,6 +39,11 @@ class Protocol:
         return self.name in ("ten_view", "multi_view")
 
     @property
+    def takes_whole_images(self) -> bool:
+        """Whether images of one batch differ in size."""
+        return self.name in ("full", "multi_view")
+
+    @property
     def shown_scales(self) -> tuple[int, ...]:
         """The shorter sides an image is resized to, in order."""
         if self.name != "multi_view":
@@ -66,7 +71,7 @@ class Protocol:
             images.resize(image, *images.shorter_size(height, width, s), kernel="triangle")
             for s in self.shown_scales
         )
-        if self.name in ("full", "multi_view"):
+        if self.takes_whole_images:
             return resized
         return tuple(
             images.five_crop(resized[0], self.size, position)
@@ -75,9 +80,13 @@ class Protocol:
 
     def shown_size(self, height: int, width: int) -> tuple[int, int]:
         """Returns the (height, width) at which "full", "center" and "warp" show an image."""
-        if self.name == "full":
-            return images.shorter_size(height, width, self.scale)
-        return self.size, self.size
+        return self.shown_sizes(height, width)[0]
+
+    def shown_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Returns the (height, width) of each image that `__call__` makes of one."""
+        if self.takes_whole_images:
+            return [images.shorter_size(height, width, s) for s in self.shown_scales]
+        return [(self.size, self.size)] * self.num_images
 
     def cells(self, height: int, width: int, backbone: topology.Backbone) -> np.ndarray:
         """Returns the views of multi_view on the last map of an image: (V, 4) int32 cells.

@@ -133,11 +133,7 @@ def import_weights(
         num_examples=0,
         metrics={"source": source},
     )
-    writer = checkpoint.Writer(output, keep=1)
-    try:
-        writer.save(meta, {"params": params})
-    finally:
-        writer.close()
+    checkpoint.save_network(output, {"params": params}, meta)
     return Imported(
         num_layers=num_layers,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),

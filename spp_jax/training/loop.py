@@ -145,6 +145,11 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
     num_steps = stream.num_steps
     meta = checkpoint.read_meta(step_dir) if step_dir else None
     start_step = meta.step if meta else 0
+    if start_step > num_steps:
+        raise errors.InputError(
+            f"workdir {workdir} was trained to step {start_step}, beyond the {num_steps} steps of "
+            f"config.train.num_epochs={train.num_epochs}"
+        )
     if meta and (meta.class_names, meta.num_examples) != (job.class_names, job.num_examples):
         raise errors.InputError(
             f"workdir {workdir} was trained on {meta.num_examples} examples of classes "
@@ -286,9 +291,16 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
             raise errors.InputError(f"{path} is no config of spp_jax: {e}") from e
     else:
         return None
+    if not step_dir:
+        return None  # nothing was learnt there yet
+    if schedule.shares_sizes(old.train, config.train, config.seed):
+        old.train.num_epochs = config.train.num_epochs
     changed = config_lib.difference(old, config)
     if changed:
-        raise errors.InputError(f"workdir {workdir} is of another config: {changed}")
+        raise errors.InputError(
+            f"workdir {workdir} is of another config: {changed}; take another workdir, with "
+            f"config.init_from={workdir} to start from its network"
+        )
     return step_dir
 
 

@@ -26,6 +26,12 @@ def epoch_sizes(train: config_lib.TrainConfig, seed: int) -> tuple[int, ...]:
     return tuple(train.sizes[(last - i) % len(train.sizes)] for i in range(train.num_epochs))
 
 
+def shares_sizes(old: config_lib.TrainConfig, new: config_lib.TrainConfig, seed: int) -> bool:
+    """Returns whether every epoch that both have is at one size: then a run of `old` that goes on
+    as `new`, with other `num_epochs`, is the unbroken run of `new`."""
+    return all(a == b for a, b in zip(epoch_sizes(old, seed), epoch_sizes(new, seed)))
+
+
 def make_optimizer(
     train: config_lib.TrainConfig, steps_per_epoch: int
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,7 +1,6 @@
 """Fine-tuning: starts a network from another checkpoint, `config.init_from`, as far as it fits."""
 
 import dataclasses
-import os
 
 import flax.traverse_util
 import jax
@@ -57,7 +56,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
     Raises:
         InputError: no checkpoint there, a damaged one, or one of which nothing fits.
     """
-    step_dir = checkpoint.latest_step_dir(os.path.expanduser(path))
+    step_dir = checkpoint.latest_step_dir(path)
     if step_dir is None:
         raise errors.InputError(f"config.init_from={path}: no checkpoint there")
     meta = checkpoint.read_meta(step_dir)

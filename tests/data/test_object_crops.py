@@ -5,6 +5,7 @@ import pytest
 
 from spp_jax import errors
 from spp_jax.data import folders, object_crops, voc
+from tests.data import test_voc
 from tests.detection import shapes
 
 
@@ -38,3 +39,22 @@ def test_crops_are_a_folder_to_train_on(tmp_path):
     assert len(found) == 12
     with pytest.raises(errors.InputError, match="is there already and not an empty folder"):
         object_crops.write_crops(source, cropper, output)
+
+
+def test_class_names_and_ids_become_names_of_files(tmp_path):
+    names = ("w/o helmet", "..", "x" * 300)
+    objects = {"sub/a": [test_voc.make_object(n, (1, 1, 60, 60)) for n in names]}
+    (tmp_path / "VOC2007/Annotations/sub").mkdir(parents=True)
+    test_voc.make_voc(tmp_path, {"train": objects}, objects, (60, 60))
+    (tmp_path / "VOC2007/JPEGImages/sub").mkdir()
+    test_voc.write_image(tmp_path / "VOC2007/JPEGImages/sub/a.png", 60, 60)
+    output = tmp_path / "crops"
+    source = voc.VocSource(str(tmp_path), "train")
+    cropper = object_crops.Cropper(shorter_side=60, size=60, crops=1)
+    assert object_crops.write_crops(source, cropper, str(output)) == (3, [])
+    written = sorted(str(p.relative_to(output)) for p in output.glob("*/*"))
+    assert written[:2] == ["%2E./sub%2Fa_2.jpg", "w%2Fo helmet/sub%2Fa_1.jpg"]
+    assert len(written) == 3
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.InputError, match=r"crops cannot be written: Not a directory"):
+        object_crops.write_crops(source, cropper, str(tmp_path / "file/crops"))

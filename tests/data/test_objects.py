@@ -51,7 +51,7 @@ def test_the_same_group_every_time(groups):
 
 
 class VocLike(tfds.core.GeneratorBasedBuilder):
-    """Two images as TFDS's voc has them; the second's second box is empty."""
+    """Two images as TFDS's voc has them; the second has boxes that are empty or not inside."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None
@@ -59,7 +59,7 @@ class VocLike(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         features = tfds.features
         objects_feature = {
-            "bbox": features.BBoxFeature(),
+            "bbox": features.Tensor(shape=(4,), dtype=np.float32),
             "label": features.ClassLabel(names=["cat", "dog"]),
             "is_difficult": np.bool_,
         }
@@ -84,14 +84,21 @@ class VocLike(tfds.core.GeneratorBasedBuilder):
             found = [
                 # VOC's 1-based inclusive (3, 4, 250, 333), as TFDS stores it.
                 {
-                    "bbox": tfds.features.BBox(3 / 333, 2 / 500, 333 / 333, 250 / 500),
+                    "bbox": np.asarray([3 / 333, 2 / 500, 333 / 333, 250 / 500], np.float32),
                     "label": 1,
                     "is_difficult": i == 1,
                 }
             ]
             if i:
-                empty = tfds.features.BBox(0.5, 0.5, 0.5, 0.9)
-                found.append({"bbox": empty, "label": 0, "is_difficult": False})
+                # ymin, xmin, ymax, xmax: empty, of no class, cut to the image, and outside it.
+                for corners, label in (
+                    ((0.5, 0.5, 0.5, 0.9), 0),
+                    ((0.1, 0.1, 0.9, 0.9), -1),
+                    ((-0.5, 0.5, 0.5, 1.5), 0),
+                    ((1.5, 0.0, 2.0, 1.0), 1),
+                ):
+                    box = np.asarray(corners, np.float32)
+                    found.append({"bbox": box, "label": label, "is_difficult": False})
             yield i, {"image": io.BytesIO(png.tobytes()), "objects": found}
 
 
@@ -108,11 +115,19 @@ def test_boxes_come_back_in_pixels(voc_like):
     by_colour = [int(images.decode(source[i].data, "x")[0, 0, 0]) for i in range(2)]
     first, second = (source.annotation(by_colour.index(i)) for i in range(2))
     assert first.objects == (voc.Object("dog", (2, 3, 250, 333), False),)
-    assert second.objects == (voc.Object("dog", (2, 3, 250, 333), True),)
+    assert second.objects == (
+        voc.Object("dog", (2, 3, 250, 333), True),
+        voc.Object("cat", (250, 0, 500, 166.5), False),
+    )
     assert first.skipped == ()
-    (sentence,) = second.skipped
-    assert "of cat is empty" in sentence
-    assert sentence.startswith("voc_like[trainval][")
+    assert first.size == (333, 500)
+    name = source.name(by_colour.index(1))
+    assert name.startswith("voc_like[trainval][")
+    assert second.skipped == (
+        f"{name}: box (250, 166.5, 450, 166.5) of cat is empty",
+        f"{name}: box (50, 33.3, 450, 299.7) is of an object without a name",
+        f"{name}: box (0, 499.5, 500, 666) of dog lies outside the image of 500x333",
+    )
 
 
 def test_what_has_no_boxes_is_refused(voc_like, tmp_path):

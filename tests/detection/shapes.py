@@ -9,7 +9,7 @@ import numpy as np
 import spp_jax
 from spp_jax import checkpoint
 from spp_jax import config as config_lib
-from spp_jax.detection import detection_config, stages
+from spp_jax.detection import detection_config
 from tests.data import test_voc
 
 CLASSES = ("disc", "square")
@@ -40,21 +40,22 @@ def make_voc(root: pathlib.Path, num_train: int = 10, num_test: int = 6) -> str:
             test_voc.make_object("disc", disc),
             test_voc.make_object("square", square),
         ]
-    path = test_voc.make_voc(root, sets, objects, size=(120, 90))
+    sizes = {image_id: image.shape[1::-1] for image_id, image in images.items()}
+    path = test_voc.make_voc(root, sets, objects, sizes)
     for image_id, image in images.items():
         assert cv2.imwrite(f"{path}/VOC2007/JPEGImages/{image_id}.jpg", image)
     return path
 
 
-def make_network(path: pathlib.Path) -> str:
+def make_network(path: pathlib.Path, seed: int = 0) -> str:
     """Writes a checkpoint of a network of random weights."""
     config = config_lib.Config()
     config.model.name, config.model.levels = "digits", (2, 1)
     model = spp_jax.make_model("digits", levels=(2, 1), num_classes=3)
     images = np.zeros((1, 64, 64, 3), np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(seed), images)
     meta = checkpoint.Meta(0, config, ("a", "b", "c"), 0, {})
-    stages.save_network(str(path), variables, meta)
+    checkpoint.save_network(str(path), variables, meta)
     return str(path)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 
 import cv2
 import numpy as np
@@ -124,6 +125,43 @@ def test_an_interrupted_evaluation_goes_on(trained):
     fewer = testing.evaluate(workdir, stricter)
     assert sum(fewer["num_detections"].values()) < sum(result["num_detections"].values())
     assert testing.evaluate(workdir, config) == result
+
+
+def test_it_says_where_there_may_be_more(trained, capsys):
+    workdir, config, result = trained
+    assert result["max_detections_reached"] == {"times": 0, "images": 0}
+    few = dataclasses.replace(config, test=detection_config.TestConfig(max_detections=1))
+    capsys.readouterr()
+    # One of each class in each of six images.
+    found = testing.evaluate(workdir, few)
+    assert found["max_detections_reached"] == {"times": 12, "images": 6}
+    said = (
+        "config.test.max_detections=1 of a class and image was reached 12 times, in 6 of 6 images"
+    )
+    assert said in capsys.readouterr().out
+    testing.evaluate(workdir, config)
+
+
+def test_classes_may_have_any_name(trained, root, tmp_path):
+    workdir, config, result = trained
+    names = ("w/o $1_$5", "two\nlines | " + "x" * 300)
+    copy, other = tmp_path / "voc", tmp_path / "workdir"
+    shutil.copytree(root, copy)
+    shutil.copytree(workdir, other)
+    for path in [*copy.glob("VOC2007/Annotations/b*.xml"), other / detector.DATA_FILE]:
+        text = path.read_text()
+        for old, new in zip(shapes.CLASSES, names):
+            new = json.dumps(new)[1:-1] if path.suffix == ".json" else new
+            text = text.replace(old, new)
+        path.write_text(text)
+    data = dataclasses.replace(config.data, path=str(copy))
+    found = testing.evaluate(str(other), dataclasses.replace(config, data=data))
+    assert found["ap_area"] == dict(zip(names, result["ap_area"].values()))
+    again = testing.score_files(
+        str(copy), f"{other}/detections", str(tmp_path / "score.json"), split="test"
+    )
+    assert again["ap_area"] == pytest.approx(found["ap_area"])
+    assert mean_ap.table(found).splitlines()[3].startswith("| two lines \\| xxx")
 
 
 def test_without_regression_windows_stay_where_they_are(trained, root):
@@ -328,22 +366,6 @@ def test_what_testing_needs_is_looked_at_before_training(trained, root, tmp_path
         with pytest.raises(errors.InputError, match=message):
             stages.train(dataclasses.replace(config, **changes), str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
-
-
-def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(root, tmp_path):
-    import shutil
-
-    copy = tmp_path / "voc"
-    shutil.copytree(root, copy)
-    path = copy / "VOC2007/Annotations/a03.xml"
-    path.write_text(path.read_text()[:100])
-    source = voc.VocSource(str(copy), "trainval")
-    data = dataset.read(source, skips_damaged=True)
-    assert len(data.sizes) == 9
-    (sentence,) = data.refused
-    assert sentence.startswith(str(path))
-    with pytest.raises(errors.InputError, match=r"a03\.xml"):
-        dataset.read(source)
 
 
 def test_presets_are_valid():

@@ -1,5 +1,6 @@
 """Windows: found the same every time, kept by content and settings, and read from others' files."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,6 +11,7 @@ import scipy.io
 from spp_jax import errors
 from spp_jax.data import images, voc
 from spp_jax.detection import boxes, dataset, detection_config, proposal_files, proposals, propose
+from tests.data import test_voc
 from tests.detection import shapes
 
 VOC07 = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "voc07"
@@ -94,7 +96,7 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):
 def test_files_of_windows(tmp_path):
     rows = [[0, 0, 4, 3], [1, 1, 2, 2]]
     np.savez(tmp_path / "w.npz", a=np.asarray(rows), b=np.zeros((0, 4)))
-    (tmp_path / "w.json").write_text(json.dumps({"a": rows, "b": []}))
+    (tmp_path / "w.json").write_text(json.dumps({"a": rows, "b": []}), encoding="utf-8-sig")
     cells, names = np.empty((1, 2), object), np.empty((2, 1), object)
     # R-CNN's: y1, x1, y2, x2, counted from 1, both corners inclusive.
     cells[0, 0] = np.asarray([[1, 1, 3, 4], [2, 2, 2, 2]], np.float64)
@@ -114,6 +116,65 @@ def test_files_of_windows(tmp_path):
         proposal_files.check_ids(found, ["a", "b", "c"], str(tmp_path / "mats"))
 
 
+# Where the type of the first image's id is written, in the file of `_write_cells`.
+ID_TYPE = 233
+
+
+def _write_cells(path):
+    """Writes R-CNN's form for three images, not compressed, so that every byte is read."""
+    cells, names = np.empty((1, 3), object), np.empty((3, 1), object)
+    for i in range(3):
+        names[i, 0], cells[0, i] = f"te000{i}", np.asarray([[1, 1, 80, 100], [5, 6, 70, 90]], float)
+    scipy.io.savemat(path, {"images": names, "boxes": cells})
+
+
+def test_a_damaged_byte_does_not_end_the_process(tmp_path):
+    path = tmp_path / "w.mat"
+    _write_cells(path)
+    assert len(proposal_files.read(str(path))) == 3
+    damaged = bytearray(path.read_bytes())
+    # scipy 1.13 to 1.18 takes it for a number of bytes, and reads on from anywhere.
+    damaged[ID_TYPE] = 0xAA
+    path.write_bytes(damaged)
+    with pytest.raises(
+        errors.InputError, match=r"/w\.mat cannot be read as windows: it is damaged"
+    ):
+        proposal_files.read(str(path))
+
+
+def test_of_a_folder_the_damaged_file_is_named(tmp_path):
+    for name in ("a.mat", "b_boxes.MAT", "c.mat"):
+        scipy.io.savemat(tmp_path / name, {"boxes": np.asarray([[0, 0, 3, 2]], np.uint16)}, False)
+    assert set(proposal_files.read(str(tmp_path))) == {"a", "b", "c"}
+    path = tmp_path / "b_boxes.MAT"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 30])
+    with pytest.raises(
+        errors.InputError, match=r"b_boxes\.MAT cannot be read as windows: it is dam"
+    ):
+        proposal_files.read(str(tmp_path))
+    path.rename(tmp_path / "c_boxes.mat")
+    (tmp_path / "c_boxes.mat").write_bytes(whole)
+    with pytest.raises(errors.InputError, match=r"has two files of c$"):
+        proposal_files.read(str(tmp_path))
+
+
+def test_whole_files_without_windows_are_named(tmp_path):
+    cells = np.empty((1, 2), object)
+    cells[0, 0] = cells[0, 1] = np.ones((1, 4))
+    for arrays, message in (
+        ({"x": [1]}, "it has no variable 'images'"),
+        ({"images": np.asarray(["a"], object), "boxes": cells}, "has 1 images and boxes of 2"),
+        ({"images": np.asarray(["a", "a"], object), "boxes": cells}, "1 of its 2 images are named"),
+    ):
+        scipy.io.savemat(tmp_path / "w.mat", arrays)
+        with pytest.raises(errors.InputError, match=rf"w\.mat cannot be read .*{message}"):
+            proposal_files.read(str(tmp_path / "w.mat"))
+    (tmp_path / "none.mat").mkdir()
+    with pytest.raises(errors.InputError, match=r"none\.mat holds no \.mat file"):
+        proposal_files.read(str(tmp_path / "none.mat"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -130,8 +191,9 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
     path.write_text(content)
     with pytest.raises(errors.InputError, match=message):
         proposal_files.read(str(path))
-    with pytest.raises(errors.InputError, match="no such file"):
-        proposal_files.read(str(tmp_path / "none.npz"))
+    for missing in ("none.npz", "none.mat"):
+        with pytest.raises(errors.InputError, match=rf"{missing}: no such file or folder"):
+            proposal_files.read(str(tmp_path / missing))
 
 
 def test_windows_of_several_methods_are_one_set(data, tmp_path):
@@ -144,6 +206,92 @@ def test_windows_of_several_methods_are_one_set(data, tmp_path):
     parts = [proposals.find(_image(data, 0), s) for s in proposer.settings]
     assert {tuple(w) for w in found} == {tuple(w) for part in parts for w in part}
     assert len(found) == len({tuple(w) for w in found})
+
+
+def _stored(data, windows):
+    """Windows of all images, from a file, after they were prepared."""
+    return propose.Stored(
+        {i: np.asarray(windows, np.float32) for i in data.source.image_ids}, "w", ""
+    )
+
+
+def test_recall_is_said_and_kept(data, tmp_path, capsys):
+    # Of each image's two objects one is a window, the other is not; and one of 4 is difficult.
+    known = [o.boxes for o in data.objects]
+    windows = {i: known[n][:1].astype(np.float32) for n, i in enumerate(data.source.image_ids)}
+    windows[data.source.image_ids[1]] = np.zeros((0, 4), np.float32)
+    first = data.objects[0]
+    easy = dataclasses.replace(first, is_difficult=np.asarray([False, True]))
+    changed = dataclasses.replace(data, objects=(easy, *data.objects[1:]))
+    stored = propose.Stored(windows, "w.npz", "")
+    config = detection_config.ProposalConfig(path="w.npz")
+    propose.prepare(config, str(tmp_path), changed, stored, is_eval=False)
+    found = json.loads((tmp_path / "proposals_trainval.json").read_text())
+    assert found == {
+        **{"num_images": 4, "num_empty": 1, "num_windows": 3},
+        **{"num_objects": 7, "num_covered": 3, "min_iou": 0.5, "recall": 3 / 7},
+    }
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "proposals of 4 images from w.npz: 1 windows an image, none in 1 images; 42.9% of 7 "
+        "objects have a window of IoU 0.5 or more"
+    )
+
+
+def test_recall_of_windows_found_here(data, tmp_path):
+    config = detection_config.ProposalConfig(methods=("fast",), min_side=8, num_processes=2)
+    proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
+    best = []
+    for i in data.sizes:
+        example = data.source[i]
+        windows = proposer(example.data, example.name, _image(data, i))
+        best += [
+            max(float(boxes.iou(box[None], w[None])[0, 0]) for w in windows)
+            for box in data.objects[i].boxes
+        ]
+    found = json.loads((tmp_path / "proposals_trainval.json").read_text())
+    assert found["recall"] == np.mean(np.asarray(best) >= 0.5) > 0.5
+    assert found["num_objects"] == len(best) == 8
+
+
+def test_images_too_small_for_any_window_are_said_to_be(tmp_path):
+    objects = {"a": [test_voc.make_object("cat", (1, 1, 9, 9))]}
+    test_voc.make_voc(tmp_path, {"train": "a"}, objects, (16, 16))
+    test_voc.write_image(tmp_path / "VOC2007/JPEGImages/a.png", 16, 16)
+    data = dataset.read(voc.VocSource(str(tmp_path), "train"))
+    config = detection_config.ProposalConfig(num_processes=1)
+    message = (
+        "fast finds no window in the 1 images of split train: those with a side below "
+        "config.proposals.min_side=20 pixels are left out, and the largest image is 16x16; give a"
+    )
+    with pytest.raises(errors.InputError, match=message):
+        propose.prepare(config, str(tmp_path), data, None, is_eval=False)
+    with pytest.raises(
+        errors.InputError, match=r"config\.proposals\.path=w has no window in the 1"
+    ):
+        propose.prepare(config, str(tmp_path), data, _stored(data, np.zeros((0, 4))), is_eval=True)
+
+
+def test_windows_of_other_images_are_counted_or_refused(data):
+    # All images are 70 to 89 high and 100 to 119 wide.
+    inside = [[0, 0, 100, 70]] * 50
+    fits = _stored(data, inside)
+    fits.check(data)
+    assert fits.describe_outside(data) == ""
+    some = _stored(data, [*inside, [90, 60, 130, 69], [121, 0, 140, 60], [-3, 0, 9, 9]])
+    some.check(data)
+    assert some.describe_outside(data) == (
+        "12 of 212 windows (5.7%) reach beyond their image and are cut to it; 4 of them lie "
+        "outside and are left out"
+    )
+    with pytest.raises(
+        errors.InputError, match=r"=w: of 12 windows of split trainval 8 lie outside"
+    ):
+        _stored(data, [[0, 0, 9, 9], [120, 0, 140, 60], [0, 90, 50, 99]]).check(data)
+    swapped = np.asarray([[0, 0, 40, 100], [5, 5, 60, 60], [5, 5, 30, 90]])
+    message = "8 reach beyond their image, but none would with x and y swapped; rows are x1, y1"
+    with pytest.raises(errors.InputError, match=message):
+        _stored(data, swapped).check(data)
+    _stored(data, swapped[:, [1, 0, 3, 2]]).check(data)
 
 
 @pytest.mark.skipif(not VOC07.is_dir(), reason="shared/data/voc07 is not here")

@@ -1,5 +1,6 @@
 """The loop: resumed equals unbroken, bad files, wrong workdirs, and signals."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -142,6 +143,33 @@ def test_a_workdir_of_another_config_is_refused_and_untouched(unbroken, config):
         loop.train(config, unbroken, EVALUATE)
     with open(os.path.join(unbroken, "config.json")) as f:
         assert json.load(f)["train"]["learning_rate"] == 0.005
+
+
+def test_more_epochs_equal_the_longer_run_bit_for_bit(unbroken, config, tmp_path):
+    """Two epochs more: the sizes of the first ones, which end at the first size, stay the same."""
+    config.train.num_epochs = 2
+    loop.train(config, str(tmp_path), EVALUATE)
+    config.train.num_epochs = 4
+    assert loop.train(config, str(tmp_path), EVALUATE) == loop.Result(None, STEPS)
+    jax.tree.map(np.testing.assert_array_equal, _params(tmp_path), _params(unbroken))
+    config.train.num_epochs = 2
+    with pytest.raises(errors.InputError, match="trained to step 12, beyond the 6 steps of"):
+        loop.train(config, str(tmp_path), EVALUATE)
+
+
+def test_epochs_at_other_sizes_are_refused_and_the_way_is_named(unbroken, config):
+    config.train.num_epochs = 5
+    message = rf"num_epochs was 4 and is 5; take another workdir, with config\.init_from={unbroken}"
+    with pytest.raises(errors.InputError, match=message):
+        loop.train(config, unbroken, EVALUATE)
+
+
+def test_a_workdir_in_which_nothing_was_learnt_takes_another_config(config, tmp_path):
+    stored = dataclasses.asdict(config) | {"seed": 9}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    config.train.num_epochs = 1
+    assert loop.train(config, str(tmp_path), EVALUATE) == loop.Result(None, 3)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
 
 
 def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path, capfd):

@@ -29,10 +29,8 @@ def _save(workdir, model, class_names, constants):
     config.model.name, config.model.levels = "digits", model.levels
     config.train.sizes = (32,)
     params = jax.jit(model.init)(jax.random.key(9), np.zeros((1, 32, 32, 3)))["params"]
-    writer = checkpoint.Writer(str(workdir), keep=1)
     meta = checkpoint.Meta(5, config, class_names, 0, {})
-    writer.save(meta, {"params": params, "constants": constants})
-    writer.close()
+    checkpoint.save_network(str(workdir), {"params": params, "constants": constants}, meta)
     return params
 
 

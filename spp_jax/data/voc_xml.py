@@ -1,0 +1,121 @@
+"""What a VOC annotation file says, in its own terms, whichever tool wrote it.
+
+Corners are the file's: counted from 1, right and bottom inclusive.
+"""
+
+import codecs
+import dataclasses
+import math
+import re
+import xml.etree.ElementTree
+from collections.abc import Iterator
+
+# The words that tools write for yes and no; most write 1 and 0.
+_YES = {"1", "true", "yes"}
+_NO = {"", "0", "false", "no", "none", "unspecified", "unknown"}
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_ENCODING = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)[\"']")
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A box of an object.
+
+    Attributes:
+        name: of the object's class; "" where the file gives none.
+        corners: xmin, ymin, xmax, ymax; NaN where one is missing.
+        is_difficult: of the object.
+    """
+
+    name: str
+    corners: tuple[float, float, float, float]
+    is_difficult: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """An annotation file.
+
+    Attributes:
+        height, width: what `<size>` says, in pixels; None where it says nothing, or 0.
+        boxes: of all objects, in the file's order; an object with several boxes counts as several.
+    """
+
+    height: float | None
+    width: float | None
+    boxes: tuple[Box, ...]
+
+
+def parse(data: bytes) -> File:
+    """Reads an annotation.
+
+    Raises:
+        ValueError: it is no XML, or a number in it is none; the message says what.
+    """
+    tree = _parse_xml(data)
+    if tree.tag != "annotation" and tree.find(".//object") is None:
+        raise ValueError(f"it is no VOC annotation: its outermost element is <{tree.tag}>")
+    height, width = (_side(tree.findtext(f"size/{side}"), side) for side in ("height", "width"))
+    return File(height, width, tuple(box for o in tree.iter("object") for box in _boxes(o)))
+
+
+def _boxes(item: xml.etree.ElementTree.Element) -> Iterator[Box]:
+    name = (item.findtext("name") or "").strip()
+    is_difficult = _flag((item.findtext("difficult") or "").strip())
+    # Children of the object alone: the boxes of a <part>, a head or a hand, are no objects.
+    for box in item.findall("bndbox") or [xml.etree.ElementTree.Element("bndbox")]:
+        x1, y1, x2, y2 = (_number(box.findtext(corner), corner) for corner in _CORNERS)
+        yield Box(name, (x1, y1, x2, y2), is_difficult)
+
+
+def _side(text: str | None, name: str) -> float | None:
+    value = _number(text, name)
+    if math.isinf(value) or value < 0:
+        raise ValueError(f"<{name}> of its <size> is {value:g}")
+    return value if value > 0 else None  # NaN, nothing given, is not more
+
+
+def _number(text: str | None, name: str) -> float:
+    """Returns a number, NaN where nothing is given."""
+    try:
+        return float((text or "").strip() or "nan")
+    except ValueError:
+        raise ValueError(f"<{name}> is {text!r}, no number") from None
+
+
+def _flag(text: str) -> bool:
+    word = text.lower()
+    if word in _YES | _NO:
+        return word in _YES
+    try:
+        return float(word) != 0  # "1.0"
+    except ValueError:
+        raise ValueError(f"<difficult> is {text!r}, neither 0 nor 1") from None
+
+
+def _parse_xml(data: bytes) -> xml.etree.ElementTree.Element:
+    data = data.lstrip()
+    try:
+        return xml.etree.ElementTree.fromstring(data)
+    # LookupError: an encoding that nobody knows; ValueError: one that the XML reader does not.
+    except (xml.etree.ElementTree.ParseError, LookupError, ValueError) as e:
+        reason = e
+    for name in _encodings(data):
+        try:
+            return xml.etree.ElementTree.fromstring(data.decode(name))
+        except (UnicodeError, LookupError, xml.etree.ElementTree.ParseError):
+            continue  # LookupError: "base64" is a codec, but not of text
+    raise ValueError(str(reason)) from reason
+
+
+def _encodings(data: bytes) -> list[str]:
+    """Returns how to decode a file that says its encoding; Windows tools say "ANSI", "cp65001"."""
+    declared = _ENCODING.match(data.removeprefix(codecs.BOM_UTF8))
+    if not declared:
+        return []
+    name = declared[1].decode()
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        return ["utf-8-sig", "cp1252"]
+    return [name, "utf-8-sig"]

@@ -1,0 +1,81 @@
+"""Reads windows from .mat files, as a program of its own: python -P mat_reader.py KIND.
+
+scipy.io.loadmat trusts what it reads: one damaged byte can end the process. So `proposal_files`
+starts this one, which imports nothing of the package, and survives it.
+
+The paths come on standard input, with a zero byte after each. KIND is "cells" for R-CNN's files of
+many images, `images` and `boxes`; "boxes" for those of one. Of each file, in turn, standard output
+gets a line {"id": ..., "count": R} for each image, with R x 4 float64 after it, and at last a line
+{"end": ""}, or {"end": REASON} where the file cannot be read.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import scipy.io
+
+
+class KindError(Exception):
+    """A whole file that holds no windows; the message says why."""
+
+
+def read(path: str, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the id of each image, "" where the file is of one, and its rows (R, 4) as they are.
+
+    Raises KindError, and whatever a damaged file makes scipy and numpy raise.
+    """
+    names = ["images", "boxes"] if kind == "cells" else ["boxes"]
+    variables = scipy.io.loadmat(path, variable_names=names)
+    missing = [name for name in names if name not in variables]
+    if missing:
+        raise KindError(f"it has no variable {missing[0]!r}")
+    if kind == "boxes":
+        yield "", _rows(variables["boxes"])
+        return
+    cells = np.ravel(variables["images"]), np.ravel(variables["boxes"])
+    if len(cells[0]) != len(cells[1]):
+        raise KindError(f"it has {len(cells[0])} images and boxes of {len(cells[1])}")
+    ids = [str(np.ravel(cell)[0]) for cell in cells[0]]
+    twice = len(ids) - len(set(ids))
+    if twice:
+        raise KindError(f"{twice} of its {len(ids)} images are named twice")
+    for image_id, rows in zip(ids, cells[1]):
+        yield image_id, _rows(rows)
+
+
+def _rows(value: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(value, np.float64).reshape(-1, 4)
+
+
+def main(kind: str, paths: list[str], out: BinaryIO) -> None:
+    """Writes what the files hold; see the module."""
+    for path in paths:
+        reason = ""
+        try:
+            for image_id, rows in read(path, kind):
+                head = json.dumps({"id": image_id, "count": len(rows)}).encode()
+                out.write(head + b"\n" + rows.tobytes())
+        except KindError as e:
+            reason = str(e)
+        except NotImplementedError:
+            reason = "it is of MATLAB's version 7.3; save it with -v7"
+        # Damaged bytes make scipy raise nearly anything, and all of it means the same.
+        except Exception as e:
+            said = " ".join(traceback.format_exception_only(e)[-1].split())
+            reason = f"it is damaged, or no .mat file ({said[:200]})"
+        out.write(json.dumps({"end": reason}).encode() + b"\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    # Whatever else is printed goes to standard error.
+    output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
+    os.dup2(2, 1)
+    given = [os.fsdecode(path) for path in sys.stdin.buffer.read().split(b"\0") if path]
+    main(sys.argv[1], given, output)
+    output.close()

@@ -1,0 +1,113 @@
+"""Whether training may go on in a detector's workdir: paths, moved networks, failed starts."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from spp_jax import errors
+from spp_jax.detection import detector, stages, testing
+from spp_jax.detection import workdir as workdirs
+from tests.detection import shapes
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return shapes.make_voc(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, root):
+    """(folder, config): a detector trained in it with relative paths, as a user writes them."""
+    folder = tmp_path_factory.mktemp("project")
+    shapes.make_network(folder / "network")
+    shutil.copytree(root, folder / "voc")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        config = shapes.make_config("voc", "network")
+        stages.train(config, "detector")
+        # The config that training has used is the one that is tested, as detect.py train does.
+        testing.evaluate("detector", config)
+    finally:
+        os.chdir(before)
+    return folder, config
+
+
+@pytest.fixture
+def project(trained, tmp_path, monkeypatch):
+    """A copy of that folder to work in, and a config as a user writes it."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained[0], folder)
+    monkeypatch.chdir(folder)
+    return folder, shapes.make_config("voc", "network")
+
+
+def test_relative_paths_train_and_test(trained):
+    folder, _ = trained
+    stored = json.loads((folder / "detector/config.json").read_text())
+    assert stored["checkpoint"] == f"{folder}/network"
+    assert stored["data"]["path"] == f"{folder}/voc"
+    assert json.loads((folder / "detector/eval.json").read_text())["map_11point"] > 0.9
+
+
+def test_a_detector_goes_on_wherever_its_network_lies(project, capsys):
+    _, config = project
+    os.rename("network", "elsewhere")
+    os.remove(f"detector/{detector.SVM_FILE}")
+    moved = dataclasses.replace(config, checkpoint="elsewhere")
+    stages.train(moved, "detector")
+    assert "SVMs -> " in capsys.readouterr().out
+    # Nor does it need it: it holds a copy.
+    shutil.rmtree("elsewhere")
+    stages.train(config, "detector")
+    assert "is trained already" in capsys.readouterr().out
+
+
+def test_another_network_is_refused(project):
+    folder, config = project
+    shutil.rmtree("network")
+    shapes.make_network(folder / "network", seed=1)
+    with pytest.raises(errors.InputError, match="was trained from another network than"):
+        stages.train(config, "detector")
+    # So it is in a workdir of version 0.1.0, which stored no checksum: the copy stands for it.
+    facts = pathlib.Path("detector", detector.DATA_FILE)
+    stored = json.loads(facts.read_text())
+    assert stored.pop("network")
+    facts.write_text(json.dumps(stored))
+    with pytest.raises(errors.InputError, match="was trained from another network than"):
+        stages.train(config, "detector")
+
+
+def test_a_failed_start_takes_the_repaired_data(project):
+    """Nothing was learnt: the classes, the config and the network may be others."""
+    folder, config = project
+    for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+        os.remove(f"detector/{name}")
+    shutil.rmtree("network")
+    shapes.make_network(folder / "network", seed=1)
+    for path in pathlib.Path("voc/VOC2007/Annotations").iterdir():
+        path.write_text(path.read_text().replace("disc", "circle"))
+    config.seed = 3
+    stages.train(config, "detector")
+    assert detector.read_classes("detector") == ("circle", "square")
+    assert detector.read_config("detector").seed == 3
+    # The copy is of the network that was given now.
+    start = workdirs.load_start(config, "detector")
+    assert not start.is_own
+    own = workdirs.load_start(dataclasses.replace(config, checkpoint=""), "detector")
+    assert own.is_own
+    same = own.variables["params"]["backbone"]["conv1"]["kernel"]
+    assert (same == start.variables["params"]["backbone"]["conv1"]["kernel"]).all()
+
+
+def test_a_workdir_of_something_else_is_refused(project):
+    _, config = project
+    os.makedirs("run")
+    pathlib.Path("run/config.json").write_text('{"model": {"name": "zf5"}}')
+    with pytest.raises(errors.InputError, match="is no field of this version"):
+        stages.train(config, "run")
+    assert os.listdir("run") == ["config.json"]

@@ -1,0 +1,44 @@
+"""Files: text of any editor, and names for any text."""
+
+import pytest
+
+from spp_jax import files
+
+
+@pytest.mark.parametrize(
+    "data", [b"a\nb", b"\xef\xbb\xbfa\r\nb", "a\rb".encode("utf-16"), b"\xfe\xff\0a\0\n\0b"]
+)
+def test_text_of_any_editor(tmp_path, data):
+    (tmp_path / "x").write_bytes(data)
+    assert files.read_text(str(tmp_path / "x")) == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        *((n, n) for n in ("cat", "50%", "a:b*?<>|", "$1_$5", "猫", "a b", "x.y", "%zz", "a\\b")),
+        ("w/o helmet", "w%2Fo helmet"),
+        (".hidden", "%2Ehidden"),
+        ("..", "%2E."),
+        ("a\nb\tc\0", "a%0Ab%09c%00"),
+        # What looks like an escape is none.
+        ("w%2Fo helmet", "w%252Fo helmet"),
+        ("%/", "%%2F"),
+        ("%2/", "%2%2F"),
+    ],
+)
+def test_names_that_can_be_are_left_and_others_are_escaped(tmp_path, name, escaped):
+    assert files.escape(name) == escaped
+    with files.replacing(str(tmp_path / escaped)) as f:
+        f.write(b"")
+    assert [p.name for p in tmp_path.iterdir()] == [escaped]
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path):
+    names = ["x" * 300, "x" * 299 + "y", "猫" * 100, "/" * 70, "x" * 200]
+    escaped = [files.escape(name) for name in names]
+    assert len(set(escaped)) == 5
+    assert max(len(name.encode()) for name in escaped) <= 200
+    assert escaped[0].startswith("x" * 182 + "%~")
+    assert escaped[2].startswith("猫" * 60 + "%~")
+    assert escaped[4] == names[4]
