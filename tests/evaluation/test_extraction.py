@@ -124,7 +124,8 @@ def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
 def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffix):
-    copy = shutil.copytree(os.path.join(folder, "val"), tmp_path / "copy")
+    root = shutil.copytree(folder, tmp_path / "copy")
+    copy = root / "val"
     output = str(tmp_path / f"x.{suffix}")
 
     def extract(where):
@@ -140,25 +141,25 @@ def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffi
     for i in range(4):
         os.rename(copy / "light" / f"{i}.png", copy / "light" / f"{i + 5}.png")
     with pytest.raises(KeyboardInterrupt):
-        extract(copy)
+        extract(root)
     # The last of one class becomes the first of the other: the same images in the same order.
     os.rename(copy / "dark" / "3.png", copy / "light" / "3.png")
-    first, labels, names = extract(copy)
-    assert (labels, names) == ([0] * 3 + [1] * 5, ["dark", "light"])
+    first, labels, names = extract(root)
+    assert (labels, names) == ([0] * 6 + [1] * 6 + [0] * 3 + [1] * 5, ["dark", "light"])
     os.rename(copy / "light" / "3.png", copy / "dark" / "3.png")
     with pytest.raises(
-        errors.InputError, match=r"an image was light/3.png and is dark/3.png\); re"
+        errors.InputError, match=r"an image was val/light/3.png and is val/dark/3.png"
     ):
-        extract(copy)
+        extract(root)
     os.rename(copy / "dark" / "3.png", copy / "light" / "3.png")
     os.rename(copy / "light", copy / "pale")
     with pytest.raises(
-        errors.InputError, match=r"an image was light/3.png and is pale/3.png\); re"
+        errors.InputError, match=r"an image was val/light/3.png and is val/pale/3.png"
     ):
-        extract(copy)
+        extract(root)
     # Where the whole folder is makes no difference.
     os.rename(copy / "pale", copy / "light")
-    os.rename(copy, tmp_path / "moved")
+    os.rename(root, tmp_path / "moved")
     again, *_ = extract(tmp_path / "moved")
     np.testing.assert_array_equal(again.features, first.features)
 
