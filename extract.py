@@ -50,7 +50,9 @@ def main() -> int:
         source = sources.TfdsSource(tfds, _SPLIT.value, os.path.expanduser(_DATA_DIR.value))
     else:
         source = folders.scan_images(os.path.expanduser(images or ""))
-    model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
+    for note in source.notes:
+        print(note)
+    model, variables, meta = checkpoint.load_with_meta(os.path.expanduser(_CHECKPOINT.value))
     request = extraction.Request(
         parts,
         extraction.make_view(_SCALE.value, _SIZE.value or model.backbone.size),
@@ -60,7 +62,15 @@ def main() -> int:
         _PROGRAMS.value,
         _WORKERS.value,
     )
-    found = extraction.extract_to(output, model, variables, source, request, has_progress_bar=True)
+    found = extraction.extract_to(
+        output,
+        model,
+        variables,
+        source,
+        request,
+        output_names=meta.class_names,
+        has_progress_bar=True,
+    )
     for sentence in found.refused:
         print(f"refused: {sentence}")
     print(

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spp_jax.checkpoint import load
+    from spp_jax.checkpoint import class_names, load
     from spp_jax.evaluation.features import extract
     from spp_jax.models.layers import SpatialPyramidPooling
     from spp_jax.models.sppnet import SPPNet, make_model
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SPPNet",
     "SpatialPyramidPooling",
+    "class_names",
     "extract",
     "load",
     "make_model",
@@ -28,6 +29,7 @@ __all__ = [
 _HOMES = {
     "SPPNet": "models.sppnet",
     "SpatialPyramidPooling": "models.layers",
+    "class_names": "checkpoint",
     "extract": "evaluation.features",
     "load": "checkpoint",
     "make_model": "models.sppnet",

@@ -195,12 +195,7 @@ def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.
 
 def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, Meta]:
     """Loads as `load`, with everything the checkpoint says of itself in place of the config."""
-    path = files.whole_path(path)
-    if not os.path.isdir(path):
-        raise errors.InputError(f"no checkpoint: there is no folder {path}")
-    step_dir = latest_step_dir(path)
-    if step_dir is None:
-        raise errors.InputError(f"no checkpoint in {path}")
+    step_dir = _find_step_dir(path)
     meta = read_meta(step_dir)
     model = config_lib.make_model(meta.config, len(meta.class_names))
     shapes = sppnet.param_shapes(model)
@@ -209,6 +204,28 @@ def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, M
     variables = restore(step_dir, params=spec)
     constants = read_constants(step_dir)
     return model, variables | ({"constants": constants} if constants else {}), meta
+
+
+def class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Returns the name of each output of a network: `logits[:, k]` is of class `class_names[k]`.
+
+    Args:
+        path: of its checkpoint, as for `load`.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+    """
+    return read_meta(_find_step_dir(path)).class_names
+
+
+def _find_step_dir(path: str | os.PathLike[str]) -> str:
+    path = files.whole_path(path)
+    if not os.path.isdir(path):
+        raise errors.InputError(f"no checkpoint: there is no folder {path}")
+    step_dir = latest_step_dir(path)
+    if step_dir is None:
+        raise errors.InputError(f"no checkpoint in {path}")
+    return step_dir
 
 
 def checksum(variables: dict) -> int:

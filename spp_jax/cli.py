@@ -1,5 +1,6 @@
 """What the commands share: flags to a config, the compilation cache, and errors as sentences."""
 
+import io
 import os
 import signal
 import sys
@@ -69,6 +70,10 @@ def run(
             print("interrupted", file=sys.stderr, flush=True)
             sys.exit(128 + signal.SIGINT)
 
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name that is no UTF-8 is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _use_compilation_cache()
     memory.keep_freed()
     app.run(guarded, flags_parser=parse)

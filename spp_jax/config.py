@@ -37,7 +37,7 @@ class DataConfig:
     name: str = "folder"
     path: str = fields.path_field()
     split: str = "train"
-    # "": validation, val or test, the first that the data has.
+    # "": validation, val, valid, dev or test, the first that the data has.
     eval_split: str = ""
     # Share held out by seed where a folder has no split of its own.
     held_out: float = 0.1

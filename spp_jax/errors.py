@@ -6,3 +6,11 @@ class InputError(ValueError):
 
     The commands print it without a traceback and exit with code 2.
     """
+
+
+def printable(name: str) -> str:
+    """Returns a name as one line for any terminal: what cannot be printed is escaped, as \\n.
+
+    A file's name may hold a new line, or bytes that are no UTF-8 (\\udcff for byte 255).
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

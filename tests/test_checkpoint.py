@@ -82,6 +82,15 @@ def test_meta_says_what_it_was_made_with(saved):
     assert meta.versions["jax"] == jax.__version__
 
 
+@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/3"])
+def test_class_names_of_a_checkpoint(saved, part, tmp_path):
+    assert spp_jax.class_names(os.path.join(saved[0], part)) == ("a", "b", "c", "d")
+    with pytest.raises(errors.InputError, match="no checkpoint in"):
+        spp_jax.class_names(tmp_path)
+    with pytest.raises(errors.InputError, match="there is no folder /nowhere"):
+        spp_jax.class_names("/nowhere")
+
+
 def test_the_optimizer_comes_back_as_it_was(saved):
     workdir, params, opt_state = saved
     step_dir = checkpoint.latest_step_dir(workdir)

@@ -25,10 +25,14 @@ class Example(NamedTuple):
 
 
 class Source(Protocol):
-    """A sequence of examples; one whose file cannot be read raises `images.ImageError`."""
+    """A sequence of examples; one whose file cannot be read raises `images.ImageError`.
+
+    `notes` are sentences about what was taken for what, and what was passed over.
+    """
 
     class_names: tuple[str, ...]
     split: str
+    notes: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -45,6 +49,7 @@ class Joined:
     def __init__(self, parts: Sequence[Source]):
         self.class_names = parts[0].class_names
         self.split = "+".join(part.split for part in parts)
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         self._parts = parts
         self._stops = np.cumsum([len(part) for part in parts]).tolist()
 

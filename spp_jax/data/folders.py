@@ -4,23 +4,17 @@ import os
 from collections.abc import Sequence
 
 from spp_jax import errors
-from spp_jax.data import base, images
-
-IMAGE_SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp"),
-        *(".ppm", ".pgm", ".pbm"),
-    }
-)
-EVAL_SPLITS = ("validation", "val", "test")
+from spp_jax.data import base, images, layouts
 
 
 class FolderSource:
     """Images of class folders, classes and files in sorted order; nested folders are walked.
 
     Attributes:
-        class_names: the names of the class folders.
+        path: the folder of the class folders.
+        class_names: their names.
         split: "train", "val" ... for a folder of its own, "" for the whole folder.
+        notes: sentences about what was taken for what, and what was passed over.
     """
 
     def __init__(
@@ -30,10 +24,12 @@ class FolderSource:
         files: Sequence[str],
         labels: Sequence[int],
         split: str,
+        notes: Sequence[str] = (),
     ):
         self.path = path
         self.class_names = tuple(class_names)
         self.split = split
+        self.notes = tuple(notes)
         self._files = list(files)
         self._labels = list(labels)
 
@@ -56,7 +52,7 @@ class FolderSource:
         """Returns the source of some of the examples, in the given order."""
         files = [self._files[i] for i in indices]
         labels = [self._labels[i] for i in indices]
-        return FolderSource(self.path, self.class_names, files, labels, self.split)
+        return FolderSource(self.path, self.class_names, files, labels, self.split, self.notes)
 
     def relabel(self, class_names: Sequence[str]) -> "FolderSource":
         """Returns the source with the labels its classes have in a network's list of classes.
@@ -66,34 +62,62 @@ class FolderSource:
         """
         new = base.match_classes(self.class_names, class_names, self.path)
         labels = [new[label] for label in self._labels]
-        return FolderSource(self.path, class_names, self._files, labels, self.split)
+        return FolderSource(self.path, class_names, self._files, labels, self.split, self.notes)
 
 
-def scan_folder(path: str, split: str) -> FolderSource:
+def scan_folder(
+    path: str, split: str, *, classes: Sequence[str] = (), has_to_be_full: bool = True
+) -> FolderSource:
     """Lists the images of the class folders under path/split, or under path for split "".
 
     A folder without folders whose images are named by class, n01440764_10026.JPEG as ImageNet's
-    are, has the classes of these names.
+    are, has the classes of these names. A folder that holds nothing but one folder of class folders
+    or splits stands for that.
+
+    Args:
+        path: the folder.
+        split: the name of a folder in it, or of one as `layouts.split_of` knows them.
+        classes: names that are known to be classes.
+        has_to_be_full: refuse a class without images, as there is nothing to learn it from.
 
     Raises:
-        InputError: a missing or empty folder, or a class without images.
+        InputError: a missing or empty folder, a class without images, splits beside class folders,
+            or splits where `split` is "".
     """
-    if not path:
-        raise errors.InputError("config.data.path is not set; give --config.data.path=FOLDER")
-    folder = os.path.join(path, split) if split else path
-    if not os.path.isdir(folder):
-        raise errors.InputError(f"no folder {folder}")
-    classes = _folders(folder)
-    if not classes:
-        return _scan_flat(folder, split)
+    layout = layouts.find(path, split, classes)
+    if layout.splits and not split:
+        raise errors.InputError(
+            f"{layout.path} holds {'/, '.join(layout.splits)}/: give the folder of one of them"
+        )
+    folder = layout.path
+    if split:
+        name = layouts.find_split(layout.splits, split) or split
+        folder = os.path.join(layout.path, name)
+        if not os.path.isdir(folder):
+            raise errors.InputError(f"no folder {folder}")
+    root, notes = layouts.unwrap(folder, classes), [*layout.notes]
+    if root != folder:
+        notes.append(f"{folder} holds one folder of images, {root}, which is taken in its place")
+    names = layouts.list_folders(root)
+    if not names:
+        return _scan_flat(root, split, notes)
     files, labels = [], []
-    for label, name in enumerate(classes):
-        found = _images(os.path.join(folder, name))
-        if not found:
-            raise errors.InputError(f"class folder {os.path.join(folder, name)} holds no image")
-        files += [os.path.join(name, file) for file in found]
-        labels += [label] * len(found)
-    return FolderSource(folder, classes, files, labels, split)
+    for label, name in enumerate(names):
+        found = layouts.list_images(os.path.join(root, name))
+        notes += found.notes
+        if not found.files and has_to_be_full:
+            raise errors.InputError(
+                f"class folder {os.path.join(root, name)} holds no image that is read; remove it, "
+                "or put images of the class in it"
+            )
+        files += [os.path.join(name, file) for file in found.files]
+        labels += [label] * len(found.files)
+    if not files:
+        raise errors.InputError(f"the class folders of {root} hold no image that is read")
+    strays = layouts.list_images(root, is_deep=False).files
+    if strays:
+        notes.append(f"{root}: passed over {len(strays)} image(s) beside the class folders")
+    return FolderSource(root, names, files, labels, split, notes)
 
 
 def open_pair(path: str) -> tuple[FolderSource, FolderSource] | None:
@@ -102,46 +126,64 @@ def open_pair(path: str) -> tuple[FolderSource, FolderSource] | None:
     None where the folder has no train/, or nothing beside it.
 
     Raises:
-        InputError: a class without images, or one that train/ does not have.
+        InputError: a class to train on without images, or one that train/ does not have.
     """
-    known = known_splits(path)
-    split = eval_split(known)
-    if "train" not in known or not split:
+    known = layouts.find(path).splits
+    split = layouts.eval_split(known)
+    if not layouts.find_split(known, "train") or not split:
         return None
     train = scan_folder(path, "train")
-    return train, scan_folder(path, split).relabel(train.class_names)
+    test = scan_folder(path, split, classes=train.class_names, has_to_be_full=False)
+    return train, test.relabel(train.class_names)
+
+
+def check_classes(source: FolderSource) -> None:
+    """Raises InputError if there is one class only: a network would learn to say nothing else."""
+    if len(source.class_names) > 1:
+        return
+    name = "".join(source.class_names)
+    folder = os.path.join(source.path, name)
+    inner = layouts.list_folders(folder) if os.path.isdir(folder) else []
+    hint = "".join(
+        f"; {folder} holds folders, {n}/ the first: are they classes?" for n in inner[:1]
+    )
+    raise errors.InputError(
+        f"{source.path} has images of one class only, {name!r}; training needs two or more class "
+        f"folders side by side{hint}"
+    )
 
 
 def scan_images(path: str) -> FolderSource:
     """Lists every image under a folder, with or without classes.
 
-    The label of an image is the first folder below `path` it is in, train/, val/ ... not counted,
-    or the class it is named by, n01440764_10026.JPEG, if all images have one; else all labels are
-    -1.
+    The label of an image is the first folder it is in below `path`, or below train/, val/ ..., as
+    `scan_folder` has it; or the class it is named by, n01440764_10026.JPEG, if all images have one;
+    else all labels are -1.
 
     Raises:
         InputError: a missing folder, or no image in it.
     """
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
-    files = _images(path)
+    files, notes = layouts.list_images(path)
     if not files:
-        raise errors.InputError(f"folder {path} holds no image")
+        raise errors.InputError("; ".join((f"folder {path} holds no image", *notes)))
+    roots = [os.path.relpath(root, path) for root in layouts.class_roots(path)]
+    prefixes = [root + os.sep for root in roots if root != os.curdir]
     names = []
     for file in files:
-        *inner, own = file.split(os.sep)
-        if inner and inner[0] in ("train", *EVAL_SPLITS):
-            inner = inner[1:]
+        below = next((file.removeprefix(p) for p in prefixes if file.startswith(p)), file)
+        *inner, own = below.split(os.sep)
         wnid = base.WNID.match(own)
         names.append(inner[0] if inner else wnid[0] if wnid else "")
     if "" in names:
-        return FolderSource(path, (), files, [-1] * len(files), "")
+        return FolderSource(path, (), files, [-1] * len(files), "", notes)
     index = {name: i for i, name in enumerate(sorted(set(names)))}
-    return FolderSource(path, tuple(index), files, [index[name] for name in names], "")
+    return FolderSource(path, tuple(index), files, [index[name] for name in names], "", notes)
 
 
-def _scan_flat(folder: str, split: str) -> FolderSource:
-    files = _images(folder)
+def _scan_flat(folder: str, split: str, notes: Sequence[str]) -> FolderSource:
+    files, own_notes = layouts.list_images(folder)
     wnids = [base.WNID.match(file) for file in files]
     if not files or not all(wnids):
         raise errors.InputError(
@@ -149,36 +191,5 @@ def _scan_flat(folder: str, split: str) -> FolderSource:
         )
     names = [m[0] for m in wnids if m]
     classes = sorted(set(names))
-    return FolderSource(folder, classes, files, [classes.index(n) for n in names], split)
-
-
-def known_splits(path: str) -> list[str]:
-    """Returns the split folders of a path: train, val ...
-
-    Those hold class folders themselves: a folder of images that is called so is a class.
-    """
-    if not os.path.isdir(path):
-        return []
-    names = ("train", *EVAL_SPLITS)
-    return [s for s in names if os.path.isdir(p := os.path.join(path, s)) and _folders(p)]
-
-
-def eval_split(known: Sequence[str]) -> str:
-    """Returns the first of EVAL_SPLITS that there is, else ""."""
-    return next((s for s in EVAL_SPLITS if s in known), "")
-
-
-def _folders(path: str) -> list[str]:
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _images(path: str) -> list[str]:
-    found = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in files:
-            suffix = os.path.splitext(file)[1].lower()
-            if suffix in IMAGE_SUFFIXES and not file.startswith("."):
-                found.append(os.path.relpath(os.path.join(folder, file), path))
-    return sorted(found)
+    labels = [classes.index(n) for n in names]
+    return FolderSource(folder, classes, files, labels, split, [*notes, *own_notes])

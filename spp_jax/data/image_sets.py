@@ -13,11 +13,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from spp_jax import errors, files
-from spp_jax.data import folders
+from spp_jax.data import layouts
 
 ANNOTATIONS, IMAGES, SETS = "Annotations", "JPEGImages", os.path.join("ImageSets", "Main")
 
-_SUFFIXES = folders.IMAGE_SUFFIXES | {".xml"}
+_SUFFIXES = layouts.IMAGE_SUFFIXES | {".xml"}
 # VOC's labels are -1, 0 and 1; ILSVRC's sets number their lines.
 _LAST_NUMBER = re.compile(r"\s+[+-]?\d+$")
 
@@ -54,7 +54,7 @@ class ImageFiles:
             return by_stem  # only who needs an image may say that there is none
         for name in names:
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in folders.IMAGE_SUFFIXES:
+            if suffix.lower() in layouts.IMAGE_SUFFIXES:
                 by_stem.setdefault(stem, []).append(name)
                 # Of an id that ends with a suffix, whose annotation is a.jpg.xml.
                 by_stem.setdefault(name, []).append(name)

@@ -12,7 +12,6 @@ be stopped for the whole process alone, which is left to the program.
 
 import contextlib
 import io
-import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal
 
@@ -32,6 +31,7 @@ from PIL import (
 )
 
 from spp_jax import errors
+from spp_jax.data import exif, formats, jpeg
 
 # A quarter of a GiB as RGB: what one loader worker can afford, and where Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -41,21 +41,23 @@ MAX_ASPECT = 50.0
 
 NUM_POSITIONS = 5  # of five_crop_origin
 
-_ORIENTATION_TAG = 0x0112  # TIFF 6.0 and EXIF 2.3
+# The classes, not PIL.Image.open, which would also try dozens of other formats, PostScript among
+# them, and warn about size before it can be checked here. Pillow's stubs give its readers no
+# arguments.
+_READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+with contextlib.suppress(ImportError):  # Pillow has it since 11.3
+    from PIL import AvifImagePlugin
 
-# Format, first bytes, reader. The classes, not PIL.Image.open, which would also try dozens of
-# other formats, PostScript among them, and warn about size before it can be checked here.
-# Pillow's stubs give its readers no arguments.
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[..., ImageFile.ImageFile]], ...] = (
-    ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
-    ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
-    ("GIF", (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-    ("WebP", (b"RIFF",), WebPImagePlugin.WebPImageFile),
-    ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
-    ("BMP", (b"BM",), BmpImagePlugin.BmpImageFile),
-    ("PPM", (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
-)
-_MAGIC_LENGTH = max(len(magic) for _, magics, _ in _READERS for magic in magics)
+    if AvifImagePlugin.SUPPORTED:
+        _READERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
 
 class ImageError(errors.InputError):
@@ -70,7 +72,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     max_aspect: float = MAX_ASPECT,
 ) -> np.ndarray:
-    """Decodes the bytes of a JPEG, PNG, GIF, WebP, TIFF, BMP or PPM file to upright RGB.
+    """Decodes the bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP or PPM file to upright RGB.
 
     The content decides the format, never the name. Of several frames or pages the first is taken.
     EXIF orientation is applied; malformed EXIF counts as upright. Grey, palette and CMYK become RGB
@@ -78,8 +80,8 @@ def decode(
     not composited: as in torchvision, colours hidden under transparent pixels appear.
 
     A truncated file is refused unless all its pixels are there, and so is all damage the decoder
-    notices; formats without checksums can hide some. A JPEG with stray bytes before its end marker
-    is refused too: a decoder that has lost its place in damaged data reports just that.
+    notices; formats without checksums can hide some. A JPEG without an end marker, or with stray
+    bytes before a marker, is read where its pixels are proved whole (`jpeg.mend`).
 
     Args:
         data: the whole file.
@@ -87,7 +89,7 @@ def decode(
         shorter_side: decode a JPEG at the smallest of the scales 1/8 .. 8/8 that leaves its shorter
             side at least this long, for the caller to resize. Other formats keep their size.
         max_pixels: largest height * width the header may claim. Whatever is given, Pillow refuses
-            GIF and WebP, and TIFF tiles, above 179 million.
+            GIF and WebP, and TIFF tiles, above 179 million, and AVIF above 268 million.
         max_aspect: largest ratio of the longer side to the shorter.
 
     Returns:
@@ -123,14 +125,47 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     Raises:
         ImageError: the file is empty, no image, too large or too narrow.
     """
-    kind, reader = _find_reader(file.read(_MAGIC_LENGTH), name)
+    kind, reader = _find_reader(file.read(formats.NUM_BYTES), name)
     file.seek(0)
     with _named(name, kind):
-        image = reader(file)
+        image = _open_header(reader, file, kind)
         _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
-        exif = image.info.get("exif") or (_find_png_exif(file) if kind == "PNG" else b"")
-        is_turned = _orientation(exif) >= 5
+        block = image.info.get("exif") or (exif.find_in_png(file) if kind == "PNG" else b"")
+        is_turned = exif.orientation(block) >= 5
         return (image.width, image.height) if is_turned else (image.height, image.width)
+
+
+def _open_header(
+    reader: Callable[..., ImageFile.ImageFile], file: BinaryIO, kind: str
+) -> ImageFile.ImageFile:
+    try:
+        return reader(file)
+    except Exception:  # as in `_named`
+        file.seek(0)
+        with contextlib.suppress(SyntaxError):
+            # Between segments Pillow passes over stray zeros, and nothing else.
+            if kind == "JPEG":
+                return reader(io.BytesIO(jpeg.header(file.read())))
+        raise
+
+
+def is_pillow(image: object) -> bool:
+    """Whether it is an image of Pillow, of whatever mode."""
+    return isinstance(image, Image.Image)
+
+
+def from_pillow(image: Image.Image, name: str) -> np.ndarray:
+    """Returns an image of Pillow as `decode` returns the file that it was read from, upright too.
+
+    Raises:
+        ImageError: it is too large or too narrow, or its file is truncated or corrupt.
+    """
+
+    def check_size(height: int, width: int) -> None:
+        _check_size(height, width, MAX_PIXELS, MAX_ASPECT)
+
+    with _named(name, image.format or "image"):
+        return _decode_with_pillow(image, check_size)
 
 
 def read_file(path: str) -> bytes:
@@ -139,17 +174,20 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as f:
             return f.read()
     except OSError as e:
-        raise ImageError(f"{path}: {e.strerror}") from e
+        raise ImageError(f"{errors.printable(path)}: {e.strerror}") from e
 
 
 def _find_reader(data: bytes, name: str) -> tuple[str, Callable[..., ImageFile.ImageFile]]:
     if not data:
-        raise ImageError(f"{name}: the file is empty")
-    for kind, magics, reader in _READERS:
-        if data.startswith(magics):
-            return kind, reader
-    kinds = ", ".join(kind for kind, _, _ in _READERS)
-    raise ImageError(f"{name}: not an image of a known format ({kinds})")
+        raise ImageError(f"{errors.printable(name)}: the file is empty")
+    kind = formats.find(data)
+    if kind in _READERS:
+        return kind, _READERS[kind]
+    advice = f" but {kind}, which is not read; convert it to JPEG or PNG" if kind else ""
+    if kind == "AVIF":
+        advice = " but AVIF, which Pillow reads from version 11.3 on; this one does not"
+    name, known = errors.printable(name), ", ".join(_READERS)
+    raise ImageError(f"{name}: not an image of a known format ({known}){advice}")
 
 
 def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> None:
@@ -165,11 +203,12 @@ def _named(name: str, kind: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{errors.printable(name)}: {error}") from None
     # Damaged bytes make the decoders raise nearly anything (OSError, SyntaxError, struct.error,
     # zlib.error, TypeError), and all of it means that this file cannot be read.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        name = errors.printable(name)
         raise ImageError(f"{name}: cannot be decoded as {kind} ({reason})") from error
 
 
@@ -289,25 +328,37 @@ def _require_image(image: np.ndarray) -> None:
 def _decode_jpeg(
     data: bytes, shorter_side: int | None, check_size: Callable[[int, int], None]
 ) -> np.ndarray:
-    side = shorter_side or 0
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        check_size(int(height), int(width))
-        image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+        return _decode_strictly(data, shorter_side, check_size)
     except ImageError:
         raise
     except ValueError as error:
+        for mended in jpeg.mend(data):
+            try:
+                return _decode_strictly(mended, shorter_side, check_size)
+            except ImageError:
+                raise
+            except ValueError:
+                continue
         # TurboJPEG takes six chroma samplings, and counts odd headers as errors. Pillow reads both,
         # and refuses a premature end, but passes over damaged data: that must not reach it.
         if "Corrupt" in str(error) or "Premature" in str(error):
             raise
         return _decode_with_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)), check_size)
-    return _turn_upright(image, _orientation(_find_jpeg_exif(data)))
 
 
-def _decode_with_pillow(
-    file: ImageFile.ImageFile, check_size: Callable[[int, int], None]
+def _decode_strictly(
+    data: bytes, shorter_side: int | None, check_size: Callable[[int, int], None]
 ) -> np.ndarray:
+    """Decodes a JPEG; raises ValueError where TurboJPEG notices anything."""
+    side = shorter_side or 0
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    check_size(int(height), int(width))
+    image = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+    return _turn_upright(image, exif.orientation(exif.find_in_jpeg(data)))
+
+
+def _decode_with_pillow(file: Image.Image, check_size: Callable[[int, int], None]) -> np.ndarray:
     check_size(file.height, file.width)
     file.load()
     if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
@@ -317,62 +368,12 @@ def _decode_with_pillow(
         image = np.repeat(image[:, :, np.newaxis], 3, axis=2)
     else:
         # Pillow warns when it drops a palette's transparency by itself.
-        file.info.pop("transparency", None)
+        transparency = file.info.pop("transparency", None)
         image = np.array(file.convert("RGB"))
+        if transparency is not None:  # the image may be the caller's
+            file.info["transparency"] = transparency
     # A TIFF has no such entry: Pillow turns it while loading.
-    return _turn_upright(image, _orientation(file.info.get("exif", b"")))
-
-
-def _find_jpeg_exif(data: bytes) -> bytes:
-    """Finds the EXIF block before the image data; empty if there is none."""
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker == 0xFF:  # any marker may be preceded by fill bytes
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            break
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            return data[position + 4 : end]
-        position = end
-    return b""
-
-
-def _find_png_exif(file: BinaryIO) -> bytes:
-    """Finds the EXIF chunk of a PNG, which may stand behind the pixels; empty if there is none."""
-    position = 8
-    while True:
-        file.seek(position)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
-            return b""
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"eXIf":
-            return file.read(length)
-        position += 12 + length  # with its checksum
-
-
-def _orientation(exif: bytes) -> int:
-    """Reads the orientation, 1..8, from an EXIF block; 1 if it is absent or malformed.
-
-    Pillow's own reader warns about malformed blocks and takes ten times as long.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (num_entries,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * num_entries, 12):
-            tag, value = struct.unpack_from(order + "H6xH", tiff, entry)
-            if tag == _ORIENTATION_TAG:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+    return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -8,6 +8,7 @@ Images are (H, W, 3) uint8 RGB.
 
 import dataclasses
 import functools
+import gc
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -295,11 +296,7 @@ def eval_examples(
     if not len(chosen):
         return
     examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
-    iterator = _iterate(examples, num_workers, buffer_size=64)
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
+    yield from _iterate(examples, num_workers, buffer_size=64)
 
 
 def even_sample(num_examples: int, count: int) -> list[int]:
@@ -345,8 +342,10 @@ def mean_image(
     return (total / count).astype(np.float32)
 
 
-def _iterate(dataset: grain.MapDataset, num_workers: int, buffer_size: int):
-    """Returns a grain iterator that reads ahead in threads, or in processes of `num_workers`."""
+def _iterate(
+    dataset: grain.MapDataset, num_workers: int, buffer_size: int
+) -> Generator[Any, None, None]:
+    """Yields what a dataset holds, read ahead in threads, or in processes of `num_workers`."""
     _use_one_thread_an_image()
     threads = min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer_size)
@@ -361,7 +360,32 @@ def _iterate(dataset: grain.MapDataset, num_workers: int, buffer_size: int):
             grain.MultiprocessingOptions(num_workers=num_workers),
             worker_init_fn=_init_worker,
         )
-    return iter(iterable)
+    iterator = iter(iterable)
+    try:
+        yield from map(_take_over, iterator) if num_workers else iterator
+    finally:
+        iterator.close()
+        if num_workers:
+            # Each worker's last element is held by the traceback of grain's own StopIteration, a
+            # cycle that is not looked for before Python ends.
+            gc.collect()
+
+
+def _take_over(element: Any) -> Any:
+    """Returns what a loader process made, in memory of this process.
+
+    It comes in shared memory, which lives as long as its arrays: one that is still held when Python
+    ends, also by JAX, which uses arrays where they lie, is a leak to Python.
+    """
+    if isinstance(element, np.ndarray):
+        return np.array(element)  # a plain array, whatever class it was
+    if isinstance(element, dict):
+        return {name: _take_over(value) for name, value in element.items()}
+    if isinstance(element, EvalExample):
+        return element._replace(views=_take_over(element.views))
+    if type(element) in (tuple, list):
+        return type(element)(_take_over(value) for value in element)
+    return element
 
 
 def _use_one_thread_an_image() -> None:

@@ -1,5 +1,6 @@
 """Opens the examples that a config names: a folder, or any TFDS classification set."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
-from spp_jax.data import base, digit_groups, digits, folders, imagenet
+from spp_jax.data import base, digit_groups, digits, folders, imagenet, layouts
 
 # Modules of the sets that need no download; they are made when they are first asked for.
 EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
@@ -24,6 +25,7 @@ class TfdsSource:
             raise errors.InputError(f"{name} has no features `image` and `label` to classify")
         self.class_names = tuple(features["label"].names)
         self.split = split
+        self.notes: tuple[str, ...] = ()
         self._name = name
         self._labels = list(range(len(self.class_names)))
         self._examples = open_examples(builder, name, split)
@@ -101,18 +103,24 @@ def _not_prepared(name: str, where: object) -> str:
 def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> base.Source:
     """Returns the training examples.
 
-    A folder without splits of its own is split by seed: a share `held_out` of it is left to
-    `open_held_out`.
+    A folder without splits of its own is split by seed, class by class: a share `held_out` of it is
+    left to `open_held_out`.
 
     Raises:
-        InputError: a missing or empty folder, a class without images, an unknown set or split.
+        InputError: a missing or empty folder, a class without images, one class only, an unknown
+            set or split.
     """
     if name != "folder":
         return TfdsSource(name, split, path)
-    if _known_splits(name, path):
-        return folders.scan_folder(path, split)
+    if layouts.find(path, split).splits:
+        source = folders.scan_folder(path, split)
+        folders.check_classes(source)
+        return source
+    if layouts.split_of(split) != "train":
+        raise errors.InputError(f"no folder {os.path.join(path, split)} (config.data.split)")
     whole = folders.scan_folder(path, "")
-    return whole.subset(_split_by_seed(len(whole), held_out, seed)[0])
+    folders.check_classes(whole)
+    return whole.subset(_split_by_seed(whole.labels, held_out, seed)[0])
 
 
 def open_held_out(
@@ -122,13 +130,14 @@ def open_held_out(
 
     None where there is only training data, or nothing was held out.
     """
-    known = _known_splits(name, path)
+    known = _known_splits(name, path, split, class_names)
     if known:
-        has_any = bool(split or folders.eval_split(known))
+        has_any = bool(split or layouts.eval_split(known))
         return open_eval(name, path, split, class_names) if has_any else None
+    _check_no_split(path, split)
     whole = folders.scan_folder(path, "")
-    indices = _split_by_seed(len(whole), held_out, seed)[1]
-    return whole.subset(indices) if len(indices) else None
+    indices = _split_by_seed(whole.labels, held_out, seed)[1]
+    return whole.subset(indices).relabel(class_names) if len(indices) else None
 
 
 def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> base.Source:
@@ -137,34 +146,62 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> b
     Args:
         name: "folder", "digit_scenes" or a TFDS set.
         path: the folder, or TFDS's data_dir.
-        split: its name; "" is validation, val or test, the first there is.
+        split: its name; "" is validation, val, valid, dev or test, the first there is.
         class_names: the network's; a folder's classes are matched to them by name.
 
     Raises:
         InputError: as `open_train`, or a class the network was not trained on.
     """
-    known = _known_splits(name, path)
-    split = split or folders.eval_split(known) if known else ""
+    known = _known_splits(name, path, split, class_names)
+    if not known:
+        _check_no_split(path, split)
+    split = split or layouts.eval_split(known)
     if known and not split:
         raise errors.InputError(
             f"{path if name == 'folder' else name} has only {'/, '.join(known)}/; give "
             f"--config.data.eval_split={known[0]} to score that"
         )
-    source = folders.scan_folder(path, split) if name == "folder" else TfdsSource(name, split, path)
+    if name == "folder":
+        source = folders.scan_folder(path, split, classes=class_names, has_to_be_full=False)
+    else:
+        source = TfdsSource(name, split, path)
     return source.relabel(class_names)
 
 
-def _known_splits(name: str, path: str) -> list[str]:
+def _check_no_split(path: str, split: str) -> None:
+    """Raises InputError if a split is asked for of a folder without any."""
+    if split:
+        raise errors.InputError(
+            f"no folder {os.path.join(path, split)}; without a config.data.eval_split {path} is "
+            "taken as a whole"
+        )
+
+
+def _known_splits(name: str, path: str, named: str, class_names: Sequence[str]) -> Sequence[str]:
     """Returns the splits of a TFDS set, or the split folders of a path."""
-    return (
-        folders.known_splits(path)
-        if name == "folder"
-        else list(load_builder(name, path).info.splits)
-    )
+    if name == "folder":
+        return layouts.find(path, named, class_names).splits
+    return list(load_builder(name, path).info.splits)
 
 
-def _split_by_seed(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+def _split_by_seed(
+    labels: Sequence[int], held_out: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Returns the indices to train on and those held out: the same share of each class.
+
+    Where that is no whole number of images, the classes with the largest rest give one more, so
+    that all classes together give their share. Each class keeps an image to train on.
+    """
+    count, values = len(labels), np.asarray(labels)
     order = np.random.default_rng([seed, count]).permutation(count)
-    num_held_out = round(count * held_out)
-    kept, rest = order[num_held_out:], order[:num_held_out]
-    return sorted(kept.tolist()), sorted(rest.tolist())
+    sizes = np.bincount(values)
+    wanted = sizes * held_out
+    given = np.minimum(np.floor(wanted).astype(int), sizes - 1)
+    # Of equal rests the class that comes first in the random order.
+    first = np.array([np.flatnonzero(values[order] == label)[0] for label in range(len(sizes))])
+    ranked = np.lexsort((first, given - wanted))
+    for label in ranked[: max(0, round(count * held_out) - int(given.sum()))]:
+        given[label] = min(given[label] + 1, sizes[label] - 1)
+    rest = np.concatenate([order[values[order] == k][:n] for k, n in enumerate(given)])
+    kept = np.setdiff1d(order, rest)
+    return kept.tolist(), np.sort(rest).tolist()

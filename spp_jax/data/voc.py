@@ -14,7 +14,7 @@ import PIL.ExifTags
 import PIL.Image
 
 from spp_jax import errors
-from spp_jax.data import base, folders, image_sets, images, voc_xml
+from spp_jax.data import base, image_sets, images, layouts, voc_xml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ class VocSource:
         self.split = split
         self.image_ids = image_sets.read_ids(self.root, split)
         self.class_names: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
         self._folder = os.path.join(self.root, image_sets.IMAGES)
         image_files = image_sets.ImageFiles(self._folder)
         self._files = tuple(image_files.find(image_id) for image_id in self.image_ids)
@@ -71,7 +72,7 @@ class VocSource:
     def __getitem__(self, index: int) -> base.Example:
         """Returns an image; raises ImageError where there is none."""
         if not self._files[index]:
-            suffixes = ", ".join(sorted(folders.IMAGE_SUFFIXES))
+            suffixes = ", ".join(sorted(layouts.IMAGE_SUFFIXES))
             raise images.ImageError(
                 f"{self.name(index)}: No such file; {self._folder} was searched for an image "
                 f"{self.image_ids[index]} of any suffix ({suffixes})"

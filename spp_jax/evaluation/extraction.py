@@ -8,9 +8,11 @@ import json
 import os
 import time
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import rich.progress
 
 from spp_jax import checkpoint, errors
@@ -43,10 +45,11 @@ class Request:
 
 
 class _Head(NamedTuple):
-    """The (height, width) of an image, and a checksum of its file."""
+    """The (height, width) of an image, a checksum of its file, and its label."""
 
     size: tuple[int, int]
     crc32: int
+    label: int = -1
 
 
 def make_view(scale: str, size: int) -> views.Protocol:
@@ -71,24 +74,28 @@ def extract_to(
     source: base.Source,
     request: Request,
     *,
+    output_names: Sequence[str] = (),
     has_progress_bar: bool = False,
 ) -> feature_files.Extracted:
     """Extracts the features of every image of a source to a .npz or .npy file.
 
-    A .npz holds `features` (N, D), `paths`, `labels` (-1: none), `class_names`, `indices` and
-    `metadata`, JSON. A .npy holds the features alone, to be mapped into memory; OUTPUT.json beside
-    it holds the rest. A finished file of the same request is returned as it is.
+    A .npz holds `features` (N, D), `paths`, `labels` (-1: none), `class_names` (of the labels),
+    `output_names` (of the columns that are logits), `indices` and `metadata`, JSON. A .npy holds
+    the features alone, to be mapped into memory; OUTPUT.json beside it holds the rest. A finished
+    file of the same request and the same labels is returned as it is.
 
     Args:
         output: FILE.npz or FILE.npy.
         model, variables: the network.
         source: the images.
         request: what to extract.
+        output_names: of the network's classes; stored where logits are among the layers.
         has_progress_bar: whether to show one, and lines about programs and refusals.
 
     Raises:
         InputError: wrong layers, a view the network does not take, an output that cannot be
-            written or is there and of something else, or not one image that can be read.
+            written or is there and of something else, also of other labels; or not one image that
+            can be read.
     """
     check_output(output)
     parts = features.check_parts(model, request.parts)
@@ -108,7 +115,13 @@ def extract_to(
         "images_sha256": _digest(source, heads),
     }
     facts = json.loads(json.dumps(facts))  # as it will be read
-    done = feature_files.read_finished(output, facts)
+    described = feature_files.Description(
+        {i: (source.name(i), head.label) for i, head in heads.items()},
+        tuple(source.class_names),
+        tuple(output_names) if any(part.layer == "logits" for part in parts) else (),
+        _columns(model, parts),
+    )
+    done = feature_files.read_finished(output, facts, described)
     if done:
         if has_progress_bar:
             print(f"{output} was finished before")
@@ -116,10 +129,10 @@ def extract_to(
     plan = _Plan(source, request, parts, heads)
     try:
         unfinished = feature_files.Unfinished(
-            output, facts, list(heads), features.num_features(model, parts)
+            output, facts, described, features.num_features(model, parts)
         )
         _compute(model, variables, plan, unfinished, has_progress_bar)
-        return unfinished.finish(source, refused, plan.summary)
+        return unfinished.finish(refused, plan.summary)
     except OSError as e:  # those of images are ImageErrors
         raise errors.InputError(f"output {output} cannot be written: {e.strerror or e}") from e
 
@@ -222,7 +235,7 @@ def _read_heads(
         if head.refused:
             refused.append(head.refused)
         else:
-            heads[index] = head.views
+            heads[index] = head.views._replace(label=head.label)
     return heads, refused
 
 
@@ -230,9 +243,17 @@ def _read_head(data: bytes, name: str) -> _Head:
     return _Head(images.read_size(io.BytesIO(data), name), zlib.crc32(data))
 
 
+def _columns(
+    model: sppnet.SPPNet, parts: tuple[features.Part, ...]
+) -> tuple[tuple[str, int, int], ...]:
+    """Returns (layer, first column, the one after its last) of each part."""
+    stops = np.cumsum([0, *features.part_sizes(model, parts)]).tolist()
+    return tuple((p.layer, a, b) for p, a, b in zip(parts, stops, stops[1:]))
+
+
 def _digest(source: base.Source, heads: dict[int, _Head]) -> str:
     found = hashlib.sha256()
     for index, head in heads.items():
         name = os.path.basename(source.name(index))  # wherever the folder is, however it is spelled
-        found.update(f"{name}\0{head.crc32}\0".encode())
+        found.update(b"%s\0%d\0" % (os.fsencode(name), head.crc32))
     return found.hexdigest()

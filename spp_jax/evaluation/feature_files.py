@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from spp_jax import errors, files
-from spp_jax.data import base, pipeline
+from spp_jax.data import pipeline
 
 # Facts that stand for something by a checksum.
 _SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
+
+_EXAMPLES = ("paths", "labels", "class_names", "indices", "output_names")
 
 # Seconds of work that a killed process may lose.
 _SAVE_EVERY = 10.0
@@ -33,7 +35,7 @@ class Extracted:
         indices: of the rows in the source; refused images have none.
         refused: a sentence for each image that could not be read.
         metadata: what is stored with them: `facts` (layers, view, checksums of parameters and
-            images ...), num_programs, padded_share, refused.
+            images ...), columns (of each layer), num_programs, padded_share, refused.
     """
 
     features: np.ndarray
@@ -42,11 +44,42 @@ class Extracted:
     metadata: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is stored beside the features, and belongs to them.
+
+    Attributes:
+        examples: {index in the source: (path, label)} of the images whose header can be read.
+        class_names: of the labels.
+        output_names: of the columns of logits, the network's classes; () without logits.
+        columns: (layer, first column, the one after its last) of each part.
+    """
+
+    examples: dict[int, tuple[str, int]]
+    class_names: tuple[str, ...]
+    output_names: tuple[str, ...] = ()
+    columns: tuple[tuple[str, int, int], ...] = ()
+
+    def of(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Returns what is stored with the rows of these images."""
+        return {
+            "paths": [self.examples[i][0] for i in indices],
+            "labels": [self.examples[i][1] for i in indices],
+            "class_names": list(self.class_names),
+            "indices": list(indices),
+            **({"output_names": list(self.output_names)} if self.output_names else {}),
+        }
+
+
 class Unfinished:
     """The unfinished file; as a context it keeps what was done, whatever ends the work."""
 
-    def __init__(self, output: str, facts: dict[str, Any], indices: list[int], num_features: int):
+    def __init__(
+        self, output: str, facts: dict[str, Any], described: Description, num_features: int
+    ):
         self._output, self._facts, self._folder = output, facts, output + ".part"
+        self._described = described
+        indices = list(described.examples)
         self._row = {index: row for row, index in enumerate(indices)}
         self._refused: dict[int, str] = {}
         self._done = np.zeros(len(indices), bool)
@@ -56,14 +89,12 @@ class Unfinished:
                 self._refused = {int(k): v for k, v in state["refused"].items()}
                 self._done = np.load(self._path("done.npy"))
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
-                self._labels = np.lib.format.open_memmap(self._path("labels.npy"), mode="r+")
             except (OSError, ValueError, KeyError, EOFError) as e:
                 raise errors.InputError(f"{self._folder} is damaged; remove it") from e
         else:
             os.makedirs(self._folder, exist_ok=True)
             shape = (len(indices), num_features)
             self._array = _new_memmap(self._path("features.npy"), facts["dtype"], shape)
-            self._labels = _new_memmap(self._path("labels.npy"), "int32", shape[:1])
             self._save()
         self._last_saved = time.monotonic()
 
@@ -87,6 +118,7 @@ class Unfinished:
             others = {
                 f
                 for f in found
+                # Versions before kept labels.npy as well.
                 if not f.startswith(("features.npy", "labels.npy", "new.npy", "state."))
             }
             if others or os.path.isfile(self._folder):
@@ -124,7 +156,6 @@ class Unfinished:
                 self._refused[index] = example.refused
             else:
                 self._refused.pop(index, None)
-                self._labels[self._row[index]] = example.label
             yield None if example.refused else example.views[0]
 
     def write(self, indices: Sequence[int], values: np.ndarray) -> None:
@@ -143,7 +174,6 @@ class Unfinished:
 
     def _save(self) -> None:
         self._array.flush()
-        self._labels.flush()
         # What is done goes last: before it the features and refusals must be there.
         state = {"facts": self._facts, "refused": self._refused}
         files.write_json(self._path("state.json"), state)
@@ -151,22 +181,20 @@ class Unfinished:
         os.replace(self._path("new.npy"), self._path("done.npy"))
         self._last_saved = time.monotonic()
 
-    def finish(
-        self, source: base.Source, refused_heads: list[str], plan: dict[str, Any]
-    ) -> Extracted:
+    def finish(self, refused_heads: list[str], plan: dict[str, Any]) -> Extracted:
         """Puts the finished file in its place and returns what it holds."""
         kept = [index for index in self._row if index not in self._refused]
         refused = [*refused_heads, *(self._refused[i] for i in sorted(self._refused))]
         if not kept:
             shutil.rmtree(self._folder)
-            raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
-        examples = {
-            "paths": [source.name(i) for i in kept],
-            "labels": [int(self._labels[self._row[i]]) for i in kept],
-            "class_names": list(source.class_names),
-            "indices": kept,
+            raise errors.InputError(f"none of {len(refused)} images can be read: {refused[0]}")
+        examples = self._described.of(kept)
+        metadata = {
+            "facts": self._facts,
+            "columns": [list(part) for part in self._described.columns],
+            **plan,
+            "refused": refused,
         }
-        metadata = {"facts": self._facts, **plan, "refused": refused}
         whole = self._array
         if self._refused:
             # Mapped, so that a set larger than memory can lose a row as well.
@@ -187,13 +215,17 @@ class Unfinished:
         return _read(self._output)
 
 
-def read_finished(output: str, facts: dict[str, Any]) -> Extracted | None:
-    """Returns the output if it is there and of this; raises InputError if it is something else."""
+def read_finished(output: str, facts: dict[str, Any], described: Description) -> Extracted | None:
+    """Returns the output if it is there and of this; raises InputError if it is something else.
+
+    Paths may begin otherwise than those described, as the folder may have been moved.
+    """
     if not os.path.exists(output):
         return None
     try:
         found = _read(output)
         stored = found.metadata["facts"]
+        examples = _read_examples(output)
     # numpy, zipfile and json answer damage, and files of others, with many kinds of exceptions.
     except Exception as e:
         raise errors.InputError(
@@ -203,6 +235,12 @@ def read_finished(output: str, facts: dict[str, Any]) -> Extracted | None:
     if stored != facts:
         raise errors.InputError(
             f"{output} is there and holds something else ({_difference(stored, facts)}); remove "
+            "it or change the output"
+        )
+    changed = _other_examples(examples, described)
+    if changed:
+        raise errors.InputError(
+            f"{output} is there and holds the same images otherwise described ({changed}); remove "
             "it or change the output"
         )
     shutil.rmtree(output + ".part", ignore_errors=True)  # of a run killed when it had finished
@@ -219,6 +257,43 @@ def _read(output: str) -> Extracted:
         described = files.read_json(output + ".json")
         indices, metadata = np.asarray(described["indices"]), described["metadata"]
     return Extracted(array, indices, tuple(metadata["refused"]), metadata)
+
+
+def _read_examples(output: str) -> dict[str, Any]:
+    if not output.endswith(".npz"):
+        return files.read_json(output + ".json")
+    with np.load(output) as archive:
+        return {name: archive[name].tolist() for name in archive.files if name in _EXAMPLES}
+
+
+def _other_examples(stored: dict[str, Any], described: Description) -> str:
+    """Returns in which way what is stored with features differs from what is described, or ""."""
+    if not set(stored["indices"]) <= set(described.examples):
+        return "images that cannot be read have come or gone"
+    now = described.of(stored["indices"])
+    old_names, new_names = (_below_common(found["paths"]) for found in (stored, now))
+    for old, new in zip(old_names, new_names):
+        if old != new:
+            return f"an image was {errors.printable(old)} and is {errors.printable(new)}"
+    for name, old, new in zip(new_names, stored["labels"], now["labels"]):
+        label_names = [
+            repr(names[k]) if 0 <= k < len(names) else "none"
+            for k, names in ((old, stored["class_names"]), (new, now["class_names"]))
+        ]
+        if label_names[0] != label_names[1]:
+            shown = errors.printable(name)
+            return f"the class of {shown} was {label_names[0]} and is {label_names[1]}"
+    if stored["class_names"] != now["class_names"]:
+        return "there are other class folders"
+    # Not every file of logits has them: versions before stored none.
+    names = [found["output_names"] for found in (stored, now) if "output_names" in found]
+    return "the network's classes have other names" if names and names[0] != names[-1] else ""
+
+
+def _below_common(paths: Sequence[str]) -> list[str]:
+    """Returns the paths without the folders that all of them begin with."""
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [path.removeprefix(common).lstrip(os.sep) for path in paths]
 
 
 def _new_memmap(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:

@@ -7,10 +7,9 @@ Images are (h, w, 3) uint8 RGB.
 import collections
 import dataclasses
 import functools
-import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ import numpy as np
 
 from spp_jax import errors, sharding
 from spp_jax.data import images as images_lib
-from spp_jax.evaluation import canvases, views
+from spp_jax.evaluation import canvases, inputs
 from spp_jax.models import layers, sppnet, topology
 from spp_jax.pooling import pyramid
 
@@ -45,7 +44,7 @@ class Part:
 def extract(
     model: sppnet.SPPNet,
     variables: dict,
-    images: Sequence[np.ndarray | str | os.PathLike[str]],
+    images: Iterable[Any],
     layer: str | Sequence[Part],
     levels: Sequence[int] = (1,),
     *,
@@ -54,6 +53,7 @@ def extract(
     is_normalized: bool = False,
     batch_size: int = 32,
     num_programs: int = 8,
+    refused: Literal["nan", "raise"] = "nan",
 ) -> np.ndarray:
     """Returns the features of images of any sizes, (N, D) float32.
 
@@ -62,7 +62,9 @@ def extract(
 
     Args:
         model, variables: as `spp_jax.load` gives them.
-        images: arrays (h, w, 3) uint8 RGB, or paths of image files.
+        images: paths of image files, encoded files as bytes, PIL images, and arrays (h, w, 3) uint8
+            RGB or (h, w) uint8 grey, NumPy's or JAX's; any iterable of them, which is gone through
+            once. EXIF orientation is applied to all but arrays.
         layer: a name of `SPPNet.maps`, or several `Part`s, whose vectors are concatenated.
         levels: bins per side of each level of the pyramid that pools the map.
         reduce: "max" or "mean" over the cells of each bin.
@@ -70,36 +72,59 @@ def extract(
         is_normalized: divide the vector of each part by its Euclidean norm.
         batch_size: images of 224 x 224 pixels computed together, or as many pixels.
         num_programs: most programs to compile.
+        refused: what becomes of files that cannot be read: "nan" gives them rows of NaN, and one
+            warning names them; "raise" raises.
 
     Returns:
         (N, D); the axis of a map runs over level, bin row, bin column, channel, the last fastest.
 
     Raises:
-        InputError: no such layer, wrong levels, or an image smaller than the network takes.
-        ImageError: a file that cannot be read.
+        InputError: no such layer, wrong levels, or an image that is no image or smaller than the
+            network takes.
+        ImageError: none of the files can be read; or one cannot, with "raise", before any work
+            where its header shows it.
     """
-    if isinstance(images, (str, os.PathLike)):
-        raise errors.InputError(f"images must be a sequence of images or paths, got {images!r}")
-    if scale is not None and (not isinstance(scale, int) or scale < 1):
-        raise errors.InputError(f"scale must be None or a whole number of pixels, got {scale!r}")
+    scale = inputs.check_scale(scale)
+    if refused not in ("nan", "raise"):
+        raise errors.InputError(f'refused must be "nan" or "raise", got {refused!r}')
     if num_programs < 1 or batch_size < 1:
         raise errors.InputError(
             f"num_programs and batch_size must be at least 1, got {num_programs} and {batch_size}"
         )
     parts = [Part(layer, levels, reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
-    sizes = {i: _shown_size(image, scale) for i, image in enumerate(images)}
+    given, reasons = inputs.take(images)
+    sizes = inputs.shown_sizes(given, scale, reasons)
+    if reasons and refused == "raise":
+        raise images_lib.ImageError("; ".join(reasons.values()))
     for i, (height, width) in sizes.items():
         check_size(model, height, width, f"images[{i}]")
     batches = canvases.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
-    shown = (_show(images[i], scale) for batch in batches for i in batch.indices)
-    found = np.zeros((len(images), num_features(model, parts)), np.float32)
+
+    found = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
+    order = [i for batch in batches for i in batch.indices]
+    shown = inputs.show_all(given, order, scale, None if refused == "raise" else reasons)
     has_extents = model.levels is not None
     for batch, values in compute(
         model, variables, parts, batches, shown, is_normalized, has_extents
     ):
         found[list(batch.indices)] = values
+    if reasons:
+        found[list(reasons)] = np.nan
+        _tell(reasons, len(given))
     return found
+
+
+def _tell(reasons: Mapping[int, str], num_images: int) -> None:
+    """Warns of images that cannot be read; raises ImageError if all of them cannot."""
+    sentences = [reasons[i] for i in sorted(reasons)]
+    if len(reasons) == num_images:
+        raise images_lib.ImageError(f"none of {num_images} images can be read: {sentences[0]}")
+    warnings.warn(
+        f"{len(reasons)} of {num_images} images cannot be read and have features of NaN: "
+        + "; ".join(sentences),
+        stacklevel=3,
+    )
 
 
 def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -247,28 +272,3 @@ def _vector_sizes(model: sppnet.SPPNet) -> dict[str, int]:
         **{name: shapes[name]["kernel"].shape[1] for name in hidden},
         "logits": model.num_classes,
     }
-
-
-def _shown_size(image: np.ndarray | str | os.PathLike[str], scale: int | None) -> tuple[int, int]:
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise errors.InputError(
-                f"an image must be (h, w, 3) uint8, got {image.shape} of {image.dtype}"
-            )
-        height, width, _ = image.shape
-    else:
-        path = os.fspath(image)
-        height, width = images_lib.read_size(io.BytesIO(images_lib.read_file(path)), path)
-    return (height, width) if scale is None else images_lib.shorter_size(height, width, scale)
-
-
-def _show(image: np.ndarray | str | os.PathLike[str], scale: int | None) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        return (
-            image if scale is None else images_lib.resize_shorter(image, scale, kernel="triangle")
-        )
-    path = os.fspath(image)
-    data = images_lib.read_file(path)
-    if scale is None:
-        return images_lib.decode(data, path)
-    return views.Protocol("full", scale, scale)(data, path)[0]

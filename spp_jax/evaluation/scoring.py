@@ -36,6 +36,8 @@ def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> 
     scored = len(pipeline.even_sample(len(source), config.eval.num_examples))
     of = f" of {len(source)}" if scored < len(source) else ""
     print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
+    for note in source.notes:
+        print(note)
     same = (data.name, data.path) == (meta.config.data.name, meta.config.data.path)
     if same and source.split in ("", data.split):
         print("these are the examples of training, or hold them: no measure of what it learned")

@@ -79,6 +79,8 @@ def evaluate(
     print(
         f"{len(task.source)} images of {len(task.class_names)} classes, {len(task.splits)} "
         f"split(s), {len(rows)} rows x {len(views)} scales",
+        *task.source.notes,
+        sep="\n",
         flush=True,
     )
     entries: list[dict[str, Any]] = []
@@ -193,11 +195,13 @@ def open_task(config: svm_config.SvmConfig) -> Task:
         return Task(base.Joined((train, test)), tuple(names), labels, (split,), True)
     pair = folders.open_pair(data.path)
     if pair:
+        folders.check_classes(pair[0])
         source, names = base.Joined(pair), pair[0].class_names
         split = (np.arange(len(pair[0])), np.arange(len(pair[0]), len(source)))
         targets = _one_hot([*pair[0].labels, *pair[1].labels], len(names))
         return Task(source, names, targets, (split,), False)
     source = folders.scan_folder(data.path, "")
+    folders.check_classes(source)
     targets = _one_hot(source.labels, len(source.class_names))
     return Task(source, source.class_names, targets, tuple(_draw(source, config)), False)
 

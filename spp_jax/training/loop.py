@@ -104,9 +104,15 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
         stream,
         class_names,
         len(source),
-        f"{data.name}: {len(source)} training examples of {len(source.class_names)} classes, "
-        f"{len(held_out) if held_out else 0} to evaluate on; {stream.steps_per_epoch} steps "
-        f"of {data.batch_size} an epoch, {train.num_epochs} epochs",
+        "\n".join(
+            [
+                f"{data.name}: {len(source)} training examples of {len(source.class_names)} "
+                f"classes, {len(held_out) if held_out else 0} to evaluate on; "
+                f"{stream.steps_per_epoch} steps of {data.batch_size} an epoch, "
+                f"{train.num_epochs} epochs",
+                *dict.fromkeys([*source.notes, *(held_out.notes if held_out else ())]),
+            ]
+        ),
         model,
         optimizer,
         steps.make_train_step(

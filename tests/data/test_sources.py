@@ -73,8 +73,35 @@ def test_a_folder_without_splits_is_split_by_seed(flat):
     assert any(parts(seed) != (train, rest) for seed in range(1, 4))
 
 
+def test_every_class_is_split_alike_and_keeps_an_image():
+    counts = (100, 5, 5, 5, 1, 2)
+    labels = np.repeat(np.arange(6), counts).tolist()
+    for seed in range(5):
+        kept, rest = sources._split_by_seed(labels, 0.1, seed)
+        assert sorted(kept + rest) == list(range(118))
+        assert (kept, rest) == (sorted(kept), sorted(rest))
+        held_out = np.bincount(np.asarray(labels)[rest], minlength=6)
+        # 11.8 images in all: 10 whole ones, and 2 of the three classes of which 0.5 is wanted.
+        assert held_out[0] == 10
+        assert held_out[1:4].tolist() in ([1, 1, 0], [1, 0, 1], [0, 1, 1])
+        assert held_out[4:].tolist() == [0, 0]
+        assert sources._split_by_seed(labels, 0.9, seed)[0] != []
+        most = np.bincount(np.asarray(labels)[sources._split_by_seed(labels, 0.9, seed)[1]])
+        assert most.tolist() in ([90, 4, 4, 4, 0, 1], [90, 4, 4, 4, 0, 1])
+    chosen = {tuple(sources._split_by_seed(labels, 0.1, seed)[1]) for seed in range(5)}
+    assert len(chosen) == 5
+    assert sources._split_by_seed(labels, 0.0, 0) == (list(range(118)), [])
+
+
 def test_evaluation_takes_such_a_folder_whole(flat):
     assert len(sources.open_eval("folder", flat, "", ("cat", "dog"))) == 10
+    for open_it in (
+        lambda: sources.open_eval("folder", flat, "val", ("cat", "dog")),
+        lambda: sources.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog")),
+        lambda: sources.open_train("folder", flat, "val", 0.1, 0),
+    ):
+        with pytest.raises(errors.InputError, match=f"no folder {flat}/val"):
+            open_it()
 
 
 def test_a_folder_with_splits_keeps_them(with_splits):
@@ -135,7 +162,10 @@ def test_wrong_folders_are_named(tmp_path, flat):
         f"{tmp_path}/empty has no class folders in it, nor only images named by class, n01440764_*"
     )
     os.makedirs(os.path.join(flat, "fish"))
-    assert message(flat) == f"class folder {flat}/fish holds no image"
+    assert message(flat) == (
+        f"class folder {flat}/fish holds no image that is read; remove it, or put images of the "
+        "class in it"
+    )
 
 
 @pytest.fixture(scope="module")

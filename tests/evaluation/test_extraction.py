@@ -61,6 +61,109 @@ def test_what_a_file_holds(network, folder, whole):
     assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
 
 
+def test_columns_and_the_names_of_logits(network, folder, tmp_path):
+    model, variables = network
+    parts = (features.Part("fc6"), features.Part("logits"), features.Part("conv5", (2, 1)))
+    names = ("ant", "bee", "cat", "dog", "elk", "fly")
+    request = _request("crop", parts=parts)
+    source = folders_lib.scan_images(folder)
+    for output, given in (("a.npz", names), ("b.npy", names), ("c.npz", ())):
+        extraction.extract_to(
+            str(tmp_path / output), model, variables, source, request, output_names=given
+        )
+    with open(tmp_path / "b.npy.json") as f:
+        described = json.load(f)
+    with np.load(tmp_path / "a.npz") as found, np.load(tmp_path / "c.npz") as nameless:
+        assert found["output_names"].tolist() == described["output_names"] == list(names)
+        assert found["class_names"].tolist() == ["dark", "light"]
+        assert "output_names" not in nameless
+        columns = json.loads(str(found["metadata"]))["columns"]
+        assert columns == described["metadata"]["columns"]
+        assert columns == [["fc6", 0, 256], ["logits", 256, 262], ["conv5", 262, 742]]
+        shown = request.view(_read(found["paths"][3]), "")[0]
+        logits = np.asarray(model.apply(variables, shown[None]))[0]
+        np.testing.assert_allclose(found["features"][3, 256:262], logits, rtol=1e-4, atol=1e-4)
+    again = ("a.npz", (*names[:5], "gnu"))
+    with pytest.raises(errors.InputError, match=r"\(the network's classes have other names\); rem"):
+        extraction.extract_to(
+            str(tmp_path / again[0]), model, variables, source, request, output_names=again[1]
+        )
+    # Of a version before, without names: it is what is asked for.
+    extraction.extract_to(
+        str(tmp_path / "c.npz"), model, variables, source, request, output_names=names
+    )
+
+
+def _read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
+    names = ("caf\udce9.png", "new\nline.png")
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(names):
+        shutil.copy(os.path.join(folder, "val", "dark", f"{i}.png"), tmp_path / "in" / name)
+    (tmp_path / "in" / "cut\udcff.png").write_bytes(_read(f"{folder}/val/dark/2.png")[:200])
+    (tmp_path / "in" / "bad\udcff.png").write_bytes(b"rubbish")
+    paths = [str(tmp_path / "in" / name) for name in names]
+    source = folders_lib.scan_images(str(tmp_path / "in"))
+    for output in ("x.npz", "x.npy"):
+        for _ in range(2):  # the second finds it finished
+            found = extraction.extract_to(
+                str(tmp_path / output), *network, source, _request("crop")
+            )
+            assert [sentence.split(": ")[0] for sentence in found.refused] == [
+                rf"{tmp_path}/in/bad\udcff.png",
+                rf"{tmp_path}/in/cut\udcff.png",
+            ]
+    with np.load(tmp_path / "x.npz") as archive, open(tmp_path / "x.npy.json") as f:
+        assert archive["paths"].tolist() == json.load(f)["paths"] == paths
+        assert all(os.path.exists(path) for path in archive["paths"].tolist())
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffix):
+    root = shutil.copytree(folder, tmp_path / "copy")
+    copy = root / "val"
+    output = str(tmp_path / f"x.{suffix}")
+
+    def extract(where):
+        source = folders_lib.scan_images(str(where))
+        found = extraction.extract_to(output, *network, source, _request())
+        if suffix == "npz":
+            with np.load(output) as archive:
+                return found, archive["labels"].tolist(), archive["class_names"].tolist()
+        with open(output + ".json") as f:
+            described = json.load(f)
+        return found, described["labels"], described["class_names"]
+
+    for i in range(4):
+        os.rename(copy / "light" / f"{i}.png", copy / "light" / f"{i + 5}.png")
+    with pytest.raises(KeyboardInterrupt):
+        extract(root)
+    # The last of one class becomes the first of the other: the same images in the same order.
+    os.rename(copy / "dark" / "3.png", copy / "light" / "3.png")
+    first, labels, names = extract(root)
+    assert (labels, names) == ([0] * 6 + [1] * 6 + [0] * 3 + [1] * 5, ["dark", "light"])
+    os.rename(copy / "light" / "3.png", copy / "dark" / "3.png")
+    with pytest.raises(
+        errors.InputError, match=r"an image was val/light/3.png and is val/dark/3.png"
+    ):
+        extract(root)
+    os.rename(copy / "dark" / "3.png", copy / "light" / "3.png")
+    os.rename(copy / "light", copy / "pale")
+    with pytest.raises(
+        errors.InputError, match=r"an image was val/light/3.png and is val/pale/3.png"
+    ):
+        extract(root)
+    # Where the whole folder is makes no difference.
+    os.rename(copy / "pale", copy / "light")
+    os.rename(root, tmp_path / "moved")
+    again, *_ = extract(tmp_path / "moved")
+    np.testing.assert_array_equal(again.features, first.features)
+
+
 @pytest.mark.parametrize("scale", ["crop", "warp"])
 def test_squares_are_one_program(network, folder, tmp_path, scale):
     found = extraction.extract_to(

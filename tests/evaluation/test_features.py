@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import spp_jax
 from spp_jax import errors
@@ -128,7 +129,14 @@ def test_wrong_parts_are_named(network, photos, parts, sentence):
         ({"batch_size": 0}, "must be at least 1, got 8 and 0"),
         ({"levels": 2}, r"levels must be a sequence as \(3, 2, 1\), got 2"),
         ({"layer": ["conv5"]}, "several layers are given as Parts, got 'conv5'"),
-        ({"images": "x.jpg"}, "images must be a sequence of images or paths, got 'x.jpg'"),
+        ({"images": "x.jpg"}, "images must be a sequence of images or paths, got 'x.jpg'; give a"),
+        ({"images": b"x.jpg"}, "images must be a sequence of images or paths, got b'x.jpg'; give"),
+        ({"images": Image.new("L", (9, 9))}, r"images must be .* mode=L .*; give a list, as \[im"),
+        ({"images": np.zeros((9, 9, 3), np.uint8)}, r"got one array of \(9, 9, 3\); give a list"),
+        ({"images": 3}, "images must be a sequence of images or paths, got 3; give a list"),
+        ({"images": [None]}, r"images\[0\] must be an array \(h, w, 3\) uint8, .* got None"),
+        ({"scale": 2.5}, "scale must be None or a whole number of pixels, got 2.5"),
+        ({"refused": "skip"}, 'refused must be "nan" or "raise", got \'skip\''),
     ],
 )
 def test_wrong_arguments_are_named(network, photos, options, sentence):
@@ -136,10 +144,94 @@ def test_wrong_arguments_are_named(network, photos, options, sentence):
         features.extract(*network, **({"images": photos, "layer": "conv5"} | options))
 
 
+def _png(image):
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
+def test_images_come_in_whatever_holds_them(network, photos, tmp_path):
+    two = [photos[0], photos[0][::-1].copy()]
+    for i, image in enumerate(two):
+        (tmp_path / f"{i}.png").write_bytes(_png(image))
+    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
+    options = {"scale": None, "num_programs": 1}
+    expected = features.extract(*network, two, "conv5", **options)
+    assert np.all(np.isfinite(expected))
+    given = {
+        "paths": paths,
+        "an array of paths": np.array(paths),
+        "a generator": (p for p in paths),
+        "a glob": sorted(tmp_path.glob("*.png")),
+        "a map": map(str, paths),
+        "files in memory": [_png(image) for image in two],
+        "PIL images": [Image.fromarray(image) for image in two],
+        "PIL images of files": [Image.open(path) for path in paths],
+        "an array of images": np.stack(two),
+        "JAX arrays": [jnp.asarray(image) for image in two],
+        "an array of JAX": jnp.stack(two),
+    }
+    for what, images in given.items():
+        found = features.extract(*network, images, "conv5", **options)
+        np.testing.assert_array_equal(found, expected, err_msg=what)
+    assert features.extract(*network, iter([]), "conv5", scale=np.int64(40)).shape == (0, 96)
+
+
+def test_grey_and_turned_images_are_as_their_files(network, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
+    turned = Image.fromarray(np.stack([grey, grey // 2, 255 - grey], axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    files = [tmp_path / "grey.png"] * 3 + [tmp_path / "turned.png"]
+    pictures = [grey, grey[:, :, None], Image.fromarray(grey), Image.open(tmp_path / "turned.png")]
+    options = {"scale": None, "num_programs": 1}
+    found, expected = (features.extract(*network, x, "conv5", **options) for x in (pictures, files))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
+    rng = np.random.default_rng(1)
+    good = _png(rng.integers(0, 256, (32, 32, 3), np.uint8))
+    (tmp_path / "good.png").write_bytes(good)
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])  # its header can be read
+    (tmp_path / "empty.png").write_bytes(b"")
+    names = ("empty.png", "good.png", "cut.png", "gone.png", "good.png")
+    paths = [str(tmp_path / name) for name in names]
+    options = {"scale": None, "num_programs": 1}
+    with pytest.warns(
+        UserWarning, match=r"^3 of 5 images cannot be read and have .* NaN: "
+    ) as told:
+        found = features.extract(*network, paths, "conv5", **options)
+    sentences = str(told[0].message).split("NaN: ")[1].split("; ")
+    assert [s.split(": ")[0] for s in sentences] == [paths[0], paths[2], paths[3]]
+    assert told[0].filename == __file__
+    expected = features.extract(*network, paths[1:2], "conv5", **options)
+    np.testing.assert_allclose(found[[1, 4]], expected.repeat(2, axis=0), **CLOSE)
+    assert np.all(np.isnan(found[[0, 2, 3]]))
+    with pytest.raises(
+        images_lib.ImageError, match=r"empty.png: the file is empty; .*gone.png: No s"
+    ):
+        features.extract(*network, paths, "conv5", refused="raise", **options)
+    with pytest.raises(images_lib.ImageError, match=r"cut.png: cannot be decoded as PNG"):
+        features.extract(*network, paths[1:3], "conv5", refused="raise", **options)
+    with pytest.raises(
+        images_lib.ImageError, match=r"none of 2 images can be read: .*cut.png: can"
+    ):
+        features.extract(*network, paths[2:4], "conv5", **options)
+
+
 def test_wrong_images_are_named(network, tmp_path):
-    for image in (np.zeros((40, 40)), np.zeros((40, 40, 3)), np.zeros((0, 40, 3), np.uint8)):
-        with pytest.raises(errors.InputError, match=r"an image must be \(h, w, 3\) uint8, got"):
-            features.extract(*network, [image], "conv5")
+    for image, advice in (
+        (np.zeros((40, 40)), r"\(255 \* image\).round\(\).astype\('uint8'\)"),
+        (np.zeros((40, 40, 3), np.float32), r"float32; if 1.0 is white in it, give \(255"),
+        (jnp.zeros((40, 40, 3), jnp.int32), r"int32; if 255 is white in it, give image.astype"),
+        (np.zeros((0, 40, 3), np.uint8), ""),
+        (np.zeros((40, 40, 4), np.uint8), r"give image\[..., :3\] to leave out its alpha"),
+        (np.zeros((3, 40, 40), np.uint8), r"give image.transpose\(1, 2, 0\), channels last"),
+    ):
+        sentence = rf"images\[1\]: an image must be \(h, w, 3\) uint8, got .*{advice}"
+        with pytest.raises(errors.InputError, match=sentence):
+            features.extract(*network, [tmp_path / "not looked for.jpg", image], "conv5")
     with pytest.raises(errors.InputError, match=r"images\[0\]: digits takes images of at least"):
         features.extract(*network, [np.zeros((4, 4, 3), np.uint8)], "conv5", scale=None)
     with pytest.raises(images_lib.ImageError, match=r"x.jpg: No such file"):
