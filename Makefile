@@ -44,8 +44,11 @@ bench: setup
 test: setup
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
+# The second line: everything that computes, once more in JAX's 64-bit mode.
 test-all: setup
 	$(RUN) -m pytest -n 2 --dist loadfile
+	JAX_ENABLE_X64=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile tests/pooling tests/models \
+	    tests/evaluation tests/detection tests/training/test_steps.py tests/training/test_transfer.py
 
 check: lint test
 
