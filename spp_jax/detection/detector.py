@@ -126,6 +126,7 @@ def load(workdir: str, config: detection_config.DetectionConfig | None = None) -
     Raises:
         InputError: it is not there, not trained to its end, or damaged.
     """
+    workdir = files.whole_path(workdir)
     config = config or read_config(workdir)
     svm, regressor = load_arrays(os.path.join(workdir, SVM_FILE)), None
     if config.regression.enabled:

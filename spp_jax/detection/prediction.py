@@ -79,8 +79,11 @@ def predict(
         path = source.name(index)
         target = os.path.join(output, names[path])
         _write(target, path, data.sizes[index], detections, found.class_names, config)
-        count = int(np.sum(detections.scores > config.test.shown_score))
-        print(f"{path}: {count} -> {target}.png, {target}.json", flush=True)
+        is_shown = detections.scores > config.test.shown_score
+        most = np.bincount(detections.labels[is_shown]).max(initial=0)
+        is_cut = most == config.test.max_detections
+        limit = f" (of a class at most config.test.max_detections={most})" if is_cut else ""
+        print(f"{path}: {is_shown.sum()}{limit} -> {target}.png, {target}.json", flush=True)
     for sentence in refused.values():
         print(f"refused: {sentence}", flush=True)
     if len(refused) == len(names):
@@ -122,6 +125,8 @@ def _list_images(paths: Sequence[str]) -> dict[str, str]:
     for given in map(os.path.expanduser, paths):
         if os.path.isdir(given):
             source = folders.scan_images(given)
+            for note in source.notes:
+                print(note, flush=True)
             inner = [source.name(i) for i in range(len(source))]
             named = {p: os.path.relpath(p, given).replace(os.sep, "_") for p in inner}
         elif os.path.exists(given):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spp_jax import errors
+from spp_jax import errors, files
 from spp_jax.data import images as images_lib
 from spp_jax.evaluation import views
 
@@ -54,7 +54,9 @@ class Given:
         return views.Protocol("full", scale, scale)(self._read(), self.name)[0]
 
     def _read(self) -> bytes:
-        return images_lib.read_file(self.name) if self.data is None else self.data
+        if self.data is not None:
+            return self.data
+        return images_lib.read_file(files.whole_path(self.name))
 
 
 def take(images: Any) -> tuple[list[Given], dict[int, str]]:

@@ -236,6 +236,20 @@ def test_predictions_are_pictures_and_json(trained, root, tmp_path):
         assert overlap[0, 0] > 0.5
 
 
+def test_predictions_say_what_they_pass_over_and_where_they_end(trained, root, tmp_path, capsys):
+    workdir, config, _ = trained
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(f"{root}/VOC2007/JPEGImages/b00.jpg", folder)
+    (folder / "b01.heic").write_bytes(b"rubbish")
+    test = dataclasses.replace(config.test, max_detections=1)
+    few = dataclasses.replace(config, test=test)
+    prediction.predict(workdir, few, [str(folder)], str(tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert f"{folder}: passed over 1 file(s) that look like images, b01.heic the first" in said
+    assert "b00.jpg: 2 (of a class at most config.test.max_detections=1) -> " in said
+
+
 def test_wrong_predictions_are_refused_before_work(trained, root, tmp_path):
     workdir, config, _ = trained
     one = str(pathlib.Path(root) / "VOC2007/JPEGImages/b00.jpg")
