@@ -35,7 +35,9 @@ _NORMALIZE = flags.DEFINE_bool("normalize", False, "Give each layer's vector the
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the file.")
 _OUTPUT = flags.DEFINE_string("output", None, "FILE.npz, or FILE.npy to be mapped.", required=True)
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Images of a batch.", lower_bound=1)
-_PROGRAMS = flags.DEFINE_integer("num_programs", 8, "Most programs to compile.", lower_bound=1)
+_PROGRAMS = flags.DEFINE_integer(
+    "num_programs", 8, "Programs to compile at most, if memory allows.", lower_bound=1
+)
 _WORKERS = flags.DEFINE_integer("num_workers", 0, "Loader processes; 0: threads.", lower_bound=0)
 
 

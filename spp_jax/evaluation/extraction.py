@@ -31,7 +31,7 @@ class Request:
         is_normalized: divide the vector of each part by its Euclidean norm.
         dtype: of the file, "float32" or "float16".
         batch_size: images of view.size x view.size pixels in a batch, or as many pixels.
-        num_programs: most programs to compile.
+        num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
         num_workers: 0, threads of this process, or loader processes.
     """
 

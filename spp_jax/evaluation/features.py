@@ -71,7 +71,7 @@ def extract(
         scale: the shorter side each image is resized to, pixels; None takes them as they are.
         is_normalized: divide the vector of each part by its Euclidean norm.
         batch_size: images of 224 x 224 pixels computed together, or as many pixels.
-        num_programs: most programs to compile.
+        num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
         refused: what becomes of files that cannot be read: "nan" gives them rows of NaN, and one
             warning names them; "raise" raises.
 
