@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spp_jax.pooling.pyramid import spatial_pyramid_pool
     from spp_jax.pooling.windows import pool_windows
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "SPPNet",

@@ -90,6 +90,8 @@ def write_weights(rng: np.random.Generator) -> None:
         layer, kind = name.rsplit("/", 1)
         scale = math.sqrt(2 / math.prod(spec.shape[:-1])) if kind == "kernel" else 0.01
         published = layer if part == "backbone" else head[layer]
+        # Pixels are about 64 from their mean: the first layer, which has 3 inputs, scales them.
+        scale /= 64 if spec.shape[-2:-1] == (3,) else 1
         arrays[f"{published}/{kind}"] = scale * rng.normal(size=spec.shape).astype(np.float32)
     for file in ("bvlc_googlenet.caffemodel", "WEIGHTS"):
         with open(file, "wb") as f:

@@ -125,14 +125,27 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     Raises:
         ImageError: the file is empty, no image, too large or too narrow.
     """
+    height, width, orientation = _read_head(file, name)
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def read_orientation(file: BinaryIO, name: str) -> int:
+    """Reads how `decode` turns an image, EXIF's 1 (upright as stored) to 8.
+
+    Arguments and errors as `read_size`.
+    """
+    return _read_head(file, name)[2]
+
+
+def _read_head(file: BinaryIO, name: str) -> tuple[int, int, int]:
+    """Reads the (height, width) of the stored pixels, and the orientation."""
     kind, reader = _find_reader(file.read(formats.NUM_BYTES), name)
     file.seek(0)
     with _named(name, kind):
         image = _open_header(reader, file, kind)
         _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
         block = image.info.get("exif") or (exif.find_in_png(file) if kind == "PNG" else b"")
-        is_turned = exif.orientation(block) >= 5
-        return (image.width, image.height) if is_turned else (image.height, image.width)
+        return image.height, image.width, exif.orientation(block)
 
 
 def _open_header(

@@ -6,12 +6,9 @@ corners, counted from 1 and inclusive, are converted here, once.
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import PIL.ExifTags
-import PIL.Image
 
 from spp_jax import errors
 from spp_jax.data import base, image_sets, images, layouts, voc_xml
@@ -199,11 +196,10 @@ def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
 def _read_orientation(path: str) -> int:
     """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
     try:
-        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as image:
-            value = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged bytes make Pillow raise nearly anything
+        with open(path, "rb") as f:
+            return images.read_orientation(f, path)
+    except (OSError, images.ImageError):  # it is refused where its size is asked for
         return 1
-    return value if value in range(1, 9) else 1
 
 
 def read_labels(

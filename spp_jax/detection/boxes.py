@@ -31,6 +31,24 @@ def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(boxes, 0, [width, height, width, height])
 
 
+def reaches_beyond(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Returns (R,): which boxes (R, 4) leave their image by more than a pixel, as rounding does.
+
+    Args:
+        boxes: of any images.
+        sides: (R, 2) or (2,), the (width, height) of these.
+    """
+    return (boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > sides + 1).any(axis=1)
+
+
+def are_swapped(num_boxes: int, num_beyond: int, num_beyond_swapped: int) -> bool:
+    """Returns whether x and y must be swapped: many boxes reach beyond, and none would then.
+
+    A twentieth is more than careless annotation leaves.
+    """
+    return num_beyond > 0.05 * num_boxes and not num_beyond_swapped
+
+
 class Kept(NamedTuple):
     """What suppression keeps, best first.
 

@@ -121,7 +121,7 @@ def _check_corners(corners: np.ndarray, path: str, quoted: Sequence[str]) -> Non
         )
 
 
-def describe_outside(
+def check_outside(
     detections: Mapping[str, mean_ap.Detections],
     limits: Mapping[int, tuple[float, float]],
     image_ids: Sequence[str],
@@ -132,8 +132,11 @@ def describe_outside(
         detections: by class.
         limits: {image: (height, width)}, of those whose size is known.
         image_ids: of all images.
+
+    Raises:
+        InputError: boxes reach beyond their images, and none would with x and y swapped.
     """
-    count, total, first = 0, 0, ""
+    count, total, first, beyond, swapped = 0, 0, "", 0, 0
     sides = np.full((len(image_ids), 4), np.inf)  # an image of no known size reaches everywhere
     for i, (height, width) in limits.items():
         sides[i] = width, height, width, height
@@ -143,6 +146,14 @@ def describe_outside(
         if is_outside.any() and not first:
             first = f"{image_ids[own.image[int(np.argmax(is_outside))]]} of class {name}"
         count, total = count + int(is_outside.sum()), total + len(is_outside)
+        own_sides = sides[own.image, :2]
+        beyond += int(boxes.reaches_beyond(own.boxes, own_sides).sum())
+        swapped += int(boxes.reaches_beyond(own.boxes[:, [1, 0, 3, 2]], own_sides).sum())
+    if boxes.are_swapped(total, beyond, swapped):
+        raise errors.InputError(
+            f"{beyond} of {total} boxes reach beyond their image, but none would with x and y "
+            "swapped: VOC's rows are ID SCORE X1 Y1 X2 Y2"
+        )
     if not count:
         return ""
     return (

@@ -47,7 +47,7 @@ class Stored:
         said = ""
         if outside > 0.5 * total:
             said = f"{outside} lie outside their image"
-        elif beyond > 0.05 * total and not swapped:
+        elif boxes.are_swapped(total, beyond, swapped):
             said = f"{beyond} reach beyond their image, but none would with x and y swapped"
         if said:
             raise errors.InputError(
@@ -75,17 +75,12 @@ class Stored:
         for i, (height, width) in data.sizes.items():
             windows = self.windows[data.source.image_ids[i]]
             is_outside = boxes.area(boxes.clip(windows, height, width)) == 0
-            is_beyond = is_outside | _reaches_beyond(windows, height, width)
-            is_swapped = _reaches_beyond(windows[:, [1, 0, 3, 2]], height, width)
+            sides = np.asarray([width, height])
+            is_beyond = is_outside | boxes.reaches_beyond(windows, sides)
+            is_swapped = boxes.reaches_beyond(windows[:, [1, 0, 3, 2]], sides)
             counts += [len(windows), *(int(x.sum()) for x in (is_beyond, is_outside, is_swapped))]
         total, beyond, outside, swapped = counts.tolist()
         return total, beyond, outside, swapped
-
-
-def _reaches_beyond(windows: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns (R,): which windows leave an image by more than a pixel, as rounding does."""
-    is_upper = (windows[:, :2] < -1).any(axis=1)
-    return is_upper | (windows[:, 2:] > [width + 1, height + 1]).any(axis=1)
 
 
 def read_stored(config: detection_config.ProposalConfig) -> Stored | None:

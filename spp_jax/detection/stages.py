@@ -41,6 +41,12 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     detection_config.validate(config)
     workdirs.check(config, workdir)
     start = workdirs.load_start(config, workdir)
+    if start.is_own:
+        print(
+            f"config.checkpoint={config.checkpoint!r} is no checkpoint: the detector goes on with "
+            f"its own copy of the network, {start.step_dir}",
+            flush=True,
+        )
     regions.check_features(start.model, config.features)
     if config.finetune.enabled:
         finetune.check(config.finetune, start.model)

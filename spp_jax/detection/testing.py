@@ -151,7 +151,7 @@ def score_files(
     for name in sorted(set(truth.class_names) - set(detections)):
         file = devkit.file_name(split, name)
         print(f"no file {file} of class {name!r}: it counts as not found", flush=True)
-    outside = devkit.describe_outside(detections, truth.limits, source.image_ids)
+    outside = devkit.check_outside(detections, truth.limits, source.image_ids)
     if outside:
         print(outside, flush=True)
     result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))

@@ -20,7 +20,7 @@ class Start:
     Attributes:
         step_dir: its checkpoint.
         model, variables, meta: as `checkpoint.load_with_meta` gives them.
-        is_own: whether that is the detector's own copy, since `config.checkpoint` is gone.
+        is_own: whether that is the detector's own copy, as `config.checkpoint` is not there.
     """
 
     step_dir: str
@@ -42,13 +42,15 @@ def check(config: detection_config.DetectionConfig, workdir: str) -> None:
 
 
 def load_start(config: detection_config.DetectionConfig, workdir: str) -> Start:
-    """Loads the network of `config.checkpoint`, or the workdir's own copy if that is gone.
+    """Loads the network of `config.checkpoint`.
+
+    If that is not there, takes the workdir's own copy, once something has been learnt from it.
 
     Raises:
         InputError: there is neither.
     """
     given = checkpoint.latest_step_dir(config.checkpoint) if config.checkpoint else None
-    step_dir = given or detector.network_dir(workdir)
+    step_dir = given or (detector.network_dir(workdir) if _has_learnt(workdir) else None)
     if step_dir is None:
         if not config.checkpoint:
             raise errors.InputError("config.checkpoint is not set; give --config.checkpoint=DIR")
@@ -92,6 +94,9 @@ def record(
         os.makedirs(workdir, exist_ok=True)
         files.write_json(path, {**facts, "network": network})
         config_path = os.path.join(workdir, detector.CONFIG_FILE)
+        if start.is_own:  # where it came from, not where it is not
+            was = detector.read_config(workdir).checkpoint
+            config = dataclasses.replace(config, checkpoint=was)
         files.write_json(config_path, dataclasses.asdict(config), indent=2)
         copy = os.path.join(workdir, detector.NETWORK)
         if not has_learnt and not start.is_own:

@@ -81,7 +81,7 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
     """
     data, train = config.data, config.train
     sharding.check_batch_size(data.batch_size, "config.data.batch_size")
-    _check_workdir(config, workdir)
+    step_dir = _check_workdir(config, workdir)
     source = sources.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)
     held_out = sources.open_held_out(
@@ -98,6 +98,8 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
         pipeline.ReadCache(data.cache_mb * 2**20),
         train.steps_per_epoch,
     )
+    if step_dir and data.name == "folder" and not source.split:
+        _check_held_out(step_dir, workdir, stream.num_steps)
     model = config_lib.make_model(config, len(class_names))
     optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
     job = Job(
@@ -302,6 +304,20 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
             f"config.init_from={workdir} to start from its network"
         )
     return step_dir
+
+
+def _check_held_out(step_dir: str, workdir: str, num_steps: int) -> None:
+    """Raises InputError if a run of version 0.1.0, which held out other images, is to go on.
+
+    It did not split class by class: images held out then would be trained on.
+    """
+    meta = checkpoint.read_meta(step_dir)
+    if meta.versions.get("spp_jax") == "0.1.0" and meta.step < num_steps:
+        raise errors.InputError(
+            f"workdir {workdir} was trained by version 0.1.0, which held out other images of a "
+            "folder without splits: finish it there, or take another workdir, with "
+            f"config.init_from={workdir} to start from its network"
+        )
 
 
 def _write_config(config: config_lib.Config, workdir: str) -> None:

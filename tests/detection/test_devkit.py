@@ -137,11 +137,11 @@ def test_boxes_outside_their_image_are_counted():
         "cow": mean_ap.NONE,
     }
     # Of image 1 no size is known.
-    assert devkit.describe_outside(found, {0: (10, 10)}, IDS) == (
+    assert devkit.check_outside(found, {0: (10, 10)}, IDS) == (
         "2 of 5 boxes lie for more than half outside their image, the first in image 000001 of "
         "class cat: are they in pixels of these images?"
     )
-    assert devkit.describe_outside(found, {0: (30, 15)}, IDS) == ""
+    assert devkit.check_outside(found, {0: (30, 15)}, IDS) == ""
 
 
 def test_a_folder_without_files_of_the_split_is_refused(tmp_path):

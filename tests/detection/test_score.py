@@ -49,3 +49,9 @@ def test_a_class_without_a_file_is_named(tmp_path, capsys):
     assert _score(tmp_path, SEEN)["map_area"] == 0.5
     said = "no file comp4_det_test_w%2Fo dog.txt of class 'w/o dog': it counts as not found"
     assert said in capsys.readouterr().out
+
+
+def test_swapped_corners_are_refused(tmp_path):
+    test_voc.make_voc(tmp_path, {"test": "a"}, {"a": DOG}, (100, 80))
+    with pytest.raises(errors.InputError, match="1 of 2 boxes reach beyond their image, but none"):
+        _score(tmp_path, "a 1.0 41 61 80 100\na 0.5 1 1 20 20\n")

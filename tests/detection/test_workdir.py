@@ -64,7 +64,11 @@ def test_a_detector_goes_on_wherever_its_network_lies(project, capsys):
     # Nor does it need it: it holds a copy.
     shutil.rmtree("elsewhere")
     stages.train(config, "detector")
-    assert "is trained already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is no checkpoint: the detector goes on with its own copy of the network" in said
+    assert "is trained already" in said
+    # What is stored is where it came from.
+    assert detector.read_config("detector").checkpoint == os.path.abspath("elsewhere")
 
 
 def test_another_network_is_refused(project):
@@ -92,13 +96,16 @@ def test_a_failed_start_takes_the_repaired_data(project):
     for path in pathlib.Path("voc/VOC2007/Annotations").iterdir():
         path.write_text(path.read_text().replace("disc", "circle"))
     config.seed = 3
+    # Nor is there a copy to fall back on: what it is of was never chosen.
+    with pytest.raises(errors.InputError, match=r"nowhere: no checkpoint there"):
+        stages.train(dataclasses.replace(config, checkpoint="nowhere"), "detector")
     stages.train(config, "detector")
     assert detector.read_classes("detector") == ("circle", "square")
     assert detector.read_config("detector").seed == 3
     # The copy is of the network that was given now.
     start = workdirs.load_start(config, "detector")
     assert not start.is_own
-    own = workdirs.load_start(dataclasses.replace(config, checkpoint=""), "detector")
+    own = workdirs.load_start(dataclasses.replace(config, checkpoint="nowhere"), "detector")
     assert own.is_own
     same = own.variables["params"]["backbone"]["conv1"]["kernel"]
     assert (same == start.variables["params"]["backbone"]["conv1"]["kernel"]).all()

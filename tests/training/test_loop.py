@@ -164,6 +164,23 @@ def test_epochs_at_other_sizes_are_refused_and_the_way_is_named(unbroken, config
         loop.train(config, unbroken, EVALUATE)
 
 
+def test_a_run_of_an_older_version_does_not_train_on_what_it_held_out(
+    config, tmp_path, monkeypatch
+):
+    """Version 0.1.0 held out other images of a folder without splits."""
+    config.data.path = folders.make_folder(tmp_path / "images", {"": 14})
+    config.data.held_out, config.train.num_epochs = 0.2, 2
+    workdir = str(tmp_path / "run")
+    monkeypatch.setattr("spp_jax.__version__", "0.1.0")
+    loop.train(config, workdir, EVALUATE)
+    monkeypatch.undo()
+    # What is finished stays so.
+    assert loop.train(config, workdir, EVALUATE).step == 4
+    config.train.num_epochs = 4
+    with pytest.raises(errors.InputError, match=r"was trained by version 0\.1\.0, which held out"):
+        loop.train(config, workdir, EVALUATE)
+
+
 def test_a_workdir_in_which_nothing_was_learnt_takes_another_config(config, tmp_path):
     stored = dataclasses.asdict(config) | {"seed": 9}
     (tmp_path / "config.json").write_text(json.dumps(stored))
