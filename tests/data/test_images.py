@@ -146,6 +146,25 @@ def test_png_exif_behind_the_pixels():
     assert images.read_size(io.BytesIO(late), "late.png") == image.shape[:2] != PHOTO.shape[:2]
 
 
+def test_only_exif_turns_an_image():
+    """Pillow takes an orientation in XMP for EXIF's; decoding does not, nor does its reader."""
+    xmp = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-\
+rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>\
+</rdf:RDF></x:xmpmeta>"""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "JPEG", xmp=xmp)
+    assert Image.open(file).getexif()[0x0112] == 6
+    file.seek(0)
+    assert images.read_orientation(file, "xmp") == 1
+    assert images.decode(file.getvalue(), "xmp").shape == (30, 40, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    turned = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(turned, "JPEG", exif=exif)
+    turned.seek(0)
+    assert images.read_orientation(turned, "exif") == 8
+
+
 def test_exif_of_either_byte_order_and_behind_other_segments():
     data = FILES["baseline.jpg"]
     app1 = b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6, ">")
