@@ -23,6 +23,8 @@ from spp_jax.pooling import pyramid
 
 # Batches the device may be behind: enough to keep it busy, few enough to be held.
 _BATCHES_IN_FLIGHT = 2
+# Images whose reasons one message gives; the others are counted.
+_MOST_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def extract(
         batch_size: images of 224 x 224 pixels computed together, or as many pixels.
         num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
         refused: what becomes of files that cannot be read: "nan" gives them rows of NaN, and one
-            warning names them; "raise" raises.
+            warning counts them and names the first; "raise" raises.
 
     Returns:
         (N, D); the axis of a map runs over level, bin row, bin column, channel, the last fastest.
@@ -87,18 +89,16 @@ def extract(
     scale = inputs.check_scale(scale)
     if refused not in ("nan", "raise"):
         raise errors.InputError(f'refused must be "nan" or "raise", got {refused!r}')
-    if num_programs < 1 or batch_size < 1:
-        raise errors.InputError(
-            f"num_programs and batch_size must be at least 1, got {num_programs} and {batch_size}"
-        )
+    batch_size = inputs.check_count(batch_size, "batch_size")
+    num_programs = inputs.check_count(num_programs, "num_programs")
     parts = [Part(layer, levels, reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
     given, reasons = inputs.take(images)
     sizes = inputs.shown_sizes(given, scale, reasons)
     if reasons and refused == "raise":
-        raise images_lib.ImageError("; ".join(reasons.values()))
+        raise images_lib.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
-        check_size(model, height, width, f"images[{i}]")
+        check_size(model, height, width, errors.printable(given[i].name))
     batches = canvases.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
 
     found = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
@@ -117,14 +117,21 @@ def extract(
 
 def _tell(reasons: Mapping[int, str], num_images: int) -> None:
     """Warns of images that cannot be read; raises ImageError if all of them cannot."""
-    sentences = [reasons[i] for i in sorted(reasons)]
     if len(reasons) == num_images:
-        raise images_lib.ImageError(f"none of {num_images} images can be read: {sentences[0]}")
+        first = reasons[min(reasons)]
+        raise images_lib.ImageError(f"none of {num_images} images can be read: {first}")
     warnings.warn(
         f"{len(reasons)} of {num_images} images cannot be read and have features of NaN: "
-        + "; ".join(sentences),
+        + _first_few(reasons),
         stacklevel=3,
     )
+
+
+def _first_few(reasons: Mapping[int, str]) -> str:
+    """Returns the sentences of the first images, and how many more there are."""
+    first = [reasons[i] for i in sorted(reasons)[:_MOST_NAMED]]
+    rest = len(reasons) - len(first)
+    return "; ".join(first) + (f"; and {rest} more" if rest else "")
 
 
 def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]:

@@ -5,7 +5,6 @@ Images are (h, w, 3) uint8 RGB once they are here.
 
 import dataclasses
 import io
-import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from spp_jax import errors, files
 from spp_jax.data import images as images_lib
 from spp_jax.evaluation import views
+from spp_jax.pooling import pyramid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +99,17 @@ def take(images: Any) -> tuple[list[Given], dict[int, str]]:
 
 def check_scale(scale: Any) -> int | None:
     """Returns a shorter side as an int, or None; raises InputError if it is none."""
-    try:
-        found = None if scale is None else operator.index(scale)
-    except TypeError:
-        found = 0
+    found = None if scale is None else pyramid.whole_number(scale) or 0
     if found is not None and found < 1:
         raise errors.InputError(f"scale must be None or a whole number of pixels, got {scale!r}")
+    return found
+
+
+def check_count(value: Any, name: str) -> int:
+    """Returns a whole number of Python, NumPy or JAX as an int; raises InputError below 1."""
+    found = pyramid.whole_number(value)
+    if found is None or found < 1:
+        raise errors.InputError(f"{name} must be a whole number of at least 1, got {value!r}")
     return found
 
 

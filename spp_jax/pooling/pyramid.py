@@ -102,13 +102,13 @@ def check_levels(levels: Any) -> tuple[int, ...]:
     if not is_ordered or getattr(levels, "ndim", 1) != 1:
         raise ValueError(f"levels must be a sequence as (3, 2, 1), got {levels!r}")
     given = tuple(levels)
-    whole = tuple(n for n in map(_whole_number, given) if n is not None and n >= 1)
+    whole = tuple(n for n in map(whole_number, given) if n is not None and n >= 1)
     if not given or len(whole) < len(given):
         raise ValueError(f"levels must be whole numbers of at least 1, got {levels!r}")
     return whole
 
 
-def _whole_number(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Returns an integer of Python, NumPy or JAX as Python's; None for anything else."""
     # A truth value would pass as 0 or 1.
     if isinstance(value, bool) or np.dtype(bool) == getattr(value, "dtype", None):

@@ -125,8 +125,10 @@ def test_wrong_parts_are_named(network, photos, parts, sentence):
     ("options", "sentence"),
     [
         ({"scale": "crop"}, "scale must be None or a whole number of pixels, got 'crop'"),
-        ({"num_programs": 0}, "must be at least 1, got 0 and 32"),
-        ({"batch_size": 0}, "must be at least 1, got 8 and 0"),
+        ({"num_programs": 0}, "num_programs must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
         ({"levels": 2}, r"levels must be a sequence as \(3, 2, 1\), got 2"),
         ({"layer": ["conv5"]}, "several layers are given as Parts, got 'conv5'"),
         ({"images": "x.jpg"}, "images must be a sequence of images or paths, got 'x.jpg'; give a"),
@@ -197,7 +199,8 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     names = ("empty.png", "good.png", "cut.png", "gone.png", "good.png")
     paths = [str(tmp_path / name) for name in names]
-    options = {"scale": None, "num_programs": 1}
+    # Whole numbers of any library.
+    options = {"scale": None, "num_programs": np.int64(1), "batch_size": jnp.int32(32)}
     with pytest.warns(
         UserWarning, match=r"^3 of 5 images cannot be read and have .* NaN: "
     ) as told:
@@ -205,6 +208,10 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
     sentences = str(told[0].message).split("NaN: ")[1].split("; ")
     assert [s.split(": ")[0] for s in sentences] == [paths[0], paths[2], paths[3]]
     assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="^50 of 51 images cannot be read") as told:
+        features.extract(*network, [paths[3]] * 50 + [paths[1]], "conv5", **options)
+    assert str(told[0].message).count("gone.png: No such file") == 3
+    assert str(told[0].message).endswith("; and 47 more")
     expected = features.extract(*network, paths[1:2], "conv5", **options)
     np.testing.assert_allclose(found[[1, 4]], expected.repeat(2, axis=0), **CLOSE)
     assert np.all(np.isnan(found[[0, 2, 3]]))
@@ -234,6 +241,9 @@ def test_wrong_images_are_named(network, tmp_path):
             features.extract(*network, [tmp_path / "not looked for.jpg", image], "conv5")
     with pytest.raises(errors.InputError, match=r"images\[0\]: digits takes images of at least"):
         features.extract(*network, [np.zeros((4, 4, 3), np.uint8)], "conv5", scale=None)
+    (tmp_path / "small.png").write_bytes(_png(np.zeros((4, 4, 3), np.uint8)))
+    with pytest.raises(errors.InputError, match=r"small\.png: digits takes images of at least"):
+        features.extract(*network, [tmp_path / "small.png"], "conv5", scale=None)
     with pytest.raises(images_lib.ImageError, match=r"x.jpg: No such file"):
         features.extract(*network, [tmp_path / "x.jpg"], "conv5")
     fixed = spp_jax.make_model("digits", levels=None)
