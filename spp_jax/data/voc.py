@@ -29,7 +29,8 @@ class Annotation:
 
     Attributes:
         objects: in the file's order.
-        skipped: a sentence for each object left out because no pixel of the image is in its box.
+        skipped: a sentence for each object left out: no pixel of the image is in its box, or it has
+            none that can be understood.
         size: (height, width) that boxes are cut to, in pixels; None: nobody gives it, so that boxes
             are as they are written.
         is_unsure: EXIF turns the image and its size does not tell (turned by 180 degrees, mirrored,
@@ -130,11 +131,29 @@ def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
         size = file.height, file.width
     objects, skipped = [], []
     for box in file.boxes:
-        x1, y1, x2, y2 = box.corners
-        where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
-        item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
+        item = _read_box(box, size, path)
         (objects if isinstance(item, Object) else skipped).append(item)
     return Annotation(tuple(objects), tuple(skipped), size, is_unsure)
+
+
+def _read_box(box: voc_xml.Box, size: tuple[float, float] | None, path: str) -> Object | str:
+    """Returns the object of a box, cut to its image, or a sentence that says why there is none."""
+    x1, y1, x2, y2 = box.corners
+    missing = [name for name, c in zip(voc_xml.CORNERS, box.corners) if np.isnan(c)]
+    if missing:
+        what = f"the object {box.name}" if box.name else "an object without a name"
+        if len(missing) == len(box.corners):
+            return f"{path}: {what} has no <bndbox> with corners"
+        return f"{path}: the <bndbox> of {what} has no <{missing[0]}>"
+    where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
+    item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
+    # (1, 1, 1, 1) is VOC's first pixel.
+    if isinstance(item, Object) and max(x2, y2) <= 1 and min(box.corners) < 1:
+        return (
+            f"{where} of {box.name} is left out: its corners look like shares (0..1) of the "
+            "image's sides; VOC's are pixels, counted from 1"
+        )
+    return item
 
 
 def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 # The words that tools write for yes and no; most write 1 and 0.
 _YES = {"1", "true", "yes"}
 _NO = {"", "0", "false", "no", "none", "unspecified", "unknown"}
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ENCODING = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)[\"']")
 
 
@@ -64,7 +64,7 @@ def _boxes(item: xml.etree.ElementTree.Element) -> Iterator[Box]:
     is_difficult = _flag((item.findtext("difficult") or "").strip())
     # Children of the object alone: the boxes of a <part>, a head or a hand, are no objects.
     for box in item.findall("bndbox") or [xml.etree.ElementTree.Element("bndbox")]:
-        x1, y1, x2, y2 = (_number(box.findtext(corner), corner) for corner in _CORNERS)
+        x1, y1, x2, y2 = (_number(box.findtext(corner), corner) for corner in CORNERS)
         yield Box(name, (x1, y1, x2, y2), is_difficult)
 
 

@@ -161,6 +161,9 @@ def test_what_is_left_of_no_box_is_said(tmp_path):
         make_object("cat", (-5, 1, 0, 10)),
         make_object("", (1, 1, 5, 5)),
         "<object><name>dog</name></object>",
+        "<object><name>dog</name><bndbox><xmin>1</xmin><ymin>2</ymin></bndbox></object>",
+        make_object("dog", (0.1, 0.2, 0.6, 0.5)),
+        make_object("dog", (0, 0, 1, 1)),
     ]
     make_voc(
         tmp_path, {"test": "ab"}, {"a": objects, "b": objects[1:2]}, {"a": (20, 10), "b": None}
@@ -168,11 +171,18 @@ def test_what_is_left_of_no_box_is_said(tmp_path):
     root = f"{tmp_path}/VOC2007"
     found = voc.read_annotation(root, "a")
     assert found.objects == ()
+    shares = (
+        "is left out: its corners look like shares (0..1) of the image's sides; VOC's are pixels, "
+        "counted from 1"
+    )
     assert [s.removeprefix(f"{root}/Annotations/a.xml: ") for s in found.skipped] == [
         "box (21, 1, 30, 10) of cat lies outside the image of 20x10",
         "box (-5, 1, 0, 10) of cat lies outside the image of 20x10",
         "box (1, 1, 5, 5) is of an object without a name",
-        "box (nan, nan, nan, nan) of dog is empty",
+        "the object dog has no <bndbox> with corners",
+        "the <bndbox> of the object dog has no <xmax>",
+        f"box (0.1, 0.2, 0.6, 0.5) of dog {shares}",
+        f"box (0, 0, 1, 1) of dog {shares}",
     ]
     assert voc.read_annotation(root, "b").skipped[0].endswith("of cat lies outside the image")
 
