@@ -49,6 +49,8 @@ def read(path: str, kind: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _rows(value: np.ndarray) -> np.ndarray:
+    if value.size and value.shape[-1] != 4:
+        raise KindError(f"its rows of boxes are not 4 numbers, but {value.shape[-1]}")
     return np.ascontiguousarray(value, np.float64).reshape(-1, 4)
 
 

@@ -11,12 +11,13 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
 import numpy as np
 
 from spp_jax import errors, files
+from spp_jax.data import image_sets
 from spp_jax.detection import mat_reader
 
 # What damaged files make the readers raise.
@@ -50,6 +51,10 @@ def read(path: str) -> dict[str, np.ndarray]:
                 return {name: check_windows(found[name], f"{path}: {name}") for name in found}
         if kind == ".json":
             found = json.loads(files.read_text(path))
+            if not isinstance(found, dict):
+                raise errors.InputError(
+                    f"{path} cannot be read as windows: it holds no {{id: rows}}"
+                )
             return {name: check_windows(rows, f"{path}: {name}") for name, rows in found.items()}
         if kind == ".mat":
             return _read_cells(path)
@@ -65,7 +70,10 @@ def read(path: str) -> dict[str, np.ndarray]:
 def check_windows(rows: Any, name: str) -> np.ndarray:
     """Returns rows as (R, 4) float32; raises InputError if they are no windows."""
     try:
-        windows = np.asarray(rows, np.float32).reshape(-1, 4) if len(rows) else np.zeros((0, 4))
+        windows = np.asarray(rows, np.float32) if len(rows) else np.zeros((0, 4))
+        if windows.shape[-1] != 4:  # as many numbers may make whole rows of 4, but of others
+            raise ValueError(f"{windows.shape}")
+        windows = windows.reshape(-1, 4)
     except (ValueError, TypeError) as e:
         raise errors.InputError(f"{name}: windows must be rows of 4 numbers") from e
     bad = ~(np.isfinite(windows).all(axis=1) & (windows[:, 2:] > windows[:, :2]).all(axis=1))
@@ -73,6 +81,32 @@ def check_windows(rows: Any, name: str) -> np.ndarray:
         shown = ", ".join(f"{value:g}" for value in windows[bad][0])
         raise errors.InputError(f"{name}: window ({shown}) is empty or no number")
     return windows.astype(np.float32)
+
+
+def by_image(
+    found: Mapping[str, np.ndarray], image_ids: Collection[str], path: str
+) -> dict[str, np.ndarray]:
+    """Returns {image id: windows} of the images that there are windows of.
+
+    A file may call an image as `image_sets.match` understands it: ID.jpg, JPEGImages/ID.jpg.
+
+    Args:
+        found: {what a file calls an image: windows}.
+        image_ids: of the images wanted; windows of others are left out.
+        path: of the file.
+
+    Raises:
+        InputError: the file calls an image two ways.
+    """
+    known, names = frozenset(image_ids), {}
+    for name in found:
+        image_id = image_sets.match(name, known)
+        if image_id is not None and names.setdefault(image_id, name) != name:
+            raise errors.InputError(
+                f"config.proposals.path={path} has windows of image {image_id} twice: as "
+                f"{names[image_id]} and as {name}"
+            )
+    return {image_id: found[name] for image_id, name in names.items()}
 
 
 def check_ids(found: Mapping[str, np.ndarray], image_ids: Iterable[str], path: str) -> None:

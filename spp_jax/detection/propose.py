@@ -27,7 +27,7 @@ class Stored:
     """Windows that others computed, `config.proposals.path`.
 
     Attributes:
-        windows: {image id: (R, 4)}.
+        windows: {what the file calls an image: (R, 4)}; `of_split` has them by image id.
         path: of the file or folder.
         digest: stands for all of them.
     """
@@ -36,16 +36,30 @@ class Stored:
     path: str
     digest: str
 
+    def of_split(self, data: dataset.Dataset) -> dict[str, np.ndarray]:
+        """Returns {image id: windows} of the images of a split that can be read.
+
+        Raises:
+            InputError: one has no windows, or has them twice; the first is named.
+        """
+        ids = [data.source.image_ids[i] for i in data.sizes]
+        found = proposal_files.by_image(self.windows, ids, self.path)
+        proposal_files.check_ids(found, ids, self.path)
+        return found
+
     def check(self, data: dataset.Dataset) -> None:
         """Raises InputError, naming the first, if an image of a split has no windows.
 
-        Also where they must be of other images: most lie outside, or x and y are swapped.
+        Also where they must be of other images: most lie outside, or x and y are swapped; and where
+        they are shares of the sides of an image.
         """
-        ids = [data.source.image_ids[i] for i in data.sizes]
-        proposal_files.check_ids(self.windows, ids, self.path)
+        largest = max((w[:, 2:].max(initial=0) for w in self.of_split(data).values()), default=0)
         total, beyond, outside, swapped = self._count_outside(data)
         said = ""
-        if outside > 0.5 * total:
+        # Up to 1, and 1 more of a .mat file, whose corners are inclusive.
+        if total and largest <= 2:
+            said = "all lie in the first 2 pixels, as shares (0..1) of an image's sides would"
+        elif outside > 0.5 * total:
             said = f"{outside} lie outside their image"
         elif boxes.are_swapped(total, beyond, swapped):
             said = f"{beyond} reach beyond their image, but none would with x and y swapped"
@@ -71,9 +85,9 @@ class Stored:
         How many reach beyond their image by more than a pixel, how many lie wholly outside, and how
         many would reach beyond with x and y swapped.
         """
-        counts = np.zeros(4, np.int64)
+        counts, found = np.zeros(4, np.int64), self.of_split(data)
         for i, (height, width) in data.sizes.items():
-            windows = self.windows[data.source.image_ids[i]]
+            windows = found[data.source.image_ids[i]]
             is_outside = boxes.area(boxes.clip(windows, height, width)) == 0
             sides = np.asarray([width, height])
             is_beyond = is_outside | boxes.reaches_beyond(windows, sides)
@@ -187,8 +201,9 @@ def prepare(
     methods = (config.eval_methods or config.methods) if is_eval else config.methods
     if stored is not None:
         stored.check(data)
-        names = {source.name(i): source.image_ids[i] for i in indices}
-        proposer = Proposer("", (), {name: stored.windows[i] for name, i in names.items()})
+        windows = stored.of_split(data)
+        kept = {source.name(i): windows[source.image_ids[i]] for i in indices}
+        proposer = Proposer("", (), kept)
         done = ((i, "") for i in indices)
         said = f"of {len(indices)} images from {stored.path}"
     else:

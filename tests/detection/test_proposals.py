@@ -162,10 +162,13 @@ def test_of_a_folder_the_damaged_file_is_named(tmp_path):
 def test_whole_files_without_windows_are_named(tmp_path):
     cells = np.empty((1, 2), object)
     cells[0, 0] = cells[0, 1] = np.ones((1, 4))
+    wide = np.empty((1, 2), object)
+    wide[0, 0], wide[0, 1] = np.ones((1, 4)), np.ones((4, 3))  # as many numbers as 3 rows of 4
     for arrays, message in (
         ({"x": [1]}, "it has no variable 'images'"),
         ({"images": np.asarray(["a"], object), "boxes": cells}, "has 1 images and boxes of 2"),
         ({"images": np.asarray(["a", "a"], object), "boxes": cells}, "1 of its 2 images are named"),
+        ({"images": np.asarray(["a", "b"], object), "boxes": wide}, "rows .* not 4 numbers, but 3"),
     ):
         scipy.io.savemat(tmp_path / "w.mat", arrays)
         with pytest.raises(errors.InputError, match=rf"w\.mat cannot be read .*{message}"):
@@ -180,6 +183,8 @@ def test_whole_files_without_windows_are_named(tmp_path):
     [
         ("w.txt", "", "is neither .mat, .npz, .json nor a folder"),
         ("w.json", "[", "cannot be read as windows"),
+        ("w.json", "[[0, 0, 4, 4]]", r"w\.json cannot be read as windows: it holds no {id: rows}$"),
+        ("w.json", '{"a": [[0, 0, 4, 4, 9, 9], [0, 0, 4, 4, 9, 9]]}', "must be rows of 4 numbers"),
         ("w.json", '{"a": [[1, 2, 3]]}', "a: windows must be rows of 4 numbers"),
         ("w.json", '{"a": [[0, 0, 0, 5]]}', r"a: window \(0, 0, 0, 5\) is empty or no number"),
         ("w.mat", "no mat", "cannot be read as windows"),
@@ -292,6 +297,31 @@ def test_windows_of_other_images_are_counted_or_refused(data):
     with pytest.raises(errors.InputError, match=message):
         _stored(data, swapped).check(data)
     _stored(data, swapped[:, [1, 0, 3, 2]]).check(data)
+
+
+def test_windows_that_are_shares_of_the_sides_are_refused(data):
+    shares = np.asarray([[0.1, 0.2, 0.6, 0.5], [0, 0, 1, 1]])
+    message = r"=w: of 8 windows of split trainval all lie in the first 2 pixels, as shares \(0"
+    # Also those of a .mat file, whose corners are taken for inclusive, or counted from 1.
+    for added in ([0, 0, 0, 0], [0, 0, 1, 1], [-1, -1, 0, 0]):
+        with pytest.raises(errors.InputError, match=message):
+            _stored(data, shares + added).check(data)
+    _stored(data, [*shares, [0, 0, 9, 9]]).check(data)
+
+
+def test_windows_are_of_an_image_however_the_file_calls_it(data):
+    rows = np.asarray([[0, 0, 9, 9]], np.float32)
+    ids = [data.source.image_ids[i] for i in data.sizes]
+    named = {f"some/JPEGImages/{ids[0]}.jpg": rows, f"{ids[1]}.JPG": rows + 1}
+    named |= dict.fromkeys(ids[2:], rows + 2) | {"other": rows}
+    stored = propose.Stored(named, "w", "")
+    stored.check(data)
+    found = stored.of_split(data)
+    assert set(found) == set(ids)
+    assert [found[image_id][0, 0] for image_id in ids[:3]] == [0, 1, 2]
+    named[ids[1]] = rows
+    with pytest.raises(errors.InputError, match=rf"windows of image {ids[1]} twice: as .*JPG and"):
+        stored.check(data)
 
 
 @pytest.mark.skipif(not VOC07.is_dir(), reason="shared/data/voc07 is not here")
