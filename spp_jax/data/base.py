@@ -69,6 +69,14 @@ class Joined:
         return part.name(place)
 
 
+def find_class(name: str, known: Sequence[str]) -> int:
+    """Returns the index of one class in a network's classes as `match_classes` does, -1 if none."""
+    try:
+        return match_classes([name], known, "")[0]
+    except errors.InputError:
+        return -1
+
+
 def match_classes(found: Sequence[str], known: Sequence[str], where: str) -> list[int]:
     """Returns the index in a network's classes of each class found in data.
 

@@ -1,7 +1,8 @@
 """Folders of photographs: class folders, train/ and val/ of them, or images in any folders."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from spp_jax import errors
 from spp_jax.data import base, images, layouts
@@ -48,6 +49,13 @@ class FolderSource:
         """The label of every example."""
         return self._labels
 
+    def classes_below(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yields each image, as its path below a folder around all of them, and its class."""
+        prefix = os.path.relpath(self.path, path)
+        for file, label in zip(self._files, self._labels):
+            below = file if prefix == os.curdir else os.path.join(prefix, file)
+            yield below, self.class_names[label]
+
     def subset(self, indices: Sequence[int]) -> "FolderSource":
         """Returns the source of some of the examples, in the given order."""
         files = [self._files[i] for i in indices]
@@ -61,7 +69,7 @@ class FolderSource:
             InputError: a class folder that the network does not know.
         """
         new = base.match_classes(self.class_names, class_names, self.path)
-        labels = [new[label] for label in self._labels]
+        labels = [new[label] if label >= 0 else -1 for label in self._labels]
         return FolderSource(self.path, class_names, self._files, labels, self.split, self.notes)
 
 
@@ -89,7 +97,7 @@ def scan_folder(
         raise errors.InputError(
             f"{layout.path} holds {'/, '.join(layout.splits)}/: give the folder of one of them"
         )
-    folder = layout.path
+    folder, name = layout.path, ""
     if split:
         name = layouts.find_split(layout.splits, split) or split
         folder = os.path.join(layout.path, name)
@@ -98,6 +106,7 @@ def scan_folder(
     root, notes = layouts.unwrap(folder, classes), [*layout.notes]
     if root != folder:
         notes.append(f"{folder} holds one folder of images, {root}, which is taken in its place")
+    notes += _what_is_beside(path, root, layout, name)
     names = layouts.list_folders(root)
     if not names:
         return _scan_flat(root, split, notes)
@@ -114,9 +123,6 @@ def scan_folder(
         labels += [label] * len(found.files)
     if not files:
         raise errors.InputError(f"the class folders of {root} hold no image that is read")
-    strays = layouts.list_images(root, is_deep=False).files
-    if strays:
-        notes.append(f"{root}: passed over {len(strays)} image(s) beside the class folders")
     return FolderSource(root, names, files, labels, split, notes)
 
 
@@ -153,33 +159,86 @@ def check_classes(source: FolderSource) -> None:
     )
 
 
-def scan_images(path: str) -> FolderSource:
-    """Lists every image under a folder, with or without classes.
-
-    The label of an image is the first folder it is in below `path`, or below train/, val/ ..., as
-    `scan_folder` has it; or the class it is named by, n01440764_10026.JPEG, if all images have one;
-    else all labels are -1.
+def list_all(path: str) -> layouts.Images:
+    """Lists every image under a folder, whatever the folders in it are; at least one.
 
     Raises:
         InputError: a missing folder, or no image in it.
     """
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
-    files, notes = layouts.list_images(path)
-    if not files:
-        raise errors.InputError("; ".join((f"folder {path} holds no image", *notes)))
-    roots = [os.path.relpath(root, path) for root in layouts.class_roots(path)]
-    prefixes = [root + os.sep for root in roots if root != os.curdir]
-    names = []
-    for file in files:
-        below = next((file.removeprefix(p) for p in prefixes if file.startswith(p)), file)
-        *inner, own = below.split(os.sep)
-        wnid = base.WNID.match(own)
-        names.append(inner[0] if inner else wnid[0] if wnid else "")
-    if "" in names:
+    found = layouts.list_images(path)
+    if not found.files:
+        raise errors.InputError("; ".join((f"folder {path} holds no image", *found.notes)))
+    return found
+
+
+def scan_images(path: str) -> FolderSource:
+    """Lists every image under a folder, with the labels that it has in training and evaluation.
+
+    The classes are those of training that have images: of train/ where there is one, else of all
+    splits, or of the folder. Any other image has the label -1, and so have all where the folder is
+    refused; the notes count them and say why.
+
+    Raises:
+        InputError: a missing folder, or no image in it.
+    """
+    files, notes = list_all(path)
+    try:
+        layout = layouts.find(path)
+        own = layouts.find_split(layout.splits, "train")
+        parts = []
+        for split in sorted(layout.splits or ("",), key=lambda split: split != own):
+            # A class is no wrapper in the splits that are evaluated.
+            known = parts[0].class_names if own and parts else ()
+            parts.append(scan_folder(path, split, classes=known, has_to_be_full=False))
+    except errors.InputError as e:
+        notes = (*notes, f"no image of {path} has a label, as for training: {e}")
         return FolderSource(path, (), files, [-1] * len(files), "", notes)
-    index = {name: i for i, name in enumerate(sorted(set(names)))}
-    return FolderSource(path, tuple(index), files, [index[name] for name in names], "", notes)
+    found = {file: name for part in parts for file, name in part.classes_below(path)}
+    trained = parts[:1] if own else parts
+    classes = sorted({name for part in trained for _, name in part.classes_below(path)})
+    index = {name: base.find_class(name, classes) for name in set(found.values())}
+    labels = [index[found[file]] if file in found else -1 for file in files]
+    outside = [file for file in files if file not in found]
+    unknown = [file for file in found if index[found[file]] < 0]
+    notes = [*notes, *layout.notes]
+    for some, reason in (
+        (outside, "in no class folder that training or evaluation takes"),
+        (unknown, "of a class that the training split does not have"),
+    ):
+        if some:
+            notes.append(
+                f"{path}: {len(some)} of {len(files)} image(s) have no label, "
+                f"{errors.printable(some[0])} the first: they are {reason}"
+            )
+    return FolderSource(path, classes, files, labels, "", notes)
+
+
+def _what_is_beside(path: str, root: str, layout: layouts.Layout, taken: str) -> Iterator[str]:
+    """Yields sentences about what is beside the folders on the way from `path` to its classes.
+
+    Args:
+        path: the folder that was given.
+        root: of the class folders.
+        layout: of `path`.
+        taken: the name of its split that is scanned, or "".
+    """
+    for name in layout.splits:
+        split = layouts.split_of(taken)
+        if split and name != taken and layouts.split_of(name) == split:
+            twin, own = (os.path.join(layout.path, n) for n in (name, taken))
+            yield f"{own} is taken for the {split} split; {twin}, another, is passed over"
+    way = os.path.relpath(root, path)
+    inner = [] if way == os.curdir else way.split(os.sep)
+    for folder in itertools.accumulate([path, *inner], os.path.join):
+        if not layouts.list_folders(folder):
+            return  # of images that are named by class
+        found = layouts.list_images(folder, is_deep=False)
+        yield from found.notes
+        if found.files:
+            what = "class folders" if folder == root else "folders"
+            yield f"{folder}: passed over {len(found.files)} image(s) beside the {what}"
 
 
 def _scan_flat(folder: str, split: str, notes: Sequence[str]) -> FolderSource:

@@ -135,18 +135,6 @@ def unwrap(path: str, classes: Sequence[str] = ()) -> str:
     return path
 
 
-def class_roots(path: str) -> tuple[str, ...]:
-    """Returns the folders whose folders are classes, if any are: of each split, or one."""
-    try:
-        layout = find(path)
-    except errors.InputError:  # of classes beside splits, or splits without classes
-        inner = list_folders(path)
-        are_splits = all(split_of(name) for name in inner)
-        return tuple(os.path.join(path, name) for name in inner) if are_splits else (path,)
-    roots = [os.path.join(layout.path, split) for split in layout.splits] or [layout.path]
-    return tuple(unwrap(root) for root in roots)
-
-
 def list_folders(path: str) -> list[str]:
     """Returns the names of the folders in a folder, but for what systems leave there; sorted."""
     return [entry.name for entry in _entries(path) if _is_folder(entry)]
@@ -181,19 +169,21 @@ def _check_others(
     path: str, inner: Sequence[str], filled: Sequence[str], named: str
 ) -> Iterator[str]:
     """Yields sentences about folders beside those of splits; raises if they may be classes."""
-    others = [n for n in inner if n not in filled and _has_image(os.path.join(path, n))]
-    strangers = [n for n in others if not split_of(n)]
+    rest = [n for n in inner if n not in filled]
     has_both = len({split_of(n) for n in filled}) > 1
     is_told = named in filled and not split_of(named)
-    if strangers and not has_both and not is_told:
+    is_sure = has_both or is_told
+    strangers = (n for n in rest if not split_of(n) and _has_image(os.path.join(path, n)))
+    if not is_sure and (stranger := next(strangers, "")):
         raise errors.InputError(
             f"{path} holds {filled[0]}/, which has folders as a split has, beside "
-            f"{strangers[0]}/, which is none: rename {filled[0]}/ if it is a class, or give the "
+            f"{stranger}/, which is none: rename {filled[0]}/ if it is a class, or give the "
             "folder of the class folders"
         )
-    for name in others:
-        what = "holds no class folders" if split_of(name) else "is no split"
-        yield f"{os.path.join(path, name)} {what} and is passed over"
+    for name in rest:
+        if _has_image(os.path.join(path, name), or_other=True):
+            what = "holds no class folders" if split_of(name) else "is no split"
+            yield f"{os.path.join(path, name)} {what}; training and evaluation pass over it"
 
 
 def _check_classes(path: str, names: Sequence[str]) -> Iterator[str]:
@@ -223,22 +213,17 @@ def _wrapped(path: str, classes: Sequence[str]) -> str:
     """Returns the one folder in a folder that holds images, if it holds them in folders only."""
     filled = (name for name in list_folders(path) if _has_image(os.path.join(path, name)))
     first = next(filled, "")
-    if not first or next(filled, "") or _is_class(first, classes):
+    if not first or next(filled, "") or base.find_class(first, classes) >= 0:
         return ""
     found = os.path.join(path, first)
     has_own = any(list_images(folder, is_deep=False).files for folder in (path, found))
     return "" if has_own else found
 
 
-def _is_class(name: str, classes: Sequence[str]) -> bool:
-    try:
-        return bool(base.match_classes([name], classes, ""))
-    except errors.InputError:
-        return False
-
-
-def _has_image(path: str) -> bool:
-    return any(_kind(entry, is_named=True) == "image" for _, entry in _walk(path, [], True))
+def _has_image(path: str, *, or_other: bool = False) -> bool:
+    """Returns whether there is an image under a folder; with `or_other` one that is not read."""
+    kinds = ("image", "other") if or_other else ("image",)
+    return any(_kind(entry, is_named=True) in kinds for _, entry in _walk(path, [], True))
 
 
 def _kind(entry: os.DirEntry[str], *, is_named: bool) -> str:

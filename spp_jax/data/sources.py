@@ -172,8 +172,9 @@ def _check_no_split(path: str, split: str) -> None:
     """Raises InputError if a split is asked for of a folder without any."""
     if split:
         raise errors.InputError(
-            f"no folder {os.path.join(path, split)}; without a config.data.eval_split {path} is "
-            "taken as a whole"
+            f"no folder {os.path.join(path, split)}; {path} holds no splits: leave out "
+            "config.data.eval_split, and training holds out a share of it, config.data.held_out, "
+            "and evaluation scores all of it"
         )
 
 

@@ -124,11 +124,11 @@ def _list_images(paths: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for given in map(os.path.expanduser, paths):
         if os.path.isdir(given):
-            source = folders.scan_images(given)
-            for note in source.notes:
+            listed = folders.list_all(given)
+            for note in listed.notes:
                 print(note, flush=True)
-            inner = [source.name(i) for i in range(len(source))]
-            named = {p: os.path.relpath(p, given).replace(os.sep, "_") for p in inner}
+            inner = {os.path.join(given, file): file for file in listed.files}
+            named = {path: file.replace(os.sep, "_") for path, file in inner.items()}
         elif os.path.exists(given):
             named = {given: os.path.basename(given)}
         else:

@@ -33,10 +33,17 @@ def _open(path, held_out=0.0):
     return listed(train), listed(rest) if rest else None, train.notes
 
 
-def _classes_of_extract(path):
+def _labels_of_extract(path):
+    """Returns the classes, {file below the root: class, or "" for none}, and the notes."""
     source = folders.scan_images(path)
     names = [os.path.relpath(source.name(i), path) for i in range(len(source))]
-    return {n: source.class_names[k] for n, k in zip(names, source.labels, strict=True)}
+    classes = (*source.class_names, "")  # -1 is the last
+    found = {n: classes[k] for n, k in zip(names, source.labels, strict=True)}
+    return source.class_names, found, source.notes
+
+
+def _classes_of_extract(path):
+    return _labels_of_extract(path)[1]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,9 @@ def test_two_spellings_of_a_split_are_refused_unless_named(tmp_path):
         errors.InputError, match=r"Train/ and training/ may both be the split train"
     ):
         _open(str(tmp_path))
+    classes, labels, notes = _labels_of_extract(str(tmp_path))
+    assert (classes, set(labels.values())) == ((), {""})
+    assert "Train/ and training/ may both be the split train" in notes[0]
     found = sources.open_train("folder", str(tmp_path), "training", 0.0, 0)
     assert found.name(0) == f"{tmp_path}/training/ant/0.jpg"
 
@@ -153,8 +163,87 @@ def test_what_lies_beside_a_pair_of_splits_is_named(tmp_path):
     assert found == {"train/ant/0.jpg": "ant", "train/bee/0.jpg": "bee"}
     assert held_out == {"val/ant/0.jpg": "ant"}
     assert notes == (
-        f"{tmp_path}/test holds no class folders and is passed over",
-        f"{tmp_path}/unlabelled is no split and is passed over",
+        f"{tmp_path}/test holds no class folders; training and evaluation pass over it",
+        f"{tmp_path}/unlabelled is no split; training and evaluation pass over it",
+    )
+    assert _labels_of_extract(str(tmp_path)) == (
+        ("ant", "bee"),
+        {**found, **held_out, "test/0.jpg": "", "unlabelled/0.jpg": ""},
+        (
+            *notes,
+            f"{tmp_path}: 2 of 5 image(s) have no label, test/0.jpg the first: they are in no "
+            "class folder that training or evaluation takes",
+        ),
+    )
+    # What is not read is named as well, and makes no folder a class.
+    _write(tmp_path, "phone/0.heic", data=HEIC)
+    assert (
+        f"{tmp_path}/phone is no split; training and evaluation pass over it"
+        in _open(str(tmp_path))[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "refusal"),
+    [
+        (("train", "extra"), "train/, which has folders as a split has, beside extra/"),
+        (("Train", "TEST "), "Train/, which has folders as a split has, beside TEST /"),
+    ],
+)
+def test_what_training_refuses_has_no_labels(tmp_path, inside, refusal):
+    _write(tmp_path, *(f"{name}/{c}/0.jpg" for name in inside for c in ("ant", "bee")))
+    with pytest.raises(errors.InputError, match=refusal) as refused:
+        _open(str(tmp_path))
+    classes, found, notes = _labels_of_extract(str(tmp_path))
+    assert classes == ()
+    assert found == {f"{name}/{c}/0.jpg": "" for name in inside for c in ("ant", "bee")}
+    assert notes == (f"no image of {tmp_path} has a label, as for training: {refused.value}",)
+
+
+def test_the_classes_of_extract_are_those_of_training(tmp_path):
+    _write(tmp_path, "train/n01440764 tench/0.jpg", "train/bee/0.jpg", "val/tench/0.jpg")
+    _write(tmp_path, "test/bee/0.jpg", "test/cat/0.jpg", "beside.jpg", "train/beside.jpg")
+    _write(tmp_path, "dev/bee/2019/0.jpg", "dev/bee/2020/0.jpg")
+    found, held_out, notes = _open(str(tmp_path))
+    classes, labels, extract_notes = _labels_of_extract(str(tmp_path))
+    assert classes == ("bee", "n01440764 tench")
+    assert labels == {
+        **found,
+        **held_out,
+        "dev/bee/2019/0.jpg": "bee",
+        "dev/bee/2020/0.jpg": "bee",
+        "test/bee/0.jpg": "bee",
+        "test/cat/0.jpg": "",
+        "beside.jpg": "",
+        "train/beside.jpg": "",
+    }
+    assert extract_notes == (
+        f"{tmp_path}: 2 of 9 image(s) have no label, beside.jpg the first: they are in no class "
+        "folder that training or evaluation takes",
+        f"{tmp_path}: 1 of 9 image(s) have no label, test/cat/0.jpg the first: they are of a "
+        "class that the training split does not have",
+    )
+    assert notes == (
+        f"{tmp_path}: passed over 1 image(s) beside the folders",
+        f"{tmp_path}/train: passed over 1 image(s) beside the class folders",
+    )
+
+
+def test_a_second_folder_of_the_same_split_is_named(tmp_path):
+    for split in ("train", "train_set", "val", "valid"):
+        _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg")
+    for name, other in (("train", "train_set"), ("train_set", "train")):
+        source = sources.open_train("folder", str(tmp_path), name, 0.0, 0)
+        assert source.name(0) == f"{tmp_path}/{name}/ant/0.jpg"
+        assert source.notes == (
+            f"{tmp_path}/{name} is taken for the train split; {tmp_path}/{other}, another, is "
+            "passed over",
+        )
+    held_out = sources.open_held_out("folder", str(tmp_path), "", 0.0, 0, ("ant", "bee"))
+    assert held_out is not None
+    assert held_out.notes == (
+        f"{tmp_path}/val is taken for the validation split; {tmp_path}/valid, another, is passed "
+        "over",
     )
 
 
@@ -223,9 +312,30 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path):
 
 
 def test_images_beside_the_class_folders_are_counted(tmp_path):
-    _write(tmp_path, "ant/0.jpg", "bee/0.jpg", "a.jpg", "b.png")
-    assert _open(str(tmp_path))[2] == (
-        f"{tmp_path}: passed over 2 image(s) beside the class folders",
+    names = ("ant/0.jpg", "bee/0.jpg", "a.jpg", "b.png", "c.heic")
+    _write(tmp_path / "in", *names)
+    unread = (
+        "passed over 1 file(s) that look like images, {} the first: their format is not read, or "
+        "their suffix is no image's; convert or rename them"
+    )
+    assert _open(f"{tmp_path}/in")[2] == (
+        f"{tmp_path}/in: {unread.format('c.heic')}",
+        f"{tmp_path}/in: passed over 2 image(s) beside the class folders",
+    )
+    classes, found, notes = _labels_of_extract(f"{tmp_path}/in")
+    assert classes == ("ant", "bee")
+    assert found == {"ant/0.jpg": "ant", "bee/0.jpg": "bee", "a.jpg": "", "b.png": ""}
+    assert notes == (
+        f"{tmp_path}/in: {unread.format('c.heic')}",
+        f"{tmp_path}/in: 2 of 4 image(s) have no label, a.jpg the first: they are in no class "
+        "folder that training or evaluation takes",
+    )
+    # Also beside what is around the class folders.
+    _write(tmp_path / "out" / "w", *names[:2], "e.heic")
+    _write(tmp_path / "out", "d.heic")
+    assert _open(f"{tmp_path}/out")[2][1:] == (
+        f"{tmp_path}/out: {unread.format('d.heic')}",
+        f"{tmp_path}/out/w: {unread.format('e.heic')}",
     )
 
 

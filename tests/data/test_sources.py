@@ -102,6 +102,12 @@ def test_evaluation_takes_such_a_folder_whole(flat):
     ):
         with pytest.raises(errors.InputError, match=f"no folder {flat}/val"):
             open_it()
+    message = (
+        "leave out config.data.eval_split, and training holds out a share of it, "
+        "config.data.held_out, and evaluation scores all of it"
+    )
+    with pytest.raises(errors.InputError, match=message):
+        sources.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog"))
 
 
 def test_a_folder_with_splits_keeps_them(with_splits):
