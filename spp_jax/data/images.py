@@ -81,7 +81,8 @@ def decode(
 
     A truncated file is refused unless all its pixels are there, and so is all damage the decoder
     notices; formats without checksums can hide some. A JPEG without an end marker, or with stray
-    bytes before a marker, is read where its pixels are proved whole (`jpeg.mend`).
+    bytes before a marker, is read where the file shows that its pixels are whole (`jpeg`, which
+    says when a whole file cannot be told from a damaged one).
 
     Args:
         data: the whole file.

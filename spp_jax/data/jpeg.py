@@ -2,40 +2,50 @@
 
 Cameras and programs leave stray bytes before a marker, or no end marker. A decoder reports stray
 bytes as well when damaged data made it lose its place, so bytes are taken for stray only where the
-pixels before them are proved whole:
+file shows that the pixels before them are whole:
 
 - Between the segments of the header anything may stand: each table has a length of its own.
 - The end marker may be missing where every scan of the image is there and none ends too soon.
-- Bytes after the last scan are stray if they repeat one value and begin right where the image
-  ends. Or if the scan is what an encoder writes, and they are not more of it: each block has known
-  codes and no 65th coefficient, the last byte is filled with ones, and the bytes after it cannot
-  be read as blocks to their end, as the rest of an image can that damage made end too soon.
+- Bytes after the last scan are stray if they begin right where the image ends, and are no part of
+  one: they repeat one value or are text, and the byte before them is neither.
+- Where that byte looks like them it may be stray itself, in place of one that was lost: zeros do
+  for the last byte of many an image. It is the image's own if the scan is what an encoder writes,
+  each block of known codes and no 65th coefficient, and ones fill its last byte; and if the unit
+  before the last ends in the same way, or no more than four characters come before text.
+- Other bytes are stray if the scan is what an encoder writes, and they are not more of it: they
+  cannot be read as blocks to their end, as the rest of an image can that damage made end too soon.
+
+The last two hold of files that are not progressive, whose scan is the only one. What they cannot
+tell: a file may be the same, byte for byte, as one that lost its last byte and has the first of the
+zeros after it in its place. So it is refused, unless a flat corner makes it plain what that byte
+was. Damage that text, or other bytes that are not of one value, makes good by chance passes.
 """
 
-import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import simplejpeg
+
+from spp_jax.data import jpeg_scan
 
 _END = b"\xff\xd9"
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
 # A marker that ends a scan: no byte 255 of its data, nor one of the restarts inside it.
 _SCAN_STOP = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 # Frames with other codings, which are not looked into.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
-# For the next 16 bits the length of the code times 256 plus its symbol, 0 for no code: of the mean
-# of a block and of its other coefficients.
-_Tables = tuple[list[int], list[int]]
-
 # Fewer bytes of one value may be the end of an image's own data by chance.
 _LEAST_RUN = 8
-_MOST_BITS = 11  # of the difference of two means, of 8-bit pixels
+# One byte in three of an image's data is a character, so that fewer may be its own data.
+_TEXT = bytes([*b"\t\n\r", *range(32, 127)])
+_LEAST_TEXT = 16
+# How many of an image's last bytes may look like the stray ones after them: they look so by chance,
+# or they are stray, read in place of bytes that the image lost.
+_MOST_SAME, _MOST_TEXT = 1, 4
 
 
 class _Trimmed(NamedTuple):
@@ -161,134 +171,38 @@ def _complaint(data: bytes) -> str:
 def _ends_at(trimmed: _Trimmed, length: int) -> bool:
     """Whether the image ends there, and what follows in its last scan is stray."""
     scan, stray = trimmed.scan[:length], trimmed.scan[length:]
-    last = 0xFF if scan.endswith(b"\xff\x00") else scan[-1]
-    if len(stray) >= _LEAST_RUN and len(set(stray)) == 1:
-        # Zeros in place of lost data are read as part of the image: its end is among them.
-        return last != stray[0]
-    return _is_sound(trimmed.header, scan, stray, trimmed.is_cut)
-
-
-def _is_sound(head: bytes, scan: bytes, stray: bytes, is_cut: bool) -> bool:
-    """Whether the data of a baseline file's only scan is what an encoder writes, `stray` not.
-
-    Decodes the codes, not the pixels: about a megabyte in two seconds.
-    """
-    tables: dict[int, list[int]] = {}
-    sampling: dict[int, tuple[int, int]] = {}
-    height = width = interval = 0
-    order: list[tuple[int, int]] = []
-    for start, stop in _segments(head, 2):
-        marker, body = head[start + 1], head[start + 4 : stop]
-        if marker == 0xC4:
-            tables |= _read_tables(body)
-        elif marker == 0xDD:
-            interval = int.from_bytes(body[:2], "big")
-        elif marker in _BASELINE:
-            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            sampling = {
-                body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, len(body), 3)
-            }
-        elif marker == _SCAN:
-            order += [(body[i], body[i + 1]) for i in range(1, len(body) - 3, 2)]
-    if not sampling or [name for name, _ in order] != list(sampling):
-        return False  # progressive, or several scans
-    if len(sampling) == 1:
-        sampling = dict.fromkeys(sampling, (1, 1))
-    across, down = (8 * max(s[i] for s in sampling.values()) for i in range(2))
-    blocks = []
-    for name, which in order:
-        pair = tables.get(which >> 4), tables.get(16 + (which & 15))
-        if pair[0] is None or pair[1] is None:
-            return False
-        blocks += [pair] * (sampling[name][0] * sampling[name][1])
-    left = -(-width // across) * -(-height // down)
-    end = 0
-    parts = _RESTART.split(scan)
-    for part in parts:
-        count = min(left, interval or left)
-        end = _read_blocks(_unstuff(part), 0, blocks * count)
-        if not _is_filled(_unstuff(part), end):
-            return False
-        left -= count
-    # Data that was read out of place may be in step again here, at any block of the order; and
-    # behind it there may be zeros.
-    return left == 0 and not any(
-        _reads_to_its_end(_unstuff(parts[-1] + rest), end, blocks[i:] + blocks[:i], is_cut)
-        for rest in {stray, stray.rstrip(stray[-1:])}
-        for i in range(len(blocks))
+    data = scan.replace(b"\xff\x00", b"\xff")
+    head = stray[:_LEAST_TEXT]
+    is_same, is_text = len(set(stray)) == 1, not head.strip(_TEXT)
+    num_same = len(data) - len(data.rstrip(stray[:1]))
+    num_text = len(data) - len(data.rstrip(_TEXT)) if is_text else 0
+    if num_same > _MOST_SAME or num_text > _MOST_TEXT:
+        return False  # lost data, in place of which stray bytes were read
+    is_text &= len(head) == _LEAST_TEXT and len(set(head)) >= _LEAST_RUN
+    if (is_same and len(stray) >= _LEAST_RUN and not num_same) or (is_text and not num_text):
+        return True
+    layout = jpeg_scan.read_layout(
+        (trimmed.header[start + 1], trimmed.header[start + 4 : stop])
+        for start, stop in _segments(trimmed.header, 2)
+    )
+    end = None if layout is None else jpeg_scan.find_end(layout, scan)
+    if layout is None or end is None:
+        return False
+    if is_same and num_same:
+        return end.is_repeated
+    return is_text or not any(
+        jpeg_scan.reads_on(layout, scan, end, rest, trimmed.is_cut) for rest in _rests(stray)
     )
 
 
-def _read_tables(body: bytes) -> dict[int, list[int]]:
-    """Returns {class * 16 + number: table, as of `_Tables`} of a segment of Huffman tables."""
-    found = {}
-    position = 0
-    while position + 17 <= len(body):
-        counts = body[position + 1 : position + 17]
-        symbols = iter(body[position + 17 : position + 17 + sum(counts)])
-        table: list[int] = []
-        for length, count in enumerate(counts, start=1):
-            for _, symbol in zip(range(count), symbols):
-                table += [256 * length + symbol] * (1 << 16 - length)
-        found[body[position]] = (table + [0] * (1 << 16))[: 1 << 16]
-        position += 17 + sum(counts)
-    return found
+def _rests(stray: bytes) -> set[bytes]:
+    """Returns what may be left of an image that ended too soon, if stray bytes follow it in turn.
 
-
-def _unstuff(scan: bytes) -> bytes:
-    """Returns the data without the zero that follows each byte 255, for its markers' sake."""
-    return scan.replace(b"\xff\x00", b"\xff")
-
-
-def _is_filled(data: bytes, end: int) -> bool:
-    """Whether the data ends within a byte after bit `end`, with ones; not for a negative one."""
-    num_left = 8 * len(data) - end
-    ones = (1 << num_left) - 1 if 0 <= num_left < 8 else 0
-    return 0 <= num_left < 8 and end >= 0 and data[-1] & ones == ones
-
-
-def _reads_to_its_end(data: bytes, position: int, order: Sequence[_Tables], is_cut: bool) -> bool:
-    """Whether all that is left of the data, some bytes, can be read as blocks.
-
-    Where the file is cut the last of them need not be whole.
+    Those are bytes of one value, or text: as much of the end as looks like either, or less by some
+    characters.
     """
-    for tables in itertools.cycle(order):
-        position = _read_blocks(data, position, [tables])
-        if position > 8 * len(data):
-            return is_cut
-        if position < 0 or _is_filled(data, position):
-            return position >= 0
-    return False
-
-
-def _read_blocks(data: bytes, start: int, blocks: Sequence[_Tables]) -> int:
-    """Returns the bit after as many blocks, each of its tables; -1 where an encoder writes none.
-
-    Beyond the last bit where the data does not suffice.
-    """
-    position = start // 8  # of the next byte to fetch
-    held = -(start % 8)  # bits of those fetched that are not used yet
-    window = 0
-    for dc, ac in blocks:
-        k = 0
-        while k < 64:
-            if held < 32:
-                window = (window & ((1 << max(held, 0)) - 1)) << 64
-                window |= int.from_bytes(data[position : position + 8].ljust(8, b"\0"), "big")
-                position, held = position + 8, held + 64
-            code = (ac if k else dc)[window >> held - 16 & 0xFFFF]
-            run, size = code >> 4 & 15, code & 15
-            held -= (code >> 8) + size
-            if 8 * position - held + (0 if code else 16) > 8 * len(data):
-                return 8 * len(data) + 1
-            if not code or (
-                (size == 0 and run not in (0, 15)) if k else (run or size > _MOST_BITS)
-            ):
-                return -1
-            if k and not run and not size:
-                break  # the rest is zeros
-            k += run + 1
-            # Sixteen zeros are written only where another coefficient follows.
-            if k > (64 if size or k == 1 else 63):
-                return -1
-    return 8 * position - held
+    rests = {stray, stray.rstrip(stray[-1:])}
+    start = len(stray.rstrip(_TEXT))
+    if len(stray) - start >= _LEAST_RUN:
+        rests |= {stray[: start + i] for i in range(_LEAST_TEXT)}
+    return rests - {b""}

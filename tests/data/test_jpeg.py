@@ -1,5 +1,6 @@
 """JPEGs with something amiss around whole pixels are read; those of damaged data are not."""
 
+import contextlib
 import io
 import random
 import struct
@@ -13,6 +14,7 @@ from spp_jax.data import images, jpeg
 from tests.data import test_images
 
 END = b"\xff\xd9"
+TEXT = b"Taken by a camera in 2004"
 PHOTO = test_images.photo(120, 150)
 encode = test_images.encode
 
@@ -68,6 +70,47 @@ def test_what_is_mended_is_the_file_itself(name):
         assert list(jpeg.mend(strayed))[-1] == FILES[name]
 
 
+def _is_taken_strictly(data: bytes) -> bool:
+    with contextlib.suppress(ValueError):
+        return simplejpeg.decode_jpeg(data, "RGB").size > 0
+    return False
+
+
+# The data of "444" ends in five characters, of which one could not tell whose they are.
+@pytest.mark.parametrize("name", [*sorted(FILES.keys() - {"444"}), "progressive"])
+def test_text_before_the_end_marker_costs_no_pixel(name):
+    options = {"progressive": True, "quality": 87} if name == "progressive" else {}
+    data = encode(PHOTO, "JPEG", **options) if options else FILES[name]
+    if options:  # with a character there, the scan's end could not be told
+        assert data[-3] not in range(32, 127)
+    found = images.decode(data[:-2] + TEXT + END, name)
+    np.testing.assert_array_equal(found, images.decode(data, name))
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_stray_bytes_that_repeat_the_last_of_a_flat_corner(last):
+    """A flat unit takes 32 bits of the standard's codes: its last byte is 0 or, filled, 1."""
+    num_refused = 0
+    for shade in range(0, 250, 3):
+        pixels = PHOTO.copy()
+        pixels[64:], pixels[:, 80:] = shade, shade
+        data = encode(pixels, "JPEG", quality=75, subsampling="4:2:0")
+        if data[-3] != last:
+            continue
+        whole = images.decode(data, "flat")
+        np.testing.assert_array_equal(
+            images.decode(data[:-2] + bytes([last] * 16) + END, ""), whole
+        )
+        for length in range(len(data) - 8, len(data) - 2):
+            cut = data[:length] + bytes([last] * 16) + END
+            found = test_images.decode_or_reason(cut, "cut")
+            if isinstance(found, str):
+                num_refused += 1
+            elif not _is_taken_strictly(cut):
+                np.testing.assert_array_equal(found, whole)
+    assert num_refused > 0
+
+
 def test_progressive_files_need_every_scan():
     whole = images.decode(PROGRESSIVE, "whole")
     for what, strayed in _with_strays(PROGRESSIVE).items():
@@ -84,6 +127,14 @@ def test_progressive_files_need_every_scan():
         assert images.decode(cut + END, "few scans").shape == whole.shape
         with pytest.raises(images.ImageError, match="Premature end"):
             images.decode(cut, "cut between scans")
+
+
+def test_text_is_refused_where_it_may_stand_for_lost_data():
+    whole, cut = FILES["444"][:-2], FILES["420"][:-12]
+    assert whole.endswith(b"Wv<{#")
+    for data in (whole, cut):
+        with pytest.raises(images.ImageError, match="Corrupt"):
+            images.decode(data + TEXT + END, "text")
 
 
 def _damage(data: bytes, rng: random.Random) -> bytes:
@@ -107,7 +158,7 @@ def _damage(data: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("name", ["420", "444", "restarts", "grey"])
 def test_damaged_data_is_refused_as_a_strict_decoder_does(name):
     rng = random.Random(0)
-    num_out_of_place = 0
+    num_out_of_place = num_taken = 0
     for _ in range(60):
         damaged = _damage(FILES[name], rng)
         try:
@@ -118,6 +169,14 @@ def test_damaged_data_is_refused_as_a_strict_decoder_does(name):
         for file in (damaged, damaged[:-2], damaged[:-2] + bytes(20)):
             with pytest.raises(images.ImageError):
                 images.decode(file, name)
+        for stray in (bytes(16), b"\1" * 16, TEXT):
+            file = damaged[:-2] + stray + END
+            if not _is_taken_strictly(file):
+                found = test_images.decode_or_reason(file, name)
+                num_taken += not isinstance(found, str)
+                assert isinstance(found, str) or stray == TEXT
+    # Of text up to four characters may have been read in place of as many bytes that are missing.
+    assert num_taken <= 2
     assert num_out_of_place >= 5  # which looks as if bytes were stray
 
 
