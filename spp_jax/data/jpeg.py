@@ -11,9 +11,10 @@ file shows that the pixels before them are whole:
 - Where that byte looks like them it may be stray itself, in place of one that was lost: zeros do
   for the last byte of many an image. It is the image's own if the scan is what an encoder writes,
   each block of known codes and no 65th coefficient, and ones fill its last byte; and if the unit
-  before the last ends in the same way, or no more than four characters come before text.
-- Other bytes are stray if the scan is what an encoder writes, and they are not more of it: they
-  cannot be read as blocks to their end, as the rest of an image can that damage made end too soon.
+  before the last ends in the same way.
+- Other bytes, and text after up to four characters, are stray if the scan is what an encoder
+  writes, and they are not more of it: they cannot be read as blocks to their end, as the rest of an
+  image can that damage made end too soon.
 
 The last two hold of files that are not progressive, whose scan is the only one. What they cannot
 tell: a file may be the same, byte for byte, as one that lost its last byte and has the first of the
@@ -179,18 +180,20 @@ def _ends_at(trimmed: _Trimmed, length: int) -> bool:
     if num_same > _MOST_SAME or num_text > _MOST_TEXT:
         return False  # lost data, in place of which stray bytes were read
     is_text &= len(head) == _LEAST_TEXT and len(set(head)) >= _LEAST_RUN
-    if (is_same and len(stray) >= _LEAST_RUN and not num_same) or (is_text and not num_text):
+    if is_same and len(stray) >= _LEAST_RUN and not num_same:
         return True
     layout = jpeg_scan.read_layout(
         (trimmed.header[start + 1], trimmed.header[start + 4 : stop])
         for start, stop in _segments(trimmed.header, 2)
     )
     end = None if layout is None else jpeg_scan.find_end(layout, scan)
+    if is_text and not num_text:
+        return layout is None or end is not None
     if layout is None or end is None:
         return False
     if is_same and num_same:
         return end.is_repeated
-    return is_text or not any(
+    return not any(
         jpeg_scan.reads_on(layout, scan, end, rest, trimmed.is_cut) for rest in _rests(stray)
     )
 
@@ -203,6 +206,6 @@ def _rests(stray: bytes) -> set[bytes]:
     """
     rests = {stray, stray.rstrip(stray[-1:])}
     start = len(stray.rstrip(_TEXT))
-    if len(stray) - start >= _LEAST_RUN:
+    if 0 < start <= len(stray) - _LEAST_RUN:
         rests |= {stray[: start + i] for i in range(_LEAST_TEXT)}
     return rests - {b""}
