@@ -7,7 +7,8 @@ file shows that the pixels before them are whole:
 - Between the segments of the header anything may stand: each table has a length of its own.
 - The end marker may be missing where every scan of the image is there and none ends too soon.
 - Bytes after the last scan are stray if they begin right where the image ends, and are no part of
-  one: they repeat one value or are text, and the byte before them is neither.
+  one: they repeat one value or are text, and the byte before them is neither. Before text the
+  scan of a file that has one only must also be what an encoder writes.
 - Where that byte looks like them it may be stray itself, in place of one that was lost: zeros do
   for the last byte of many an image. It is the image's own if the scan is what an encoder writes,
   each block of known codes and no 65th coefficient, and ones fill its last byte; and if the unit
