@@ -12,8 +12,10 @@ DETECTDIR ?= runs/digits_detection
 BENCHDIR ?= runs/bench
 RUN := $(VENV)/bin/python
 TRAIN_FLAGS := $(if $(SMOKE),--config.run.smoke=True)
+COMMA := ,
 DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.drop_steps="()" \
-    --config.data.split="train[:16]" --config.data.eval_split="test[:8]")
+    --config.data.split="train[:16]" --config.data.eval_split="test[:8]" \
+    --config.features.num_canvases=1 --config.features.scales="(128$(COMMA))")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
 .PHONY: setup train detect bench test test-all check readme-check lint format clean

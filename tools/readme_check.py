@@ -56,9 +56,17 @@ RULES: list[Rule] = [
     ("", "ln", "", {}),
     ("", "for", "", {}),
     ("README.md", "python train.py --config=configs/imagenet_multisize", SMOKE, {"DIR": ""}),
-    ("", "python train.py --config=configs/ilsvrc_det_pretrain", SMOKE, {"NETWORK": ""}),
+    (
+        *("", "python train.py --config=configs/ilsvrc_det_pretrain"),
+        f"{SMOKE} --config.model.name=zf5_small",
+        {"NETWORK": ""},
+    ),
     ("", "python train.py", SMOKE, {}),
-    ("README.md", "python eval.py --workdir=runs/mine", "--config.eval.num_examples=4", {}),
+    (
+        *("README.md", "python eval.py --workdir=runs/mine"),
+        "--config.eval.num_examples=4 '--config.eval.scales=(224, 256)'",
+        {},
+    ),
     ("docs/pretrained.md", "python eval.py --workdir=DIR", "", {}),
     ("docs/features.md", "python extract.py", "", {"DIR": "runs/googlenet"}),
     ("", "python extract.py", "", {}),
@@ -78,7 +86,8 @@ RULES: list[Rule] = [
         {"DIR": ""},
     ),
     (
-        *("docs/detection.md", "python detect.py train --config=configs/animals_detection.py", ""),
+        *("docs/detection.md", "python detect.py train --config=configs/animals_detection.py"),
+        "'--config.features.scales=(100, 150)'",
         {"DIR": "runs/animals", "NETWORK": "runs/googlenet"},
     ),
     (
@@ -89,7 +98,11 @@ RULES: list[Rule] = [
         *("", "python detect.py eval --workdir=DIR --with=DIR2,DIR3", ""),
         dict.fromkeys(("DIR", "DIR2", "DIR3"), "runs/animals"),
     ),
-    ("", "python detect.py train --config=configs/animals_detection.py", "", {}),
+    (
+        *("", "python detect.py train --config=configs/animals_detection.py"),
+        "'--config.features.scales=(100, 150)'",
+        {},
+    ),
     ("", "python detect.py predict", "", {}),
     ("", "python detect.py score", "", {}),
 ]
