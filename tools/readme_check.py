@@ -112,9 +112,9 @@ import numpy as np
 images = canvas = np.zeros((1, 224, 224, 3), np.uint8)
 sizes, fmap = np.array([[200, 180]]), np.zeros((1, 13, 13, 8), np.float32)
 windows, names = np.array([[0, 0, 5, 5]]), open("CLASSES").read().split("\\n")[:-1]
-scores = np.array([1.0], np.float32)
+scores = np.ones((1, 1), np.float32)
 from spp_jax.detection import mean_ap
-detections = mean_ap.Detections(np.array([0]), scores, windows)
+detections = mean_ap.Detections(np.array([0]), scores[:, 0], windows)
 truth = mean_ap.Truth(np.array([0]), windows, np.array([False]))
 """
 _COMMAND = re.compile(
