@@ -38,7 +38,7 @@ def reaches_beyond(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
         boxes: of any images.
         sides: (R, 2) or (2,), the (width, height) of these.
     """
-    return (boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > sides + 1).any(axis=1)
+    return np.any((boxes < -1) | (boxes > np.tile(sides, 2) + 1), axis=1)
 
 
 def are_swapped(num_boxes: int, num_beyond: int, num_beyond_swapped: int) -> bool:
