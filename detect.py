@@ -19,7 +19,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from spp_jax import cli, errors
-from spp_jax.detection import detection_config, detector, mean_ap, prediction, stages, testing
+from spp_jax import config as config_lib
+from spp_jax.detection import detector, mean_ap, prediction, stages, testing
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "train, eval, predict: where the detector is.")
 _WITH = flags.DEFINE_list("with", [], "eval: workdirs of detectors to combine it with.")
@@ -72,7 +73,7 @@ def main() -> int:
         print(f"{mean_ap.table(result)}\n-> {_OUTPUT.value}")
         return 0
     if COMMAND == "train":
-        config = cli.read_config(detection_config.DetectionConfig)
+        config = cli.read_config(config_lib.DetectionConfig)
         stopped_by = stages.train(config, workdir())
         if stopped_by is not None:
             return 128 + stopped_by

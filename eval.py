@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from spp_jax import checkpoint, cli, errors
 from spp_jax import config as config_lib
-from spp_jax.evaluation import scoring, svm_config, svm_protocol
+from spp_jax.evaluation import scoring, svm_protocol
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Workdir of train.py; with svm, where results go.", required=True
@@ -53,8 +53,8 @@ def main() -> int:
 
 
 def score_svm(workdir: str) -> int:
-    config = cli.read_config(svm_config.SvmConfig)
-    svm_config.validate(config)
+    config = cli.read_config(config_lib.SvmConfig)
+    config_lib.validate(config)
     if not _CHECKPOINT.value:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))

@@ -12,8 +12,9 @@ from typing import Any
 from absl import flags
 
 from spp_jax import checkpoint, cli, errors
+from spp_jax import config as config_lib
 from spp_jax.data import folders, sources
-from spp_jax.evaluation import extraction, features
+from spp_jax.evaluation import extraction
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Workdir of train.py, or what spp_jax.interop wrote.", required=True
@@ -81,7 +82,7 @@ def main() -> int:
     return 0
 
 
-def _parts() -> tuple[features.Part, ...]:
+def _parts() -> tuple[config_lib.Part, ...]:
     pyramids = [cli.parse_levels("--levels", text) for text in _LEVELS.value.split("/")]
     if len(pyramids) == 1:
         pyramids *= len(_LAYER.value)
@@ -90,7 +91,7 @@ def _parts() -> tuple[features.Part, ...]:
             f"--levels={_LEVELS.value} has {len(pyramids)} pyramids for {len(_LAYER.value)} layers"
         )
     reduce: Any = _REDUCE.value
-    return tuple(features.Part(n, levels, reduce) for n, levels in zip(_LAYER.value, pyramids))
+    return tuple(config_lib.Part(n, levels, reduce) for n, levels in zip(_LAYER.value, pyramids))
 
 
 if __name__ == "__main__":

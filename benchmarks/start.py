@@ -24,7 +24,7 @@ from PIL import Image
 
 import spp_jax
 from benchmarks import facts, timing
-from spp_jax import checkpoint
+from spp_jax import checkpoint, network
 from spp_jax import config as config_lib
 from spp_jax.evaluation import features
 
@@ -44,7 +44,7 @@ def write_network(workdir: str, name: str) -> None:
     config.data.name = "folder"
     if name == "googlenet":
         config.model.levels, config.model.reduce = (1,), "mean"
-    model = config_lib.make_model(config, 2)
+    model = network.make(config.model, 2)
     images = jnp.zeros((1, model.backbone.size, model.backbone.size, 3), jnp.uint8)
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     meta = checkpoint.Meta(0, config, ("a", "b"), 0, {})

@@ -1,3 +1,5 @@
+from spp_jax import config as config_lib
+
 """Few classes and few images: SVMs on pooled features of a published network, not fine-tuned.
 
     python detect.py train --config=configs/animals_detection.py --workdir=DIR
@@ -8,11 +10,9 @@ layout with image sets trainval and test. For other networks --config.features.m
 map, "" the last. docs/results/detection.md has what it took and gave.
 """
 
-from spp_jax.detection import detection_config
 
-
-def get_config() -> detection_config.DetectionConfig:
-    config = detection_config.DetectionConfig()
+def get_config() -> config_lib.DetectionConfig:
+    config = config_lib.DetectionConfig()
     config.proposals.methods = ("fast",)
     # Stride 16 and 832 channels: one map before the last, which has a stride of 32.
     config.features.map = "inception_4e"

@@ -1,3 +1,5 @@
+from spp_jax import config as config_lib
+
 """Caltech-101 as in section 3.3: features of a network as it is, and linear SVMs.
 
     python eval.py --protocol=svm --config=configs/caltech101_svm.py --checkpoint=DIR
@@ -8,11 +10,9 @@ test on, ten times; or train/ and test/ of them, which are taken as they are. DI
 the rows of the table are made for its network. docs/results/svm.md has what it took and gave.
 """
 
-from spp_jax.evaluation import svm_config
 
-
-def get_config() -> svm_config.SvmConfig:
-    config = svm_config.SvmConfig()
+def get_config() -> config_lib.SvmConfig:
+    config = config_lib.SvmConfig()
     config.data.name = "folder"
     config.data.num_train = 30
     config.data.max_test = 50

@@ -1,3 +1,5 @@
+from spp_jax import config as config_lib
+
 """Digits in groups of 1 to 5: what `make detect` runs, detection from end to end in minutes.
 
     python detect.py train --config=configs/digits_detection.py --config.checkpoint=NETWORK
@@ -7,11 +9,9 @@ NETWORK is what `python train.py --config=configs/digits_multisize.py` wrote.
 docs/results/detection.md has what it took and gave.
 """
 
-from spp_jax.detection import detection_config
 
-
-def get_config() -> detection_config.DetectionConfig:
-    config = detection_config.DetectionConfig()
+def get_config() -> config_lib.DetectionConfig:
+    config = config_lib.DetectionConfig()
     config.checkpoint = "runs/digits_multisize"
     config.data.name = "digit_groups"
     config.data.split = "train"

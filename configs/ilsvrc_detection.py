@@ -1,3 +1,5 @@
+from spp_jax import config as config_lib
+
 """Section 4.5: ILSVRC 2014 DET, five scales, Overfeat-7. docs/detection.md has the whole procedure.
 
     python detect.py train --config=configs/ilsvrc_detection.py --workdir=DIR
@@ -7,11 +9,9 @@ NETWORK is an Overfeat-7 trained on crops of DET's own images (configs/ilsvrc_de
 paper's single model has 31.84 mAP on the test set; neither data nor network was at hand here.
 """
 
-from spp_jax.detection import detection_config
 
-
-def get_config() -> detection_config.DetectionConfig:
-    config = detection_config.DetectionConfig()
+def get_config() -> config_lib.DetectionConfig:
+    config = config_lib.DetectionConfig()
     config.data.split = "val"
     config.data.eval_split = ""  # the test set's annotations are not public
     config.features.layer = "fc7"

@@ -12,16 +12,16 @@ fine-tunes for about two hours on a GPU. No such network was trained here:
 docs/results/detection.md has what other networks gave.
 """
 
+from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.detection import detection_config
 
 KINDS = ("1scale", "5scale", "released")
 
 
-def get_config(kind: str = "1scale") -> detection_config.DetectionConfig:
+def get_config(kind: str = "1scale") -> config_lib.DetectionConfig:
     if kind not in KINDS:
         raise errors.InputError(f"{kind!r} after the colon is none of {', '.join(KINDS)}")
-    config = detection_config.DetectionConfig()
+    config = config_lib.DetectionConfig()
     config.data.split = "trainval"
     config.data.eval_split = "test"
     config.proposals.methods = ("fast",)

@@ -1,3 +1,5 @@
+from spp_jax import config as config_lib
+
 """VOC 2007 classification as in section 3.2: features of a network as it is, and linear SVMs.
 
     python eval.py --protocol=svm --config=configs/voc07_svm.py --checkpoint=DIR
@@ -8,11 +10,9 @@ DIR is any checkpoint: the rows of the table are made for its network. docs/resu
 it took and gave.
 """
 
-from spp_jax.evaluation import svm_config
 
-
-def get_config() -> svm_config.SvmConfig:
-    config = svm_config.SvmConfig()
+def get_config() -> config_lib.SvmConfig:
+    config = config_lib.SvmConfig()
     config.data.name = "voc"
     config.data.split = "trainval"
     config.data.eval_split = "test"

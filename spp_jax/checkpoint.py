@@ -20,7 +20,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 import spp_jax
 from spp_jax import config as config_lib
-from spp_jax import errors, fields, files, sharding
+from spp_jax import errors, network, sharding
 from spp_jax.models import sppnet
 
 CHECKPOINTS = "checkpoints"
@@ -105,7 +105,7 @@ def latest_step_dir(path: str) -> str | None:
 
     None where there is none. A step that was being written when its process died is not whole.
     """
-    root = files.whole_path(path)
+    root = config_lib.whole_path(path)
     is_root = os.path.basename(root) == CHECKPOINTS
     folder = root if is_root else os.path.join(root, CHECKPOINTS)
     if os.path.isdir(folder):
@@ -130,7 +130,7 @@ def read_meta(step_dir: str) -> Meta:
         raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
     return Meta(
         step=stored["step"],
-        config=fields.from_dict(config_lib.Config, stored["config"]),
+        config=config_lib.from_dict(config_lib.Config, stored["config"]),
         class_names=tuple(stored["class_names"]),
         num_examples=stored["num_examples"],
         metrics=stored["metrics"],
@@ -197,7 +197,7 @@ def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, M
     """Loads as `load`, with everything the checkpoint says of itself in place of the config."""
     step_dir = _find_step_dir(path)
     meta = read_meta(step_dir)
-    model = config_lib.make_model(meta.config, len(meta.class_names))
+    model = network.make(meta.config.model, len(meta.class_names))
     shapes = sppnet.param_shapes(model)
     whole = sharding.replicated(sharding.make_mesh())
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
@@ -219,7 +219,7 @@ def class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _find_step_dir(path: str | os.PathLike[str]) -> str:
-    path = files.whole_path(path)
+    path = config_lib.whole_path(path)
     if not os.path.isdir(path):
         raise errors.InputError(f"no checkpoint: there is no folder {path}")
     step_dir = latest_step_dir(path)

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import spp_jax
-from spp_jax import checkpoint, errors, sharding
+from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
 from spp_jax.training import state as state_lib
 
@@ -31,7 +31,7 @@ OPTIMIZER = optax.chain(optax.sgd(0.1, momentum=0.9), optax.contrib.reduce_on_pl
 def saved(tmp_path_factory):
     """A workdir with steps 3 and 7 of a network of 4 classes."""
     workdir = str(tmp_path_factory.mktemp("run"))
-    model = config_lib.make_model(_config(), 4)
+    model = network.make(_config().model, 4)
     state = state_lib.init_state(model, OPTIMIZER, 0, 64, sharding.make_mesh())
     writer = checkpoint.Writer(workdir, keep=2)
     for step in (1, 3, 7):
@@ -64,7 +64,7 @@ def test_load_from_the_directory_alone(saved, part):
     model, variables, config = spp_jax.load(os.path.join(workdir, part))
     jax.tree.map(np.testing.assert_array_equal, variables["params"], params)
     assert config == _config()
-    assert model == config_lib.make_model(_config(), 4)
+    assert model == network.make(_config().model, 4)
     logits = model.apply(variables, jnp.zeros((2, 50, 70, 3), jnp.uint8))
     assert logits.shape == (2, 4)
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
 from spp_jax import config as config_lib
-from spp_jax import errors, fields
-from spp_jax.detection import detection_config
-from spp_jax.evaluation import svm_config
+from spp_jax import errors, network
+from spp_jax.evaluation import views
 
 
 def _set(config, path, value):
@@ -20,8 +20,11 @@ def _set(config, path, value):
     setattr(config, name, value)
 
 
-def test_the_default_is_valid():
-    config_lib.validate(config_lib.Config())
+def test_the_defaults_are_valid():
+    for config in (config_lib.Config(), config_lib.DetectionConfig(), config_lib.SvmConfig()):
+        config_lib.validate(config)
+        assert all(entry.rule.comment for entry in config_lib.entries(config))
+    network.check(config_lib.Config())
 
 
 @pytest.mark.parametrize(
@@ -40,12 +43,17 @@ def test_the_default_is_valid():
             300,
             "config.data.crop_size=300 is larger than config.data.shorter_side=256",
         ),
-        ("data.held_out", 1.5, "config.data.held_out must be from 0 to below 1: 1.5"),
-        ("seed", 2**31, "config.seed must be less than 2**31"),
-        ("train.lr_factor", 1.0, "config.train.lr_factor must be from 0 to below 1: 1.0"),
+        ("data.held_out", 1.5, "config.data.held_out must be from 0 to below 1, got 1.5"),
+        ("seed", 2**31, "config.seed must be from 0 to below 2147483648, got 2147483648"),
+        ("train.lr_factor", 1.0, "config.train.lr_factor must be more than 0 and below 1, got 1.0"),
         ("train.drop_epochs", (2, 2), "config.train.drop_epochs must be increasing .* (2, 2)"),
         ("train.sizes", (), "config.train.sizes is empty"),
         ("train.sizes", (224, 16), "sizes=(224, 16): zf5 takes images of at least 31x31 .* 16x16"),
+        (
+            "train.learning_rate",
+            math.inf,
+            "config.train.learning_rate must be a finite number, got inf",
+        ),
         ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),
         ("train.size_schedule", "step", "config.train.size_schedule must be one of epoch, random"),
         ("train.eval_protocol", "best", "config.train.eval_protocol must be one of center, full"),
@@ -61,6 +69,7 @@ def test_wrong_values_are_named(path, value, message):
     _set(config, path, value)
     with pytest.raises(errors.InputError) as info:
         config_lib.validate(config)
+        network.check(config)
     position = 0
     for part in message.split(" .* "):
         assert part in str(info.value)[position:]
@@ -76,10 +85,10 @@ def test_no_spp_from_the_command_line(given):
     config_lib.validate(config)
     assert config.model.levels is None
     with pytest.raises(errors.InputError, match="full needs a network that takes any size"):
-        config_lib.check_protocol(config, "full")
+        views.check_protocol(config, "full")
     config.train.sizes = (224, 180)
     with pytest.raises(errors.InputError, match="takes 224x224 images only, got 180x180"):
-        config_lib.validate(config)
+        network.check(config)
 
 
 def test_a_misspelt_field_of_a_preset_is_an_error():
@@ -92,10 +101,10 @@ def test_json_keeps_a_config():
     config.model.levels = None
     config.train.sizes = (64, 48)
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert fields.from_dict(config_lib.Config, stored) == config
+    assert config_lib.from_dict(config_lib.Config, stored) == config
     stored["train"]["speed"] = 1
     with pytest.raises(errors.InputError, match=r"config\.train\.speed is no field"):
-        fields.from_dict(config_lib.Config, stored)
+        config_lib.from_dict(config_lib.Config, stored)
 
 
 def test_what_makes_another_run():
@@ -116,23 +125,23 @@ def test_paths_are_made_whole_in_one_place(monkeypatch, tmp_path):
     assert (config.init_from, config.data.path) == (f"{tmp_path}/runs/a", f"{tmp_path}/photos")
     # A config that version 0.1.0 stored with the path as it was given is the same run's.
     stored = {**dataclasses.asdict(config), "init_from": "runs/a"}
-    old = fields.from_dict(config_lib.Config, stored)
+    old = config_lib.from_dict(config_lib.Config, stored)
     assert config_lib.difference(old, config) is None
 
 
 def test_paths_of_the_other_configs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    detection = detection_config.DetectionConfig(checkpoint="runs/a")
+    detection = config_lib.DetectionConfig(checkpoint="runs/a")
     detection.data.path, detection.proposals.path = "", "windows.npz"
     detection.proposals.cache = "gs://bucket/cache"  # no path of this machine
-    detection_config.validate(detection)
+    config_lib.validate(detection)
     assert detection.checkpoint == f"{tmp_path}/runs/a"
     assert detection.data.path == ""
     assert detection.proposals.path == f"{tmp_path}/windows.npz"
     assert detection.proposals.cache == "gs://bucket/cache"
-    svm = svm_config.SvmConfig()
+    svm = config_lib.SvmConfig()
     svm.data.path = "../x"
-    svm_config.validate(svm)
+    config_lib.validate(svm)
     assert svm.data.path == str(tmp_path.parent / "x")
 
 
@@ -142,11 +151,11 @@ def test_protocols_that_do_not_fit_are_named():
     with pytest.raises(
         errors.InputError, match=r"crops 224 pixels .* config.data.shorter_side=200"
     ):
-        config_lib.check_protocol(config, "center")
-    config_lib.check_protocol(config, "full")
+        views.check_protocol(config, "center")
+    views.check_protocol(config, "full")
     config.eval.scale = 20
     with pytest.raises(errors.InputError, match=r"full at shorter side 20 .* takes at least 31"):
-        config_lib.check_protocol(config, "full")
+        views.check_protocol(config, "full")
 
 
 @pytest.mark.parametrize("network", ["zf5", "convnet_star5", "overfeat5", "overfeat7"])

@@ -9,25 +9,27 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "spp_jax"
 
 # What each room may import of the package; `sharding`, `errors` and `config` are top-level files.
 ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
     "pooling": set(),
     "models": {"pooling"},
-    "data": {"errors", "files"},
-    "training": {"models", "data", "config", "checkpoint", "sharding", "errors", "fields", "files"},
+    "network": {"errors", "config", "models"},
+    "data": {"errors", "config", "files"},
+    "training": {
+        *("errors", "config", "network", "files", "sharding", "checkpoint", "models", "data"),
+    },
     "evaluation": {
-        *("pooling", "models", "data", "config", "checkpoint"),
-        *("sharding", "errors", "fields", "files"),
+        *("errors", "config", "network", "files", "sharding", "checkpoint"),
+        *("pooling", "models", "data"),
     },
     "detection": {
-        *("pooling", "models", "data", "evaluation", "training", "config", "checkpoint"),
-        *("sharding", "errors", "fields", "files"),
+        *("errors", "config", "network", "files", "sharding", "checkpoint"),
+        *("pooling", "models", "data", "evaluation", "training"),
     },
-    "interop": {"models", "config", "checkpoint", "errors", "cli"},
-    "errors": set(),
+    "interop": {"errors", "config", "network", "checkpoint", "models", "cli"},
     "sharding": {"errors"},
-    "fields": {"errors", "files"},
     "files": set(),
-    "config": {"models", "errors", "fields"},
-    "checkpoint": {"config", "models", "sharding", "errors", "fields", "files", "spp_jax"},
+    "checkpoint": {"errors", "config", "network", "files", "sharding", "models", "spp_jax"},
     "memory": set(),
     "cli": {"errors", "memory"},
     "__init__": {"checkpoint", "evaluation", "models", "pooling"},

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spp_jax import checkpoint, errors, fields, files
-from spp_jax.detection import detection_config, mining, programs, regions, regression
+from spp_jax import checkpoint, errors, files
+from spp_jax import config as config_lib
+from spp_jax.detection import mining, programs, regions, regression
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
@@ -34,7 +35,7 @@ class Detector:
         regressor: deltas of pooled features; None leaves windows where they are.
     """
 
-    config: detection_config.DetectionConfig
+    config: config_lib.DetectionConfig
     class_names: tuple[str, ...]
     regions: regions.Regions
     svm: mining.Linear
@@ -52,7 +53,7 @@ class Found(NamedTuple):
 def detect(
     detectors: Sequence[Detector],
     pooled: Sequence[regions.Pooled],
-    test: detection_config.TestConfig,
+    test: config_lib.TestConfig,
 ) -> Found:
     """Scores the windows of an image, moves them, and suppresses those of lower scores.
 
@@ -116,7 +117,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
         raise errors.InputError(f"{path} is damaged; remove it and train again") from e
 
 
-def load(workdir: str, config: detection_config.DetectionConfig | None = None) -> Detector:
+def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Detector:
     """Loads a detector from its workdir alone.
 
     Args:
@@ -126,7 +127,7 @@ def load(workdir: str, config: detection_config.DetectionConfig | None = None) -
     Raises:
         InputError: it is not there, not trained to its end, or damaged.
     """
-    workdir = files.whole_path(workdir)
+    workdir = config_lib.whole_path(workdir)
     config = config or read_config(workdir)
     svm, regressor = load_arrays(os.path.join(workdir, SVM_FILE)), None
     if config.regression.enabled:
@@ -137,7 +138,7 @@ def load(workdir: str, config: detection_config.DetectionConfig | None = None) -
             f"{workdir} holds no finished detector; `detect.py train --workdir={workdir}` with its "
             "config goes on with it"
         )
-    detection_config.check_same(read_config(workdir), config, workdir)
+    check_same(read_config(workdir), config, workdir)
     model, variables, _ = checkpoint.load(network)
     names, pools = read_classes(workdir), regions.Regions(model, variables, config.features)
     count, width = len(names), pools.num_features
@@ -162,16 +163,25 @@ def _check_arrays(
         raise errors.InputError(f"{path} is damaged, or of another network: it holds {shapes}")
 
 
-def read_config(workdir: str) -> detection_config.DetectionConfig:
+def read_config(workdir: str) -> config_lib.DetectionConfig:
     """Returns the config of a detector's workdir; raises InputError if there is none."""
     path = os.path.join(workdir, CONFIG_FILE)
     try:
         stored = files.read_json(path)
-        return fields.from_dict(detection_config.DetectionConfig, stored)
+        return config_lib.from_dict(config_lib.DetectionConfig, stored)
     except FileNotFoundError as e:
         raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e
     except (OSError, ValueError, AttributeError, TypeError) as e:
         raise errors.InputError(f"{path} is no config of detect.py: {e}") from e
+
+
+def check_same(
+    stored: config_lib.DetectionConfig, config: config_lib.DetectionConfig, workdir: str
+) -> None:
+    """Raises InputError for the first field that makes it another detector's than the workdir's."""
+    changed = config_lib.difference(stored, config)
+    if changed:
+        raise errors.InputError(f"workdir {workdir} is of another config: {changed}")
 
 
 def read_classes(workdir: str) -> tuple[str, ...]:

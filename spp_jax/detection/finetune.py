@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spp_jax import checkpoint, errors, sharding
+from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
-from spp_jax.detection import dataset, detection_config, detector, propose, window_stream
+from spp_jax.detection import dataset, detector, propose, window_stream
 from spp_jax.models import sppnet
 from spp_jax.training import loop, schedule, steps
 from spp_jax.training import state as state_lib
@@ -25,7 +25,7 @@ BACKGROUND = "background"
 
 
 def train(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     workdir: str,
     data: dataset.Dataset,
     proposer: propose.Proposer,
@@ -49,7 +49,7 @@ def train(
     before = checkpoint.read_meta(own or start).config
     # A run that goes on needs no start, which may have been moved.
     run_config = make_config(config, before, before.init_from if own else start, len(names))
-    model = config_lib.make_model(run_config, len(names))
+    model = network.make(run_config.model, len(names))
     check(tune, model)
     is_trained = trained_mask(model, tune.from_layer)
     stream = window_stream.WindowStream(
@@ -67,14 +67,14 @@ def train(
     return loop.run(run_config, os.path.join(workdir, detector.FINETUNED), job)
 
 
-def check(tune: detection_config.FinetuneConfig, model: sppnet.SPPNet) -> None:
+def check(tune: config_lib.FinetuneConfig, model: sppnet.SPPNet) -> None:
     """Raises InputError unless the network has the layer and the devices share the images."""
     sharding.check_batch_size(tune.images_per_batch, "config.finetune.images_per_batch")
     trained_mask(model, tune.from_layer)
 
 
 def make_config(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     before: config_lib.Config,
     start: str,
     num_outputs: int,

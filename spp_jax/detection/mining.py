@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import sklearn.svm
 
-from spp_jax.detection import boxes, detection_config, programs, regions
+from spp_jax import config as config_lib
+from spp_jax.detection import boxes, programs, regions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Miner:
 
     def __init__(
         self,
-        config: detection_config.SvmConfig,
+        config: config_lib.MiningConfig,
         positives: Sequence[np.ndarray],
         factor: float,
         seed: int,

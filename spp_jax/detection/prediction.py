@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors, files
 from spp_jax.data import base, folders, images, voc
-from spp_jax.detection import dataset, detection_config, detector, pictures, propose, testing
+from spp_jax.detection import dataset, detector, pictures, propose, testing
 
 
 class _Files:
@@ -35,7 +36,7 @@ class _Files:
 
 def predict(
     workdir: str,
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     paths: Sequence[str],
     output: str,
 ) -> list[str]:
@@ -56,7 +57,7 @@ def predict(
     Raises:
         InputError: no image, or none that can be read; two that would be written to one file.
     """
-    detection_config.validate(config)
+    config_lib.validate(config)
     if not output:
         raise errors.InputError("--output=OUT is missing")
     if not config.proposals.methods:
@@ -97,7 +98,7 @@ def _write(
     size: tuple[int, int],
     found: detector.Found,
     class_names: tuple[str, ...],
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
 ) -> None:
     order = np.argsort(-found.scores, kind="stable")
     order = order[found.scores[order] > config.test.shown_score]

@@ -27,7 +27,7 @@ _FAINT = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the windows of an image depend on; fields as `detection_config.ProposalConfig`."""
+    """What the windows of an image depend on; fields as `config.ProposalConfig`."""
 
     method: str
     max_windows: int

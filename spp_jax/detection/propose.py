@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.detection import (
@@ -14,7 +15,6 @@ from spp_jax.detection import (
     boxes,
     coverage,
     dataset,
-    detection_config,
     proposal_files,
     proposals,
 )
@@ -97,7 +97,7 @@ class Stored:
         return total, beyond, outside, swapped
 
 
-def read_stored(config: detection_config.ProposalConfig) -> Stored | None:
+def read_stored(config: config_lib.ProposalConfig) -> Stored | None:
     """Reads the windows of `config.path`, None where they are to be found here.
 
     Raises:
@@ -167,7 +167,7 @@ def _join(parts: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 def make_settings(
-    config: detection_config.ProposalConfig, methods: tuple[str, ...]
+    config: config_lib.ProposalConfig, methods: tuple[str, ...]
 ) -> tuple[proposals.Settings, ...]:
     """Returns the settings of each method."""
     return tuple(
@@ -177,7 +177,7 @@ def make_settings(
 
 
 def prepare(
-    config: detection_config.ProposalConfig,
+    config: config_lib.ProposalConfig,
     workdir: str,
     data: dataset.Dataset,
     stored: Stored | None,
@@ -238,7 +238,7 @@ def _kept(
 
 
 def _no_windows(
-    config: detection_config.ProposalConfig,
+    config: config_lib.ProposalConfig,
     methods: tuple[str, ...],
     data: dataset.Dataset,
     stored: Stored | None,

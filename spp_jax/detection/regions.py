@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors, sharding
 from spp_jax.data import images, pipeline
-from spp_jax.detection import detection_config, programs, scales
+from spp_jax.detection import programs, scales
 from spp_jax.evaluation import canvases
 from spp_jax.models import sppnet, topology
 
@@ -85,9 +86,7 @@ class Regions:
         map: name of the map that is pooled.
     """
 
-    def __init__(
-        self, model: sppnet.SPPNet, variables: dict, config: detection_config.FeatureConfig
-    ):
+    def __init__(self, model: sppnet.SPPNet, variables: dict, config: config_lib.FeatureConfig):
         self.model, self.backbone, self.config = model, model.backbone, config
         self.map, self._pyramid = check_features(model, config)
         self._mesh = sharding.make_mesh()
@@ -188,7 +187,7 @@ class Regions:
 
 def plan(
     sizes: dict[int, tuple[int, int]],
-    config: detection_config.FeatureConfig,
+    config: config_lib.FeatureConfig,
     num_devices: int,
 ) -> list[canvases.Batch]:
     """Groups images, {index: (height, width) of the original}, by shape, one a device.
@@ -244,7 +243,7 @@ def default_target(backbone: topology.Backbone, rule: str) -> int:
 
 
 def check_features(
-    model: sppnet.SPPNet, config: detection_config.FeatureConfig
+    model: sppnet.SPPNet, config: config_lib.FeatureConfig
 ) -> tuple[str, tuple[tuple[int, ...], Any]]:
     """Returns the name of the map, and the levels and what a bin holds.
 

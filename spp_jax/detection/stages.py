@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
 from spp_jax.data import objects
 from spp_jax.detection import (
     bars,
     boxes,
     dataset,
-    detection_config,
     detector,
     finetune,
     mining,
@@ -29,7 +29,7 @@ from spp_jax.detection import (
 from spp_jax.detection import workdir as workdirs
 
 
-def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
+def train(config: config_lib.DetectionConfig, workdir: str) -> int | None:
     """Trains a detector, or goes on with the stages that the workdir does not have yet.
 
     Returns:
@@ -38,7 +38,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
     Raises:
         InputError: the config, the network, the data and the workdir do not fit.
     """
-    detection_config.validate(config)
+    config_lib.validate(config)
     workdirs.check(config, workdir)
     start = workdirs.load_start(config, workdir)
     if start.is_own:
@@ -87,7 +87,7 @@ def train(config: detection_config.DetectionConfig, workdir: str) -> int | None:
 
 
 def _read_splits(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
 ) -> tuple[dataset.Dataset, dataset.Dataset | None]:
     """Returns the training split, and that of `config.data.positives_split`, and prints counts."""
     name, path = config.data.name, config.data.path
@@ -102,7 +102,7 @@ def _read_splits(
 
 
 def _check_test(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     class_names: tuple[str, ...],
     stored: propose.Stored | None,
 ) -> None:
@@ -132,7 +132,7 @@ class Examples:
     near: list[np.ndarray]
     deltas: list[np.ndarray]
 
-    def fit(self, config: detection_config.RegressionConfig) -> regression.Regressor:
+    def fit(self, config: config_lib.RegressionConfig) -> regression.Regressor:
         """Fits the regressors of all classes, for features as they come."""
         count = max(x.shape[1] for x in self.near)
         weights = np.zeros((count, len(self.near), 4), np.float32)
@@ -150,7 +150,7 @@ class _Trainer:
 
     def __init__(
         self,
-        config: detection_config.DetectionConfig,
+        config: config_lib.DetectionConfig,
         data: dataset.Dataset,
         proposer: propose.Proposer,
         pools: regions.Regions,

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors, files
 from spp_jax.data import objects
 from spp_jax.detection import (
     bars,
     dataset,
-    detection_config,
     detector,
     devkit,
     mean_ap,
@@ -32,7 +32,7 @@ COMBINED_RESULT, COMBINED = "eval_combined.json", "combined"
 
 
 def evaluate(
-    workdir: str, config: detection_config.DetectionConfig, others: Sequence[str] = ()
+    workdir: str, config: config_lib.DetectionConfig, others: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves_SPLIT.png, and scores.
 
@@ -47,7 +47,7 @@ def evaluate(
     Raises:
         InputError: a detector is not finished, or the data does not fit.
     """
-    detection_config.validate(config)
+    config_lib.validate(config)
     if not config.data.eval_split:
         raise errors.InputError("config.data.eval_split is empty: nothing to test on")
     detectors = [detector.load(workdir, config), *map(detector.load, others)]
@@ -104,7 +104,7 @@ def _make_folder(workdir: str, others: Sequence[str]) -> str:
 
 
 def _facts(
-    digest: str, data: dataset.Dataset, windows: Any, config: detection_config.DetectionConfig
+    digest: str, data: dataset.Dataset, windows: Any, config: config_lib.DetectionConfig
 ) -> dict[str, Any]:
     """Returns what detections depend on, as JSON keeps it."""
     return {
@@ -166,7 +166,7 @@ def detect_all(
     detectors: Sequence[detector.Detector],
     data: dataset.Dataset,
     proposer: propose.Proposer,
-    test: detection_config.TestConfig,
+    test: config_lib.TestConfig,
     refused: dict[int, str],
     done: frozenset[int] = frozenset(),
 ):

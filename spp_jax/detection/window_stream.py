@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images
-from spp_jax.detection import boxes, dataset, detection_config, propose, regions, scales
+from spp_jax.detection import boxes, dataset, propose, regions, scales
 from spp_jax.models import topology
 
 # Streams of random numbers that must not meet: the images of a step, the windows of an image.
@@ -26,7 +27,7 @@ def sample_windows(
     windows: np.ndarray,
     known: dataset.Objects,
     count: int,
-    tune: detection_config.FinetuneConfig,
+    tune: config_lib.FinetuneConfig,
     has_difficult: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws windows of an image: (count, 4), and their labels (count,), 0 for background, else k+1.
@@ -68,7 +69,7 @@ class WindowStream:
     A step is of images of similar shape at one scale, drawn evenly; an image is mirrored or not.
     """
 
-    config: detection_config.DetectionConfig
+    config: config_lib.DetectionConfig
     data: dataset.Dataset
     proposer: propose.Proposer
     backbone: topology.Backbone

@@ -9,7 +9,8 @@ import os
 import shutil
 
 from spp_jax import checkpoint, errors, files
-from spp_jax.detection import dataset, detection_config, detector
+from spp_jax import config as config_lib
+from spp_jax.detection import dataset, detector
 from spp_jax.models import sppnet
 
 
@@ -30,7 +31,7 @@ class Start:
     is_own: bool
 
 
-def check(config: detection_config.DetectionConfig, workdir: str) -> None:
+def check(config: config_lib.DetectionConfig, workdir: str) -> None:
     """Raises InputError if the workdir is of another detector, or of something else."""
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
         raise errors.InputError(f"workdir {workdir!r} is not a directory")
@@ -38,10 +39,10 @@ def check(config: detection_config.DetectionConfig, workdir: str) -> None:
         return
     stored = detector.read_config(workdir)
     if _has_learnt(workdir):
-        detection_config.check_same(stored, config, workdir)
+        detector.check_same(stored, config, workdir)
 
 
-def load_start(config: detection_config.DetectionConfig, workdir: str) -> Start:
+def load_start(config: config_lib.DetectionConfig, workdir: str) -> Start:
     """Loads the network of `config.checkpoint`.
 
     If that is not there, takes the workdir's own copy, once something has been learnt from it.
@@ -59,7 +60,7 @@ def load_start(config: detection_config.DetectionConfig, workdir: str) -> Start:
 
 
 def record(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     workdir: str,
     data: dataset.Dataset,
     digest: str,
@@ -109,7 +110,7 @@ def record(
 
 
 def _same_network(
-    config: detection_config.DetectionConfig,
+    config: config_lib.DetectionConfig,
     workdir: str,
     stored: int | None,
     network: int | None,

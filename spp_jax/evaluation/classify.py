@@ -62,9 +62,9 @@ def evaluate(
     Raises:
         InputError: the network or the config does not allow the protocol.
     """
-    config_lib.check_protocol(config, protocol)
+    views.check_protocol(config, protocol)
     start = time.monotonic()
-    shown = make_protocol(config, protocol)
+    shown = views.make_protocol(config, protocol)
     indices = pipeline.even_sample(len(source), config.eval.num_examples)
     refused: list[str] = []
     if shown.takes_whole_images:
@@ -116,19 +116,6 @@ def _read_sizes(
 
 def _read_size(data: bytes, name: str) -> tuple[int, int]:
     return images.read_size(io.BytesIO(data), name)
-
-
-def make_protocol(config: config_lib.Config, name: str) -> views.Protocol:
-    """Returns the protocol of that name as a config has it."""
-    has_own_scale = name in ("full", "multi_view") and config.eval.scale
-    return views.Protocol(
-        name,
-        config.eval.scale if has_own_scale else config.data.shorter_side,
-        config.train.sizes[0],
-        config_lib.scales(config),
-        config.eval.num_positions,
-        name == "multi_view" and config.eval.has_full_views,
-    )
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import rich.progress
 
 from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
 from spp_jax.data import base, images, pipeline
 from spp_jax.evaluation import canvases, feature_files, features, views
 from spp_jax.models import sppnet
@@ -35,7 +36,7 @@ class Request:
         num_workers: 0, threads of this process, or loader processes.
     """
 
-    parts: tuple[features.Part, ...]
+    parts: tuple[config_lib.Part, ...]
     view: views.Protocol
     is_normalized: bool = False
     dtype: str = "float32"
@@ -60,11 +61,10 @@ def make_view(scale: str, size: int) -> views.Protocol:
     Raises:
         InputError: none of these.
     """
-    if scale in ("crop", "warp"):
-        return views.Protocol("center" if scale == "crop" else "warp", size, size)
-    if not scale.isdecimal() or scale.startswith("0"):
-        raise errors.InputError(f"scale {scale!r} is neither crop, warp nor a number of pixels")
-    return views.Protocol("full", int(scale), int(scale))
+    side = config_lib.read_scale(scale)
+    if isinstance(side, int):
+        return views.Protocol("full", side, side)
+    return views.Protocol("center" if side == "crop" else "warp", size, size)
 
 
 def extract_to(
@@ -144,7 +144,7 @@ class _Plan:
         self,
         source: base.Source,
         request: Request,
-        parts: tuple[features.Part, ...],
+        parts: tuple[config_lib.Part, ...],
         heads: dict[int, _Head],
     ):
         self.source, self.request, self.parts = source, request, parts
@@ -244,7 +244,7 @@ def _read_head(data: bytes, name: str) -> _Head:
 
 
 def _columns(
-    model: sppnet.SPPNet, parts: tuple[features.Part, ...]
+    model: sppnet.SPPNet, parts: tuple[config_lib.Part, ...]
 ) -> tuple[tuple[str, int, int], ...]:
     """Returns (layer, first column, the one after its last) of each part."""
     stops = np.cumsum([0, *features.part_sizes(model, parts)]).tolist()

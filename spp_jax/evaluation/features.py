@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors, sharding
 from spp_jax.data import images as images_lib
 from spp_jax.evaluation import canvases, inputs
@@ -23,31 +24,18 @@ from spp_jax.pooling import pyramid
 
 # Batches the device may be behind: enough to keep it busy, few enough to be held.
 _BATCHES_IN_FLIGHT = 2
+# As `spp_jax.Part`, where it is written in scripts of version 0.1.
+Part = config_lib.Part
+
 # Images whose reasons one message gives; the others are counted.
 _MOST_NAMED = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A layer and how its map becomes a vector.
-
-    Attributes:
-        layer: a name of `SPPNet.maps`: a map, or one of the vectors pool, fc6 ..., logits.
-        levels: bins per side of each level, as `pyramid.check_levels` takes them; vectors take
-            none.
-        reduce: "max" or "mean".
-    """
-
-    layer: str
-    levels: Sequence[int] = ()
-    reduce: pyramid.Reduce = "max"
 
 
 def extract(
     model: sppnet.SPPNet,
     variables: dict,
     images: Iterable[Any],
-    layer: str | Sequence[Part],
+    layer: str | Sequence[config_lib.Part],
     levels: Sequence[int] = (1,),
     *,
     reduce: pyramid.Reduce = "max",
@@ -91,7 +79,7 @@ def extract(
         raise errors.InputError(f'refused must be "nan" or "raise", got {refused!r}')
     batch_size = inputs.check_count(batch_size, "batch_size")
     num_programs = inputs.check_count(num_programs, "num_programs")
-    parts = [Part(layer, levels, reduce)] if isinstance(layer, str) else layer
+    parts = [config_lib.Part(layer, levels, reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
     given, reasons = inputs.take(images)
     sizes = inputs.shown_sizes(given, scale, reasons)
@@ -134,7 +122,9 @@ def _first_few(reasons: Mapping[int, str]) -> str:
     return "; ".join(first) + (f"; and {rest} more" if rest else "")
 
 
-def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]:
+def check_parts(
+    model: sppnet.SPPNet, parts: Sequence[config_lib.Part]
+) -> tuple[config_lib.Part, ...]:
     """Returns the parts, those that are vectors without levels.
 
     Raises:
@@ -145,10 +135,10 @@ def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]
         raise errors.InputError("no layer is given")
     checked = []
     for part in parts:
-        if not isinstance(part, Part):
+        if not isinstance(part, config_lib.Part):
             raise errors.InputError(f"several layers are given as Parts, got {part!r}")
         if part.layer in vectors:
-            checked.append(Part(part.layer))
+            checked.append(config_lib.Part(part.layer))
             continue
         if part.layer not in maps:
             outer = [name for name in maps if "/" not in name]
@@ -176,7 +166,7 @@ def check_size(model: sppnet.SPPNet, height: int, width: int, name: str) -> None
         raise errors.InputError(f"{name}: {e}") from e
 
 
-def part_sizes(model: sppnet.SPPNet, parts: Sequence[Part]) -> list[int]:
+def part_sizes(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> list[int]:
     """Returns the number of features of each part."""
     vectors, channels = _vector_sizes(model), topology.channels(model.backbone)
     channels[model.backbone.cell_classifier] = model.num_classes
@@ -186,7 +176,7 @@ def part_sizes(model: sppnet.SPPNet, parts: Sequence[Part]) -> list[int]:
     ]
 
 
-def num_features(model: sppnet.SPPNet, parts: Sequence[Part]) -> int:
+def num_features(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> int:
     """Returns D."""
     return sum(part_sizes(model, parts))
 
@@ -194,7 +184,7 @@ def num_features(model: sppnet.SPPNet, parts: Sequence[Part]) -> int:
 def compute(
     model: sppnet.SPPNet,
     variables: dict,
-    parts: tuple[Part, ...],
+    parts: tuple[config_lib.Part, ...],
     batches: Sequence[canvases.Batch],
     shown: Iterable[np.ndarray | None],
     is_normalized: bool,
@@ -239,7 +229,7 @@ def _fetch(batch: canvases.Batch, values: jax.Array) -> tuple[canvases.Batch, np
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _features(
     model: sppnet.SPPNet,
-    parts: tuple[Part, ...],
+    parts: tuple[config_lib.Part, ...],
     is_normalized: bool,
     variables: dict,
     batch: dict[str, jax.Array],

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spp_jax import errors, files
+from spp_jax import config as config_lib
+from spp_jax import errors
 from spp_jax.data import images as images_lib
 from spp_jax.evaluation import views
 from spp_jax.pooling import pyramid
@@ -56,7 +57,7 @@ class Given:
     def _read(self) -> bytes:
         if self.data is not None:
             return self.data
-        return images_lib.read_file(files.whole_path(self.name))
+        return images_lib.read_file(config_lib.whole_path(self.name))
 
 
 def take(images: Any) -> tuple[list[Given], dict[int, str]]:

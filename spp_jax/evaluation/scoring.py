@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from spp_jax import checkpoint, errors, files
+from spp_jax import checkpoint, errors, files, network
 from spp_jax import config as config_lib
 from spp_jax.data import pipeline, sources
-from spp_jax.evaluation import classify
+from spp_jax.evaluation import classify, views
 
 
 def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> None:
@@ -25,8 +25,9 @@ def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> 
     if not os.access(workdir, os.W_OK):
         raise errors.InputError(f"workdir {workdir} cannot be written")
     config_lib.validate(config)
+    network.check(config)
     for protocol in protocols:
-        config_lib.check_protocol(config, protocol)
+        views.check_protocol(config, protocol)
     model, variables, meta = checkpoint.load_with_meta(workdir)
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from spp_jax import config as config_lib
 from spp_jax import errors, files
 from spp_jax.data import base, folders, voc
 from spp_jax.evaluation import (
@@ -20,7 +21,6 @@ from spp_jax.evaluation import (
     feature_files,
     features,
     svm,
-    svm_config,
 )
 from spp_jax.models import sppnet, topology
 
@@ -47,7 +47,7 @@ class Task:
 
 
 def evaluate(
-    model: sppnet.SPPNet, variables: dict, config: svm_config.SvmConfig, workdir: str
+    model: sppnet.SPPNet, variables: dict, config: config_lib.SvmConfig, workdir: str
 ) -> dict[str, Any]:
     """Extracts the features, trains and scores the SVMs of every row and scale.
 
@@ -63,7 +63,7 @@ def evaluate(
         InputError: the config, the network and the data do not fit, or the workdir holds something
             else.
     """
-    svm_config.validate(config)
+    config_lib.validate(config)
     size = config.size or model.backbone.size
     views = {str(s): extraction.make_view(str(s), size) for s in config.scales}
     for view in views.values():
@@ -137,18 +137,18 @@ def evaluate(
     return result
 
 
-def default_rows(model: sppnet.SPPNet) -> tuple[svm_config.Row, ...]:
+def default_rows(model: sppnet.SPPNet) -> tuple[config_lib.Row, ...]:
     """Returns rows that show what the bins add: 1, 5, 14 and 50 of the last map.
 
     Then the fully connected layers, and last the 14 bins of the last map together with those of the
     last map of twice its resolution.
     """
-    part, backbone = features.Part, model.backbone
+    part, backbone = config_lib.Part, model.backbone
     last = backbone.layers[-1].name
     strides = {layer.name: topology.geometries(backbone)[layer.name] for layer in backbone.layers}
     finer = [n for n, geometry in strides.items() if geometry.stride < strides[last].stride]
     pyramids = ((1,), (2, 1), (3, 2, 1), (6, 3, 2, 1))
-    rows: list[svm_config.Row] = [(part(last, levels),) for levels in pyramids]
+    rows: list[config_lib.Row] = [(part(last, levels),) for levels in pyramids]
     rows += [(part(f"fc{6 + i}"),) for i in range(len(backbone.hidden))]
     if finer:
         rows.append((part(finer[-1], (3, 2, 1)),))
@@ -156,18 +156,18 @@ def default_rows(model: sppnet.SPPNet) -> tuple[svm_config.Row, ...]:
     return tuple(rows)
 
 
-def merge_parts(rows: Sequence[svm_config.Row]) -> tuple[features.Part, ...]:
+def merge_parts(rows: Sequence[config_lib.Row]) -> tuple[config_lib.Part, ...]:
     """Returns one part for each layer and reduction, with every level that a row has of it."""
     levels: dict[tuple[str, Any], set[int]] = {}
     for part in (part for row in rows for part in row):
         levels.setdefault((part.layer, part.reduce), set()).update(part.levels)
     return tuple(
-        features.Part(layer, tuple(sorted(found, reverse=True)), reduce)
+        config_lib.Part(layer, tuple(sorted(found, reverse=True)), reduce)
         for (layer, reduce), found in levels.items()
     )
 
 
-def label(row: svm_config.Row) -> str:
+def label(row: config_lib.Row) -> str:
     """Returns what a row is called: "conv5 {3,2,1} 14 bins"."""
     names = []
     for part in row:
@@ -177,7 +177,7 @@ def label(row: svm_config.Row) -> str:
     return " + ".join(names)
 
 
-def open_task(config: svm_config.SvmConfig) -> Task:
+def open_task(config: config_lib.SvmConfig) -> Task:
     """Returns the data of a config.
 
     Raises:
@@ -207,7 +207,7 @@ def open_task(config: svm_config.SvmConfig) -> Task:
 
 
 def _draw(
-    source: folders.FolderSource, config: svm_config.SvmConfig
+    source: folders.FolderSource, config: config_lib.SvmConfig
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields random splits: `num_train` of each class, up to `max_test` of the others."""
     data, labels = config.data, np.asarray(source.labels)
@@ -234,7 +234,7 @@ def _one_hot(labels: Sequence[int], num_classes: int) -> np.ndarray:
 
 
 def score(
-    task: Task, kernel: np.ndarray, indices: np.ndarray, config: svm_config.SvmConfig
+    task: Task, kernel: np.ndarray, indices: np.ndarray, config: config_lib.SvmConfig
 ) -> dict[str, Any]:
     """Trains and tests on each split; returns what an entry says of them.
 
@@ -308,7 +308,7 @@ def is_scorable(
 class _Done:
     """The entries of an interrupted call, by everything they depend on."""
 
-    def __init__(self, path: str, config: svm_config.SvmConfig, task: Task):
+    def __init__(self, path: str, config: config_lib.SvmConfig, task: Task):
         self._path = path
         digest = hashlib.sha256(task.targets.tobytes())
         for part in (part for split in task.splits for part in split):
@@ -319,14 +319,14 @@ class _Done:
         except ValueError as e:
             raise errors.InputError(f"{path} is damaged; remove it") from e
 
-    def _key(self, row: svm_config.Row, found: feature_files.Extracted) -> str:
+    def _key(self, row: config_lib.Row, found: feature_files.Extracted) -> str:
         return json.dumps([label(row), found.metadata["facts"], self._shared])
 
-    def get(self, row: svm_config.Row, found: feature_files.Extracted) -> dict[str, Any] | None:
+    def get(self, row: config_lib.Row, found: feature_files.Extracted) -> dict[str, Any] | None:
         return self._entries.get(self._key(row, found))
 
     def put(
-        self, row: svm_config.Row, found: feature_files.Extracted, entry: dict[str, Any]
+        self, row: config_lib.Row, found: feature_files.Extracted, entry: dict[str, Any]
     ) -> None:
         self._entries[self._key(row, found)] = entry
         files.write_json(self._path, self._entries)
@@ -335,7 +335,7 @@ class _Done:
 class Kernels:
     """Inner products of the parts of rows, each level multiplied out once."""
 
-    def __init__(self, model: sppnet.SPPNet, parts: Sequence[features.Part], values: np.ndarray):
+    def __init__(self, model: sppnet.SPPNet, parts: Sequence[config_lib.Part], values: np.ndarray):
         self._values = values
         self._columns: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._products: dict[tuple[str, str, int], np.ndarray] = {}
@@ -347,7 +347,7 @@ class Kernels:
                 self._columns[part.layer, part.reduce, n] = first, stop
                 first = stop
 
-    def of_part(self, part: features.Part) -> np.ndarray:
+    def of_part(self, part: config_lib.Part) -> np.ndarray:
         """Returns the inner products of the part's vectors, each of length 1."""
         total: Any = 0
         for n in part.levels or (1,):

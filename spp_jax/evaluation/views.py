@@ -8,6 +8,8 @@ import io
 
 import numpy as np
 
+from spp_jax import config as config_lib
+from spp_jax import errors, network
 from spp_jax.data import images
 from spp_jax.models import topology
 
@@ -102,6 +104,55 @@ class Protocol:
         if self.has_full_views and min(height, width) == self.scale:
             found = np.concatenate([found, [(0, 0, extent[1], extent[0])]])
         return found.astype(np.int32)
+
+
+# Section 3.1.5, for views of 224 pixels.
+_PAPER_SCALES = (224, 256, 300, 360, 448, 560)
+
+
+def make_protocol(config: config_lib.Config, name: str) -> Protocol:
+    """Returns the protocol of that name as a config has it."""
+    size, eval = config.train.sizes[0], config.eval
+    has_own_scale = name in ("full", "multi_view") and eval.scale
+    return Protocol(
+        name,
+        eval.scale if has_own_scale else config.data.shorter_side,
+        size,
+        eval.scales or tuple(round(s * size / 224) for s in _PAPER_SCALES),
+        eval.num_positions,
+        name == "multi_view" and eval.has_full_views,
+    )
+
+
+def check_protocol(config: config_lib.Config, name: str) -> None:
+    """Raises InputError if the network or the sizes of the config cannot be scored that way."""
+    if name not in config_lib.PROTOCOLS:
+        known = ", ".join(config_lib.PROTOCOLS)
+        raise errors.InputError(f"protocol must be one of {known}, got {name}")
+    if name in ("full", "multi_view") and config.model.levels is None:
+        raise errors.InputError(
+            f"protocol {name} needs a network that takes any size, and this one has no SPP "
+            "(config.model.levels=None); use protocol center, warp or ten_view"
+        )
+    protocol = make_protocol(config, name)
+    size, scale = protocol.size, protocol.scale
+    if name in ("center", "ten_view") and scale < size:
+        raise errors.InputError(
+            f"protocol {name} crops {size} pixels (the first of config.train.sizes), more than "
+            f"config.data.shorter_side={scale}"
+        )
+    if name == "multi_view" and min(protocol.scales) < size:
+        raise errors.InputError(
+            f"protocol multi_view at shorter side {min(protocol.scales)} (config.eval.scales): its "
+            f"views are {size} pixels (the first of config.train.sizes)"
+        )
+    if name == "full" or protocol.has_full_views:
+        smallest = topology.smallest_side(network.make(config.model, 1).backbone)
+        if scale < smallest:
+            raise errors.InputError(
+                f"protocol {name} at shorter side {scale} (config.eval.scale or "
+                f"config.data.shorter_side): {config.model.name} takes at least {smallest} pixels"
+            )
 
 
 def view_windows(height: int, width: int, size: int, num_positions: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
-from spp_jax import checkpoint, errors
+from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
 from spp_jax.interop import conversion, weights
 from spp_jax.models import backbones
@@ -56,6 +56,7 @@ def make_config(
     config.train.sizes = (backbone.size,)
     config.data.crop_size, config.data.shorter_side = backbone.size, SHORTER_SIDE
     config_lib.validate(config)
+    network.check(config)
     return config
 
 
@@ -111,7 +112,7 @@ def import_weights(
     """
     _check_output(output)
     layers = weights.read_weights(weights_path)
-    model = config_lib.make_model(config, len(class_names))
+    model = network.make(config.model, len(class_names))
     *_, classifier = conversion.head_names(model.backbone).values()
     biases = layers.get(classifier, [])[1:]
     if biases and biases[0].size != len(class_names) and not fresh_head:

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from rich import progress
 
-from spp_jax import checkpoint, errors, fields, files, sharding
+from spp_jax import checkpoint, errors, files, network, sharding
 from spp_jax import config as config_lib
 from spp_jax.data import base, pipeline, sources
 from spp_jax.models import sppnet
@@ -100,7 +100,7 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
     )
     if step_dir and data.name == "folder" and not source.split:
         _check_held_out(step_dir, workdir, stream.num_steps)
-    model = config_lib.make_model(config, len(class_names))
+    model = network.make(config.model, len(class_names))
     optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
     job = Job(
         stream,
@@ -288,7 +288,7 @@ def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
         old = checkpoint.read_meta(step_dir).config
     elif os.path.exists(path):
         try:
-            old = fields.from_dict(config_lib.Config, files.read_json(path))
+            old = config_lib.from_dict(config_lib.Config, files.read_json(path))
         except (OSError, ValueError, AttributeError, TypeError) as e:
             raise errors.InputError(f"{path} is no config of spp_jax: {e}") from e
     else:

@@ -9,7 +9,6 @@ import numpy as np
 import spp_jax
 from spp_jax import checkpoint
 from spp_jax import config as config_lib
-from spp_jax.detection import detection_config
 from tests.data import test_voc
 
 CLASSES = ("disc", "square")
@@ -59,9 +58,9 @@ def make_network(path: pathlib.Path, seed: int = 0) -> str:
     return str(path)
 
 
-def make_config(voc: str, network: str) -> detection_config.DetectionConfig:
+def make_config(voc: str, network: str) -> config_lib.DetectionConfig:
     """A detector of the shapes, of one program for convolutions."""
-    config = detection_config.DetectionConfig()
+    config = config_lib.DetectionConfig()
     config.checkpoint, config.data.path = network, voc
     config.proposals.min_side, config.proposals.num_processes = 8, 2
     config.features.scales, config.features.num_canvases = (96,), 1

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import voc
 from spp_jax.detection import (
     dataset,
-    detection_config,
     detector,
     devkit,
     mean_ap,
@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_goes_on(trained):
     assert again[:3] == lines[:3]
     assert sorted(json.loads(x)[0] for x in again[1:]) == list(range(6))
     # Other thresholds are another evaluation.
-    stricter = dataclasses.replace(config, test=detection_config.TestConfig(min_score=0.5))
+    stricter = dataclasses.replace(config, test=config_lib.TestConfig(min_score=0.5))
     fewer = testing.evaluate(workdir, stricter)
     assert sum(fewer["num_detections"].values()) < sum(result["num_detections"].values())
     assert testing.evaluate(workdir, config) == result
@@ -130,7 +130,7 @@ def test_an_interrupted_evaluation_goes_on(trained):
 def test_it_says_where_there_may_be_more(trained, capsys):
     workdir, config, result = trained
     assert result["max_detections_reached"] == {"times": 0, "images": 0}
-    few = dataclasses.replace(config, test=detection_config.TestConfig(max_detections=1))
+    few = dataclasses.replace(config, test=config_lib.TestConfig(max_detections=1))
     capsys.readouterr()
     # One of each class in each of six images.
     found = testing.evaluate(workdir, few)
@@ -166,7 +166,7 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
 
 def test_without_regression_windows_stay_where_they_are(trained, root):
     workdir, config, _ = trained
-    plain = dataclasses.replace(config, regression=detection_config.RegressionConfig(False))
+    plain = dataclasses.replace(config, regression=config_lib.RegressionConfig(False))
     testing.evaluate(workdir, plain)
     source = voc.VocSource(root, "test")
     found = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
@@ -278,7 +278,7 @@ def test_wrong_training_is_refused_before_work(root, trained, tmp_path):
         ({"checkpoint": ""}, "config.checkpoint is not set"),
         ({"checkpoint": "/none"}, "config.checkpoint=/none: no checkpoint there"),
         ({"features": dataclasses.replace(features, map="conv9")}, "has no such map"),
-        ({"data": detection_config.DataConfig(path=root, split="val")}, "no image set val"),
+        ({"data": config_lib.DetectionDataConfig(path=root, split="val")}, "no image set val"),
         (
             {"features": dataclasses.replace(features, scales=(96, 64))},
             r"config.features.scales must be increasing .*got \(96, 64\)",
@@ -371,7 +371,7 @@ def test_what_testing_needs_is_looked_at_before_training(trained, root, tmp_path
     windows.write_text(json.dumps({i: [[0, 0, 40, 40]] for i in source.image_ids}))
     files = dataclasses.replace(config.proposals, path=str(windows))
     no_split = dataclasses.replace(config.data, eval_split="nope")
-    tune = detection_config.FinetuneConfig(enabled=True, images_per_batch=3, batch_size=9)
+    tune = config_lib.FinetuneConfig(enabled=True, images_per_batch=3, batch_size=9)
     for changes, message in (
         ({"proposals": files}, "has no windows of image b00 and 5 more"),
         ({"data": no_split}, "no image set nope"),
@@ -393,10 +393,10 @@ def test_presets_are_valid():
     from spp_jax import config as config_lib
 
     for preset in (animals_detection, digits_detection, ilsvrc_detection, voc07_detection):
-        detection_config.validate(preset.get_config())
+        config_lib.validate(preset.get_config())
     config_lib.validate(ilsvrc_det_pretrain.get_config())
     five, released = map(voc07_detection.get_config, ("5scale", "released"))
-    detection_config.validate(released)
+    config_lib.validate(released)
     # PAPER 11: where paper and code differ, the paper's is the default.
     assert (five.features.scales, five.features.scale_rule) == ((480, 576, 688, 864, 1200), "area")
     assert (five.finetune.learning_rate, five.finetune.drop_steps) == (1e-4, (250_000,))

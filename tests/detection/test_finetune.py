@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
 from spp_jax.data import voc
 from spp_jax.detection import (
     boxes,
     dataset,
-    detection_config,
     detector,
     finetune,
     propose,
@@ -20,7 +20,7 @@ from spp_jax.detection import (
 )
 from tests.detection import shapes
 
-TUNE = detection_config.FinetuneConfig()
+TUNE = config_lib.FinetuneConfig()
 
 
 def _known(*rows, difficult=None):
@@ -172,5 +172,5 @@ def test_wrong_settings_are_refused(setup, tmp_path):
     tune = dataclasses.replace(config.finetune, images_per_batch=3)
     message = r"a multiple of config\.finetune\.images_per_batch=3"
     with pytest.raises(errors.InputError, match=message):
-        detection_config.validate(dataclasses.replace(config, finetune=tune))
+        config_lib.validate(dataclasses.replace(config, finetune=tune))
     assert not list(tmp_path.iterdir())

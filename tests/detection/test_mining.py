@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import sklearn.svm
 
-from spp_jax.detection import detection_config, mining
+from spp_jax import config as config_lib
+from spp_jax.detection import mining
 
 NO_OBJECTS = np.zeros((0, 4)), np.zeros(0, np.int64)
 
@@ -15,7 +16,7 @@ def _windows(count):
 
 
 def _miner(positives, **changes):
-    config = detection_config.SvmConfig(**changes)
+    config = config_lib.MiningConfig(**changes)
     return mining.Miner(config, positives, 1.0, 0)
 
 
@@ -106,7 +107,7 @@ def test_the_factor_is_in_the_weights():
     positives, negatives = rng.normal(1, 1, (9, 3)), rng.normal(-1, 1, (20, 3))
     scores = []
     for factor in (1.0, 4.0):
-        config = detection_config.SvmConfig(c=0.1)
+        config = config_lib.MiningConfig(c=0.1)
         miner = mining.Miner(config, [(positives / factor).astype(np.float32)], factor, 0)
         part = (negatives / factor).astype(np.float32)
         miner.add(part, np.arange(20), _windows(20), *NO_OBJECTS)
@@ -120,10 +121,10 @@ def test_the_factor_is_in_the_weights():
 def test_wrong_constants_are_refused(field):
     from spp_jax import errors
 
-    config = detection_config.DetectionConfig()
+    config = config_lib.DetectionConfig()
     setattr(config.svm, field, type(getattr(config.svm, field))(0))
     with pytest.raises(errors.InputError, match=f"config.svm.{field} must be more than 0, got 0"):
-        detection_config.validate(config)
+        config_lib.validate(config)
 
 
 def test_a_window_that_is_hard_for_several_classes_is_held_once():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.io
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images, voc
-from spp_jax.detection import boxes, dataset, detection_config, proposal_files, proposals, propose
+from spp_jax.detection import boxes, dataset, proposal_files, proposals, propose
 from tests.data import test_voc
 from tests.detection import shapes
 
@@ -33,7 +34,7 @@ def _image(data, index):
     return images.decode(example.data, example.name)
 
 
-@pytest.mark.parametrize("method", detection_config.METHODS)
+@pytest.mark.parametrize("method", config_lib.METHODS)
 def test_every_method_finds_the_shapes_twice_alike(data, method):
     settings = proposals.Settings(method, 300, 8, 500)
     for index in range(2):
@@ -202,9 +203,7 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
 
 
 def test_windows_of_several_methods_are_one_set(data, tmp_path):
-    config = detection_config.ProposalConfig(
-        methods=("fast", "edge_boxes"), min_side=8, num_processes=2
-    )
+    config = config_lib.ProposalConfig(methods=("fast", "edge_boxes"), min_side=8, num_processes=2)
     proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
     example = data.source[0]
     found = proposer(example.data, example.name, _image(data, 0))
@@ -229,7 +228,7 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
     easy = dataclasses.replace(first, is_difficult=np.asarray([False, True]))
     changed = dataclasses.replace(data, objects=(easy, *data.objects[1:]))
     stored = propose.Stored(windows, "w.npz", "")
-    config = detection_config.ProposalConfig(path="w.npz")
+    config = config_lib.ProposalConfig(path="w.npz")
     propose.prepare(config, str(tmp_path), changed, stored, is_eval=False)
     found = json.loads((tmp_path / "proposals_trainval.json").read_text())
     assert found == {
@@ -243,7 +242,7 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
 
 
 def test_recall_of_windows_found_here(data, tmp_path):
-    config = detection_config.ProposalConfig(methods=("fast",), min_side=8, num_processes=2)
+    config = config_lib.ProposalConfig(methods=("fast",), min_side=8, num_processes=2)
     proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
     best = []
     for i in data.sizes:
@@ -263,7 +262,7 @@ def test_images_too_small_for_any_window_are_said_to_be(tmp_path):
     test_voc.make_voc(tmp_path, {"train": "a"}, objects, (16, 16))
     test_voc.write_image(tmp_path / "VOC2007/JPEGImages/a.png", 16, 16)
     data = dataset.read(voc.VocSource(str(tmp_path), "train"))
-    config = detection_config.ProposalConfig(num_processes=1)
+    config = config_lib.ProposalConfig(num_processes=1)
     message = (
         "fast finds no window in the 1 images of split train: those with a side below "
         "config.proposals.min_side=20 pixels are left out, and the largest image is 16x16; give a"

@@ -6,8 +6,9 @@ import pytest
 
 import spp_jax
 from spp_jax import checkpoint, errors
+from spp_jax import config as config_lib
 from spp_jax.data import images, voc
-from spp_jax.detection import dataset, detection_config, regions, scales
+from spp_jax.detection import dataset, regions, scales
 from tests.detection import shapes
 
 
@@ -30,7 +31,7 @@ def _windows(size, seed):
 
 def test_features_are_those_of_each_image_alone(setup):
     data, model, variables = setup
-    config = detection_config.FeatureConfig(
+    config = config_lib.FeatureConfig(
         levels=(2, 1), layer="fc6", scales=(64, 96), target_side=32, num_canvases=1
     )
     pools = regions.Regions(model, variables, config)
@@ -72,7 +73,7 @@ def test_features_are_those_of_each_image_alone(setup):
 
 def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
     data, model, variables = setup
-    config = detection_config.FeatureConfig(layer="pool", scales=(64,), num_canvases=1)
+    config = config_lib.FeatureConfig(layer="pool", scales=(64,), num_canvases=1)
     pools = regions.Regions(model, variables, config)
     refused = {}
 
@@ -137,8 +138,8 @@ def test_default_targets():
 def test_what_a_network_does_not_have_is_refused(name, changes, message):
     model = spp_jax.make_model(name)
     with pytest.raises(errors.InputError, match=message):
-        regions.check_features(model, detection_config.FeatureConfig(**changes))
+        regions.check_features(model, config_lib.FeatureConfig(**changes))
     nospp = spp_jax.make_model("zf5", levels=None)
     with pytest.raises(errors.InputError, match="without SPP"):
-        regions.check_features(nospp, detection_config.FeatureConfig())
+        regions.check_features(nospp, config_lib.FeatureConfig())
     assert jax.device_count() == 4

@@ -10,7 +10,7 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import folders as folders_lib
 from spp_jax.data import images
-from spp_jax.evaluation import classify
+from spp_jax.evaluation import classify, views
 from spp_jax.models import backbones
 from tests import folders
 from tests.pooling import reference
@@ -154,10 +154,11 @@ def test_batches_equal_one_image_at_a_time(network, folder, protocol):
 
 def test_the_papers_ninety_six_views():
     config = config_lib.Config()
-    assert config_lib.scales(config) == (224, 256, 300, 360, 448, 560)
-    protocol = classify.make_protocol(config, "multi_view")
+    assert views.make_protocol(config, "multi_view").scales == (224, 256, 300, 360, 448, 560)
+    protocol = views.make_protocol(config, "multi_view")
     cells = [
-        len(protocol.cells(s, round(1.4 * s), backbones.ZF5)) for s in config_lib.scales(config)
+        len(protocol.cells(s, round(1.4 * s), backbones.ZF5))
+        for s in views.make_protocol(config, "multi_view").scales
     ]
     # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (PAPER 4.3).
     assert cells == [3, 9 + 1, 9, 9, 9, 9]

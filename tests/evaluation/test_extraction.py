@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import spp_jax
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import folders as folders_lib
 from spp_jax.evaluation import extraction, features
 from tests import folders
 
-PARTS = (features.Part("conv5", (2, 1)), features.Part("fc6"))
+PARTS = (config_lib.Part("conv5", (2, 1)), config_lib.Part("fc6"))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_what_a_file_holds(network, folder, whole):
 
 def test_columns_and_the_names_of_logits(network, folder, tmp_path):
     model, variables = network
-    parts = (features.Part("fc6"), features.Part("logits"), features.Part("conv5", (2, 1)))
+    parts = (config_lib.Part("fc6"), config_lib.Part("logits"), config_lib.Part("conv5", (2, 1)))
     names = ("ant", "bee", "cat", "dog", "elk", "fly")
     request = _request("crop", parts=parts)
     source = folders_lib.scan_images(folder)

@@ -14,8 +14,9 @@ import sklearn.svm
 
 import spp_jax
 from configs import caltech101_svm, voc07_svm
+from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.evaluation import features, svm_config, svm_protocol
+from spp_jax.evaluation import features, svm_protocol
 from spp_jax.evaluation.features import Part
 from tests import folders
 from tests.data import test_voc
@@ -28,7 +29,7 @@ def network():
 
 
 def _config(path, **fields):
-    config = svm_config.SvmConfig(scales=("crop", "36"), main_scale="36", size=32)
+    config = config_lib.SvmConfig(scales=("crop", "36"), main_scale="36", size=32)
     config.num_programs = 1
     config.rows = ((Part("conv5", (1,)),), (Part("conv5", (2, 1)), Part("fc6")))
     config.data.path = str(path)
@@ -193,7 +194,7 @@ def test_any_network_has_rows_that_show_what_bins_add(name):
 def test_the_presets_are_the_papers():
     caltech, voc07 = caltech101_svm.get_config(), voc07_svm.get_config()
     for config in (caltech, voc07):
-        svm_config.validate(config)
+        config_lib.validate(config)
         assert config.c == 1
     # PAPER 5.
     data = caltech.data

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from spp_jax import config as config_lib
+from spp_jax import network
 from spp_jax.interop import conversion, pretrained, weights
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
@@ -126,7 +126,7 @@ def test_every_map_is_torchs(name, file, run, size):
     peer = _Peer(torch, WEIGHTS / file, images)
     run(peer)
     del peer.maps["data"]
-    model = config_lib.make_model(pretrained.make_config(name, 1000), 1000)
+    model = network.make(pretrained.make_config(name, 1000).model, 1000)
     params = conversion.to_params(model, weights.read_weights(str(WEIGHTS / file)))
     maps = jax.jit(lambda v, x: model.apply(v, x, method="maps"))({"params": params}, images)
     assert set(maps) == set(peer.maps)

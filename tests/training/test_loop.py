@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from spp_jax import checkpoint, errors, fields
+from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
 from spp_jax.training import loop
@@ -76,7 +76,7 @@ def test_what_a_run_writes(unbroken):
     assert [line["step"] for line in evaluated] == [3, 6, 9, 12]
     assert all(line["num_examples"] == 10 for line in evaluated)
     with open(os.path.join(unbroken, "config.json")) as f:
-        assert fields.from_dict(config_lib.Config, json.load(f)).seed == 5
+        assert config_lib.from_dict(config_lib.Config, json.load(f)).seed == 5
     assert any(name.startswith("events") for name in os.listdir(f"{unbroken}/tensorboard"))
     steps = sorted(int(d) for d in os.listdir(f"{unbroken}/checkpoints") if d.isdigit())
     assert steps == [10, 12]
