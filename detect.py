@@ -20,7 +20,9 @@ from ml_collections import config_flags
 
 from spp_jax import cli, errors
 from spp_jax import config as config_lib
-from spp_jax.detection import detector, mean_ap, prediction, stages, testing
+from spp_jax.detection import detector, prediction
+from spp_jax.detection.learning import stages
+from spp_jax.detection.scoring import mean_ap, testing
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "train, eval, predict: where the detector is.")
 _WITH = flags.DEFINE_list("with", [], "eval: workdirs of detectors to combine it with.")

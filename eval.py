@@ -15,7 +15,8 @@ from ml_collections import config_flags
 
 from spp_jax import checkpoint, cli, errors
 from spp_jax import config as config_lib
-from spp_jax.evaluation import scoring, svm_protocol
+from spp_jax.evaluation import scoring
+from spp_jax.evaluation.svm import benchmark
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Workdir of train.py; with svm, where results go.", required=True
@@ -58,11 +59,11 @@ def score_svm(workdir: str) -> int:
     if not _CHECKPOINT.value:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(_CHECKPOINT.value))
-    result = svm_protocol.evaluate(model, variables, config, workdir)
+    result = benchmark.evaluate(model, variables, config, workdir)
     for sentence in result["refused"]:
         print(f"refused: {sentence}")
-    print(svm_protocol.table(result))
-    print(f"-> {os.path.join(workdir, svm_protocol.RESULT)}")
+    print(benchmark.table(result))
+    print(f"-> {os.path.join(workdir, benchmark.RESULT)}")
     return 0
 
 

@@ -13,7 +13,7 @@ from absl import flags
 
 from spp_jax import checkpoint, cli, errors
 from spp_jax import config as config_lib
-from spp_jax.data import folders, sources
+from spp_jax.data.sources import folders, opening
 from spp_jax.evaluation import extraction
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -50,7 +50,7 @@ def main() -> int:
     if bool(tfds) == bool(images):
         raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
     if tfds:
-        source = sources.TfdsSource(tfds, _SPLIT.value, os.path.expanduser(_DATA_DIR.value))
+        source = opening.TfdsSource(tfds, _SPLIT.value, os.path.expanduser(_DATA_DIR.value))
     else:
         source = folders.scan_images(os.path.expanduser(images or ""))
     for note in source.notes:

@@ -12,7 +12,7 @@ from absl import flags
 
 from spp_jax import cli, network
 from spp_jax import config as config_lib
-from spp_jax.evaluation import classify, views
+from spp_jax.evaluation import classify, protocols
 from spp_jax.training import loop
 
 cli.define_config_file()
@@ -27,7 +27,7 @@ def main() -> int:
         config_lib.make_smoke(config, jax.device_count())
     config_lib.validate(config)
     network.check(config)
-    views.check_protocol(config, config.train.eval_protocol)
+    protocols.check_protocol(config, config.train.eval_protocol)
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     result = loop.train(config, os.path.expanduser(_WORKDIR.value), evaluate)
     return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0

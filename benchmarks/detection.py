@@ -19,7 +19,7 @@ from absl import flags
 
 import spp_jax
 from benchmarks import facts, timing
-from spp_jax.detection import boxes, programs
+from spp_jax.detection import boxes, device
 from spp_jax.models import topology
 
 _NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model.")
@@ -91,7 +91,7 @@ def make_stages(
 
     def make_maps() -> tuple[jax.Array, ...]:
         return tuple(
-            programs.make_map(
+            device.make_map(
                 model,
                 layer,
                 variables,
@@ -101,7 +101,7 @@ def make_stages(
         )
 
     maps = make_maps()
-    pooled, _ = programs.pool_maps(model, pyramid, "pool", variables, maps, placed)
+    pooled, _ = device.pool_maps(model, pyramid, "pool", variables, maps, placed)
     count = pooled.shape[2]
     head = jax.jit(lambda x: model.apply(variables, x, method="head_layers"))
     features = head(pooled[0]).get("fc7", pooled[0])
@@ -122,7 +122,7 @@ def make_stages(
     part = jax.device_put(part)
 
     def detect() -> Any:
-        return programs.detect(
+        return device.detect(
             [part],
             windows,
             np.int32(len(windows)),
@@ -137,7 +137,7 @@ def make_stages(
             windows, scores, iou_threshold=0.3, score_threshold=-1.5, max_kept=100
         )
 
-    scores = programs.apply_linear(svm["weights"], svm["bias"], features)
+    scores = device.apply_linear(svm["weights"], svm["bias"], features)
     found: dict[str, Callable[[], Any]] = {}
     try:
         import cv2
@@ -150,7 +150,7 @@ def make_stages(
         print("OpenCV is not installed: proposals and resizing are not timed")
     return found | {
         "convolutions": make_maps,
-        "pooling": lambda: programs.pool_maps(model, pyramid, "pool", variables, maps, placed),
+        "pooling": lambda: device.pool_maps(model, pyramid, "pool", variables, maps, placed),
         "head": lambda: head(pooled[0]),
         "SVMs, regression, NMS": detect,
         "NMS alone": suppress,
@@ -158,9 +158,9 @@ def make_stages(
 
 
 def _find_windows(image: np.ndarray) -> np.ndarray:
-    from spp_jax.detection import proposals
+    from spp_jax.detection.proposals import search
 
-    return proposals.find(image, proposals.Settings("fast", 2000, 20, 500))
+    return search.find(image, search.Settings("fast", 2000, 20, 500))
 
 
 def make_alone(model: Any, variables: Any, count: int, num_windows: int) -> timing.Run:

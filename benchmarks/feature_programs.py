@@ -16,8 +16,10 @@ from absl import app, flags
 
 import spp_jax
 from benchmarks import facts
-from spp_jax.data import folders, images
-from spp_jax.evaluation import canvases, features
+from spp_jax.canvas import planning
+from spp_jax.data import images
+from spp_jax.data.sources import folders
+from spp_jax.evaluation import features
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of train.py.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of images.", required=True)
@@ -73,12 +75,12 @@ def main(_: list[str]) -> None:
             warm[name].append(extract(name)[0])
     rows = []
     for name, (num_programs, batch_size) in VARIANTS.items():
-        batches = canvases.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
+        batches = planning.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
         rows.append(
             {
                 "variant": name,
                 "num_programs": len({(b.canvas, b.num_rows) for b in batches}),
-                "padded_share": canvases.padded_share(batches, sizes),
+                "padded_share": planning.padded_share(batches, sizes),
                 "cold_seconds": cold[name],
                 "warm_seconds": warm[name],
             }

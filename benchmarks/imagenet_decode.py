@@ -17,7 +17,8 @@ import simplejpeg
 from absl import app, flags
 
 from benchmarks import facts
-from spp_jax.data import imagenet, images
+from spp_jax.data import images
+from spp_jax.data.imagenet import preparing
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEG files.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "docs/results/imagenet_decode.json", "JSON to write.")
@@ -28,14 +29,14 @@ VARIANTS = ((90, "420"), (92, "420"), (95, "420"), (90, "444"), (92, "444"), (95
 
 def read(data: bytes) -> np.ndarray:
     """Decodes as training does (`pipeline.TrainView.read`)."""
-    side = imagenet.SHORTER_SIDE
+    side = preparing.SHORTER_SIDE
     return images.resize_shorter(images.decode(data, "image", shorter_side=side), side)
 
 
 def shrink(data: bytes) -> np.ndarray:
     """Decodes as `imagenet.encode` does: smaller images keep their size."""
-    image = images.decode(data, "image", shorter_side=imagenet.SHORTER_SIDE)
-    return image if min(image.shape[:2]) <= imagenet.SHORTER_SIDE else read(data)
+    image = images.decode(data, "image", shorter_side=preparing.SHORTER_SIDE)
+    return image if min(image.shape[:2]) <= preparing.SHORTER_SIDE else read(data)
 
 
 def measure(originals: list[bytes], rounds: int) -> list[dict]:

@@ -26,7 +26,9 @@ from PIL import Image
 
 from benchmarks import peers, steps, timing
 from spp_jax import errors, sharding
-from spp_jax.data import folders, imagenet, pipeline
+from spp_jax.data.imagenet import preparing
+from spp_jax.data.loading import streams
+from spp_jax.data.sources import folders
 
 _IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files.")
 _COUNT = flags.DEFINE_integer(
@@ -55,7 +57,7 @@ def write_small(files: Sequence[str], folder: str) -> list[str]:
     found = []
     for number, name in enumerate(files):
         with open(name, "rb") as f:
-            data = imagenet.encode(f.read(), name)
+            data = preparing.encode(f.read(), name)
         found.append(os.path.join(folder, f"small_{number}.jpg"))
         with open(found[-1], "wb") as f:
             f.write(data)
@@ -89,7 +91,7 @@ def make_case(name: str, files: Sequence[str]) -> timing.Case:
     """Returns our loader, torch's and plain decoding on `--count` images."""
     chosen = [files[i % len(files)] for i in range(_COUNT.value)]
     cores = os.cpu_count() or 1
-    view = pipeline.TrainView("corners", SIDE, CROP)
+    view = streams.TrainView("corners", SIDE, CROP)
 
     def ours() -> list[jax.Array]:
         batches = make_batches(chosen, num_epochs=1)
@@ -125,12 +127,12 @@ def read_all(loader: Any) -> list[jax.Array]:
     return [jax.device_put(images.numpy()) for images, _ in loader]
 
 
-def make_batches(files: Sequence[str], num_epochs: int) -> pipeline.TrainBatches:
+def make_batches(files: Sequence[str], num_epochs: int) -> streams.TrainBatches:
     """Returns the batches of training on files."""
     source = folders.FolderSource("", ["a"], files, [0] * len(files), "")
-    view = pipeline.TrainView("corners", SIDE, CROP)
-    stream = pipeline.TrainStream(source, view, 0, _BATCH_SIZE.value, (CROP,) * num_epochs)
-    return pipeline.TrainBatches(stream, 0, 0)
+    view = streams.TrainView("corners", SIDE, CROP)
+    stream = streams.TrainStream(source, view, 0, _BATCH_SIZE.value, (CROP,) * num_epochs)
+    return streams.TrainBatches(stream, 0, 0)
 
 
 def share_of_waiting(files: Sequence[str]) -> float:

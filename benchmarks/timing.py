@@ -13,7 +13,8 @@ import jax
 from absl import app, flags, logging
 
 from benchmarks import facts
-from spp_jax import errors, memory
+from spp_jax import errors
+from spp_jax.runs import memory
 
 # Rounds not counted: programs compile, and the heap grows until it holds what all of them need.
 WARM_UPS = 3

@@ -11,7 +11,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spp_jax import errors, memory
+from spp_jax import errors
+from spp_jax.runs import memory
 
 T = TypeVar("T")
 

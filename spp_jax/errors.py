@@ -1,4 +1,4 @@
-"""The one exception of the package that is about its input, not about its code."""
+"""The exceptions of the package that are about its input, not about its code."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The commands print it without a traceback and exit with code 2.
     """
+
+
+class ImageError(InputError):
+    """A file that cannot be used as an image; the message is "NAME: reason"."""
 
 
 def printable(name: str) -> str:

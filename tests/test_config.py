@@ -9,7 +9,7 @@ import pytest
 from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
 from spp_jax import config as config_lib
 from spp_jax import errors, network
-from spp_jax.evaluation import views
+from spp_jax.evaluation import protocols
 
 
 def _set(config, path, value):
@@ -67,9 +67,13 @@ def test_the_defaults_are_valid():
 def test_wrong_values_are_named(path, value, message):
     config = config_lib.Config()
     _set(config, path, value)
-    with pytest.raises(errors.InputError) as info:
+
+    def check():
         config_lib.validate(config)
         network.check(config)
+
+    with pytest.raises(errors.InputError) as info:
+        check()
     position = 0
     for part in message.split(" .* "):
         assert part in str(info.value)[position:]
@@ -85,7 +89,7 @@ def test_no_spp_from_the_command_line(given):
     config_lib.validate(config)
     assert config.model.levels is None
     with pytest.raises(errors.InputError, match="full needs a network that takes any size"):
-        views.check_protocol(config, "full")
+        protocols.check_protocol(config, "full")
     config.train.sizes = (224, 180)
     with pytest.raises(errors.InputError, match="takes 224x224 images only, got 180x180"):
         network.check(config)
@@ -151,11 +155,11 @@ def test_protocols_that_do_not_fit_are_named():
     with pytest.raises(
         errors.InputError, match=r"crops 224 pixels .* config.data.shorter_side=200"
     ):
-        views.check_protocol(config, "center")
-    views.check_protocol(config, "full")
+        protocols.check_protocol(config, "center")
+    protocols.check_protocol(config, "full")
     config.eval.scale = 20
     with pytest.raises(errors.InputError, match=r"full at shorter side 20 .* takes at least 31"):
-        views.check_protocol(config, "full")
+        protocols.check_protocol(config, "full")
 
 
 @pytest.mark.parametrize("network", ["zf5", "convnet_star5", "overfeat5", "overfeat7"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spp_jax import files
+from spp_jax.runs import files
 
 
 @pytest.mark.parametrize(

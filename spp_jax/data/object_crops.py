@@ -21,8 +21,10 @@ import numpy as np
 from absl import app, flags
 from rich import progress
 
-from spp_jax import errors, files
-from spp_jax.data import images, voc
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.sources import voc
+from spp_jax.runs import files
 
 _DATA = flags.DEFINE_string("data", None, "VOC's layout, or DET's arranged so.", required=True)
 _SPLIT = flags.DEFINE_string("split", "train", "A file of ImageSets/Main.")
@@ -88,7 +90,7 @@ class _Job:
         try:
             example, annotation = self.source[index], self.source.annotation(index)
             image = images.decode(example.data, example.name)
-        except images.ImageError as e:
+        except errors.ImageError as e:
             return 0, str(e)
         name = files.escape(self.source.image_ids[index])
         count = 0

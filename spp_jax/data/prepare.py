@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from spp_jax import errors
-from spp_jax.data import imagenet, imagenet_tars, sources
+from spp_jax.data.imagenet import preparing, tars
+from spp_jax.data.sources import opening
 
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Holds what cannot be downloaded: the tars.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", 'TFDS\'s data_dir; "": its default.')
@@ -45,7 +46,7 @@ def prepare_stock(name: str, manual_dir: str, data_dir: str) -> str:
     # What TFDS makes of names with slashes, colons, or nothing in them.
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
         raise errors.InputError(
-            f"{name!r} is neither {imagenet.NAME}, digit_scenes nor a set TFDS knows"
+            f"{name!r} is neither {preparing.NAME}, digit_scenes nor a set TFDS knows"
         ) from e
     if builder.is_prepared():
         return f"{name} is prepared already under {builder.data_dir}"
@@ -61,7 +62,7 @@ def prepare_stock(name: str, manual_dir: str, data_dir: str) -> str:
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise errors.InputError(f"{name} needs --manual_dir=DIR; TFDS says: {instructions}")
     if name.split(":")[0] == "imagenet2012":
-        imagenet_tars.find_tars(manual_dir)  # TFDS would leave out the split of a missing one
+        tars.find_tars(manual_dir)  # TFDS would leave out the split of a missing one
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     try:
         builder.download_and_prepare(download_config=config, file_format="array_record")
@@ -72,14 +73,14 @@ def prepare_stock(name: str, manual_dir: str, data_dir: str) -> str:
 
 def prepare_256(manual_dir: str, data_dir: str, num_workers: int) -> str:
     """Prepares imagenet2012_256; returns what happened, and raises, as `imagenet.prepare`."""
-    where = imagenet.final_dir(data_dir)
+    where = preparing.final_dir(data_dir)
     if os.path.isdir(where):
-        return f"{imagenet.NAME} is prepared already under {where}"
-    refused = imagenet.prepare(manual_dir, data_dir, num_workers)
+        return f"{preparing.NAME} is prepared already under {where}"
+    refused = preparing.prepare(manual_dir, data_dir, num_workers)
     for sentence in refused[:_NUM_NAMED]:
         print(f"left out: {sentence}")
     rest = f", {len(refused)} images left out (metadata.json names them)" if refused else ""
-    return f"{imagenet.NAME} is prepared under {where}{rest}"
+    return f"{preparing.NAME} is prepared under {where}{rest}"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,10 +90,10 @@ def main(argv: Sequence[str]) -> int:
     # As Ctrl-C: the workers have to be ended.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        if name == imagenet.NAME:
+        if name == preparing.NAME:
             print(prepare_256(manual_dir, data_dir, _NUM_WORKERS.value))
-        elif name in sources.EMBEDDED:
-            sources.EMBEDDED[name].prepare(data_dir or None)
+        elif name in opening.EMBEDDED:
+            opening.EMBEDDED[name].prepare(data_dir or None)
             print(f"{name} is prepared")
         else:
             print(prepare_stock(name, manual_dir, data_dir))
@@ -101,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as e:
         _fail(f"{name} cannot be prepared: {e}")
     except KeyboardInterrupt:
-        how = "goes on from there" if name == imagenet.NAME else "starts anew"
+        how = "goes on from there" if name == preparing.NAME else "starts anew"
         print(f"stopped; the same command {how}", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
@@ -115,7 +116,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     if len(rest) != 2:
-        _fail(f"give one name of a data set, as {imagenet.NAME}; got {rest[1:]}")
+        _fail(f"give one name of a data set, as {preparing.NAME}; got {rest[1:]}")
     return rest
 
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.data import images, objects, voc
-from spp_jax.detection import mean_ap
+from spp_jax.data import images
+from spp_jax.data.sources import objects, voc
+from spp_jax.detection.scoring import mean_ap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def read_sizes(data: Dataset) -> Dataset:
             example = data.source[i]
             sizes[i] = images.read_size(io.BytesIO(example.data), example.name)
             checksums[i] = zlib.crc32(example.data)
-        except images.ImageError as e:
+        except errors.ImageError as e:
             refused.append(str(e))
     return dataclasses.replace(data, sizes=sizes, checksums=checksums, refused=tuple(refused))
 
@@ -155,13 +156,13 @@ def read_objects(
     for i in range(len(source)):
         try:
             annotations.append(source.annotation(i))
-        except images.ImageError as e:
+        except errors.ImageError as e:
             annotations.append(voc.Annotation(()))
             damaged[i] = str(e)
     if damaged and not skips_damaged:
         first, *others = damaged.values()
         more = f"; nor can {len(others)} more annotations be used" if others else ""
-        raise images.ImageError(first + more)
+        raise errors.ImageError(first + more)
     found = sorted({o.name for a in annotations for o in a.objects})
     names = tuple(found if class_names is None else class_names)
     if not set(names) & set(found):

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spp_jax import checkpoint, errors, files
+from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
-from spp_jax.detection import mining, programs, regions, regression
+from spp_jax.detection import device
+from spp_jax.detection.learning import mining, regression
+from spp_jax.detection.windows import regions
+from spp_jax.runs import files
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
@@ -77,7 +80,7 @@ def detect(
             arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
         parts.append(arrays)
     height, width = pooled[0].shown.size
-    found = programs.detect(
+    found = device.detect(
         parts,
         regions.pad_rows(windows.astype(np.float32), count),
         np.int32(len(windows)),

@@ -7,7 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.detection import mean_ap
+from spp_jax.detection.scoring import mean_ap
 from spp_jax.evaluation import average_precision
 
 _COLUMNS = 4

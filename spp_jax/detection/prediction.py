@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from spp_jax import config as config_lib
-from spp_jax import errors, files
-from spp_jax.data import base, folders, images, voc
-from spp_jax.detection import dataset, detector, pictures, propose, testing
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.sources import base, folders, voc
+from spp_jax.detection import dataset, detector, pictures
+from spp_jax.detection.proposals import proposing
+from spp_jax.detection.scoring import testing
+from spp_jax.runs import files
 
 
 class _Files:
@@ -75,7 +79,7 @@ def predict(
     except OSError as e:
         raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
     methods = config.proposals.eval_methods or config.proposals.methods
-    proposer = propose.Proposer("", propose.make_settings(config.proposals, methods))
+    proposer = proposing.Proposer("", proposing.make_settings(config.proposals, methods))
     for index, detections in testing.detect_all([found], data, proposer, config.test, refused):
         path = source.name(index)
         target = os.path.join(output, names[path])

@@ -8,10 +8,11 @@ import dataclasses
 import os
 import shutil
 
-from spp_jax import checkpoint, errors, files
+from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.detection import dataset, detector
 from spp_jax.models import sppnet
+from spp_jax.runs import files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,11 @@ from jax.sharding import Mesh
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
-from spp_jax.data import base, images, pipeline
-from spp_jax.evaluation import canvases, views
+from spp_jax.canvas import arithmetic, planning
+from spp_jax.data import images
+from spp_jax.data.loading import streams
+from spp_jax.data.sources import base
+from spp_jax.evaluation import protocols
 from spp_jax.models import sppnet, topology
 
 # Batches the device may be behind: enough to keep it busy, few enough to be held.
@@ -62,10 +65,10 @@ def evaluate(
     Raises:
         InputError: the network or the config does not allow the protocol.
     """
-    views.check_protocol(config, protocol)
+    protocols.check_protocol(config, protocol)
     start = time.monotonic()
-    shown = views.make_protocol(config, protocol)
-    indices = pipeline.even_sample(len(source), config.eval.num_examples)
+    shown = protocols.make_protocol(config, protocol)
+    indices = streams.even_sample(len(source), config.eval.num_examples)
     refused: list[str] = []
     if shown.takes_whole_images:
         sizes = _read_sizes(source, config.data.num_workers, indices, refused)
@@ -73,7 +76,7 @@ def evaluate(
         sizes = dict.fromkeys(indices, (shown.size, shown.size))
     tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
     batches = _Batches(model, variables, config, shown, sizes.values(), tally)
-    examples = pipeline.eval_examples(source, shown, config.data.num_workers, list(sizes))
+    examples = streams.eval_examples(source, shown, config.data.num_workers, list(sizes))
     with rich.progress.Progress(disable=not has_progress_bar) as bar, contextlib.closing(examples):
         task = bar.add_task(f"protocol {protocol}", total=len(sizes))
         for index, example in zip(sizes, examples):
@@ -104,7 +107,7 @@ def _read_sizes(
     """Returns the (height, width) of each image whose header can be read; adds to `refused`."""
     sizes = {}
     with contextlib.closing(
-        pipeline.eval_examples(source, _read_size, num_workers, indices)
+        streams.eval_examples(source, _read_size, num_workers, indices)
     ) as heads:
         for index, head in zip(indices, heads):
             if head.refused:
@@ -199,7 +202,7 @@ class _Programs:
 
     def __init__(
         self,
-        protocol: views.Protocol,
+        protocol: protocols.Protocol,
         backbone: topology.Backbone,
         config: config_lib.Config,
         sizes: Iterable[tuple[int, int]],
@@ -215,17 +218,17 @@ class _Programs:
             for shown in protocol.shown_sizes(*size):
                 cells = self.cells(*shown)
                 of_views = counts.setdefault(1 if cells is None else len(cells), _Counter())
-                of_views[views.canvas(*shown, self._step)] += 1
+                of_views[arithmetic.round_up(*shown, self._step)] += 1
         self.num_rows: dict[tuple[int, ...], int] = {}
         self._canvas: dict[tuple[int, ...], tuple[int, int]] = {}
         for num_views, of_views in counts.items():
-            chosen = canvases.choose(of_views, len(of_views), max_pixels, num_devices)
+            chosen = planning.choose(of_views, len(of_views), max_pixels, num_devices)
             on_canvas = _Counter()
             for rounded, canvas in chosen.items():
                 on_canvas[canvas] += of_views[rounded]
                 self._canvas[*rounded, num_views] = canvas
             for canvas, count in on_canvas.items():
-                rows = canvases.num_rows(canvas, count, max_pixels, num_devices)
+                rows = planning.num_rows(canvas, count, max_pixels, num_devices)
                 self.num_rows[*canvas, num_views] = rows
 
     def cells(self, height: int, width: int) -> np.ndarray | None:
@@ -236,7 +239,7 @@ class _Programs:
 
     def key(self, height: int, width: int, num_views: int) -> tuple[int, int, int]:
         """Returns the program of an image as shown."""
-        rounded = views.canvas(height, width, self._step)
+        rounded = arithmetic.round_up(height, width, self._step)
         return (*self._canvas[*rounded, num_views], num_views)
 
 
@@ -248,7 +251,7 @@ class _Batches:
         model: sppnet.SPPNet,
         variables: dict,
         config: config_lib.Config,
-        protocol: views.Protocol,
+        protocol: protocols.Protocol,
         sizes: Iterable[tuple[int, int]],
         tally: _Tally,
     ):

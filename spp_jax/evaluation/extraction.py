@@ -17,8 +17,11 @@ import rich.progress
 
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
-from spp_jax.data import base, images, pipeline
-from spp_jax.evaluation import canvases, feature_files, features, views
+from spp_jax.canvas import planning
+from spp_jax.data import images
+from spp_jax.data.loading import streams
+from spp_jax.data.sources import base
+from spp_jax.evaluation import feature_files, features, protocols
 from spp_jax.models import sppnet
 
 
@@ -37,7 +40,7 @@ class Request:
     """
 
     parts: tuple[config_lib.Part, ...]
-    view: views.Protocol
+    view: protocols.Protocol
     is_normalized: bool = False
     dtype: str = "float32"
     batch_size: int = 32
@@ -53,7 +56,7 @@ class _Head(NamedTuple):
     label: int = -1
 
 
-def make_view(scale: str, size: int) -> views.Protocol:
+def make_view(scale: str, size: int) -> protocols.Protocol:
     """Returns the view of a `--scale`: "crop", "warp" (of `size` pixels) or a shorter side.
 
     "crop" is the middle size x size pixels at shorter side `size` (section 3.2's "crop").
@@ -63,8 +66,8 @@ def make_view(scale: str, size: int) -> views.Protocol:
     """
     side = config_lib.read_scale(scale)
     if isinstance(side, int):
-        return views.Protocol("full", side, side)
-    return views.Protocol("center" if side == "crop" else "warp", size, size)
+        return protocols.Protocol("full", side, side)
+    return protocols.Protocol("center" if side == "crop" else "warp", size, size)
 
 
 def extract_to(
@@ -150,12 +153,12 @@ class _Plan:
         self.source, self.request, self.parts = source, request, parts
         self.sizes = {i: request.view.shown_size(*head.size) for i, head in heads.items()}
         max_pixels = request.batch_size * request.view.size**2
-        self.batches = canvases.plan(
+        self.batches = planning.plan(
             self.sizes, request.num_programs, max_pixels, jax.device_count()
         )
         self.summary = {
             "num_programs": len({(b.canvas, b.num_rows) for b in self.batches}),
-            "padded_share": canvases.padded_share(self.batches, self.sizes),
+            "padded_share": planning.padded_share(self.batches, self.sizes),
         }
 
 
@@ -182,7 +185,7 @@ def _compute(
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     start = time.monotonic()
     # Closed by name: as many are taken as there are, so that it does not see its end.
-    examples = pipeline.eval_examples(plan.source, request.view, request.num_workers, order)
+    examples = streams.eval_examples(plan.source, request.view, request.num_workers, order)
     with (
         contextlib.closing(examples),
         unfinished,
@@ -212,7 +215,7 @@ def check_output(output: str) -> None:
         raise errors.InputError(f"output {output}: folder {folder} is missing or not writable")
 
 
-def check_view(model: sppnet.SPPNet, view: views.Protocol) -> None:
+def check_view(model: sppnet.SPPNet, view: protocols.Protocol) -> None:
     """Raises InputError if the network does not take the images of a view."""
     if view.name == "full" and model.levels is None:
         raise errors.InputError(
@@ -228,7 +231,7 @@ def _read_heads(
     """Returns {index: head} of the images whose header can be read, and refusals."""
     heads: dict[int, _Head] = {}
     refused = []
-    found = pipeline.eval_examples(source, _read_head, num_workers)
+    found = streams.eval_examples(source, _read_head, num_workers)
     for index, head in enumerate(
         rich.progress.track(found, "sizes", len(source), disable=not has_progress_bar)
     ):

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from spp_jax import errors, files
-from spp_jax.data import pipeline
+from spp_jax import errors
+from spp_jax.data.loading import streams
+from spp_jax.runs import files
 
 # Facts that stand for something by a checksum.
 _SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
@@ -148,7 +149,7 @@ class Unfinished:
             print(f"{self.num_done} images are kept in {self._folder}; the same command goes on")
 
     def images_of(
-        self, examples: Iterator[tuple[int, pipeline.EvalExample]]
+        self, examples: Iterator[tuple[int, streams.EvalExample]]
     ) -> Iterator[np.ndarray | None]:
         """Yields the image of each example, None for a refused one, which is noted."""
         for index, example in examples:

@@ -17,8 +17,8 @@ import numpy as np
 
 from spp_jax import config as config_lib
 from spp_jax import errors, sharding
-from spp_jax.data import images as images_lib
-from spp_jax.evaluation import canvases, inputs
+from spp_jax.canvas import planning
+from spp_jax.evaluation import inputs
 from spp_jax.models import layers, sppnet, topology
 from spp_jax.pooling import pyramid
 
@@ -84,10 +84,10 @@ def extract(
     given, reasons = inputs.take(images)
     sizes = inputs.shown_sizes(given, scale, reasons)
     if reasons and refused == "raise":
-        raise images_lib.ImageError(_first_few(reasons))
+        raise errors.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
         check_size(model, height, width, errors.printable(given[i].name))
-    batches = canvases.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
+    batches = planning.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
 
     found = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
     order = [i for batch in batches for i in batch.indices]
@@ -107,7 +107,7 @@ def _tell(reasons: Mapping[int, str], num_images: int) -> None:
     """Warns of images that cannot be read; raises ImageError if all of them cannot."""
     if len(reasons) == num_images:
         first = reasons[min(reasons)]
-        raise images_lib.ImageError(f"none of {num_images} images can be read: {first}")
+        raise errors.ImageError(f"none of {num_images} images can be read: {first}")
     warnings.warn(
         f"{len(reasons)} of {num_images} images cannot be read and have features of NaN: "
         + _first_few(reasons),
@@ -185,11 +185,11 @@ def compute(
     model: sppnet.SPPNet,
     variables: dict,
     parts: tuple[config_lib.Part, ...],
-    batches: Sequence[canvases.Batch],
+    batches: Sequence[planning.Batch],
     shown: Iterable[np.ndarray | None],
     is_normalized: bool,
     has_extents: bool,
-) -> Iterator[tuple[canvases.Batch, np.ndarray]]:
+) -> Iterator[tuple[planning.Batch, np.ndarray]]:
     """Yields each batch with its features, (images of the batch, D) float32, in order.
 
     Args:
@@ -204,7 +204,7 @@ def compute(
     mesh = sharding.make_mesh()
     variables = sharding.put_replicated(variables, mesh)
     images = iter(shown)
-    in_flight: collections.deque[tuple[canvases.Batch, jax.Array]] = collections.deque()
+    in_flight: collections.deque[tuple[planning.Batch, jax.Array]] = collections.deque()
     for batch in batches:
         canvas = np.zeros((batch.num_rows, *batch.canvas, 3), np.uint8)
         extents = np.tile(np.asarray(batch.canvas, np.int32), (batch.num_rows, 1))
@@ -222,7 +222,7 @@ def compute(
         yield _fetch(*in_flight.popleft())
 
 
-def _fetch(batch: canvases.Batch, values: jax.Array) -> tuple[canvases.Batch, np.ndarray]:
+def _fetch(batch: planning.Batch, values: jax.Array) -> tuple[planning.Batch, np.ndarray]:
     return batch, np.asarray(values)[: len(batch.indices)]
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from spp_jax import config as config_lib
 from spp_jax import errors
+from spp_jax.canvas import arithmetic
 from spp_jax.data import images as images_lib
-from spp_jax.evaluation import views
+from spp_jax.evaluation import protocols
 from spp_jax.pooling import pyramid
 
 
@@ -38,7 +39,7 @@ class Given:
             height, width, _ = self.image.shape
         else:
             height, width = images_lib.read_size(io.BytesIO(self._read()), self.name)
-        return (height, width) if scale is None else images_lib.shorter_size(height, width, scale)
+        return (height, width) if scale is None else arithmetic.shorter_size(height, width, scale)
 
     def show(self, scale: int | None) -> np.ndarray:
         """Returns it with the shorter side `scale`, None: its own.
@@ -52,7 +53,7 @@ class Given:
             return images_lib.resize_shorter(self.image, scale, kernel="triangle")
         if scale is None:
             return images_lib.decode(self._read(), self.name)
-        return views.Protocol("full", scale, scale)(self._read(), self.name)[0]
+        return protocols.Protocol("full", scale, scale)(self._read(), self.name)[0]
 
     def _read(self) -> bytes:
         if self.data is not None:
@@ -92,7 +93,7 @@ def take(images: Any) -> tuple[list[Given], dict[int, str]]:
     for index, image in enumerate(images):
         try:
             taken.append(_take(image, f"images[{index}]"))
-        except images_lib.ImageError as e:
+        except errors.ImageError as e:
             taken.append(Given(f"images[{index}]"))
             refused[index] = str(e)
     return taken, refused
@@ -122,7 +123,7 @@ def shown_sizes(
     for index in (i for i in range(len(given)) if i not in refused):
         try:
             found[index] = given[index].shown_size(scale)
-        except images_lib.ImageError as e:
+        except errors.ImageError as e:
             refused[index] = str(e)
     return found
 
@@ -141,7 +142,7 @@ def show_all(
     for index in order:
         try:
             yield given[index].show(scale)
-        except images_lib.ImageError as e:
+        except errors.ImageError as e:
             if refused is None:
                 raise
             refused[index] = str(e)

@@ -4,10 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from spp_jax import checkpoint, errors, files, network
+from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
-from spp_jax.data import pipeline, sources
-from spp_jax.evaluation import classify, views
+from spp_jax.data.loading import streams
+from spp_jax.data.sources import opening
+from spp_jax.evaluation import classify
+from spp_jax.evaluation import protocols as protocols_lib
+from spp_jax.runs import files
 
 
 def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> None:
@@ -27,14 +30,14 @@ def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> 
     config_lib.validate(config)
     network.check(config)
     for protocol in protocols:
-        views.check_protocol(config, protocol)
+        protocols_lib.check_protocol(config, protocol)
     model, variables, meta = checkpoint.load_with_meta(workdir)
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
     data = config.data
-    source = sources.open_eval(data.name, data.path, data.eval_split, meta.class_names)
+    source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    scored = len(pipeline.even_sample(len(source), config.eval.num_examples))
+    scored = len(streams.even_sample(len(source), config.eval.num_examples))
     of = f" of {len(source)}" if scored < len(source) else ""
     print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
     for note in source.notes:

@@ -16,13 +16,15 @@ import numpy as np
 import optax
 from rich import progress
 
-from spp_jax import checkpoint, errors, files, network, sharding
+from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
-from spp_jax.data import base, pipeline, sources
+from spp_jax.data.loading import streams
+from spp_jax.data.sources import base, opening
 from spp_jax.models import sppnet
+from spp_jax.runs import files, signals
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
-from spp_jax.training import schedule, signals, steps, transfer
+from spp_jax.training import schedule, steps, transfer
 from spp_jax.training import state as state_lib
 
 CONFIG_FILE = "config.json"
@@ -56,7 +58,7 @@ class Job:
             ask whether to stop.
     """
 
-    stream: pipeline.Stream
+    stream: streams.Stream
     class_names: tuple[str, ...]
     num_examples: int
     about: str
@@ -82,20 +84,20 @@ def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result
     data, train = config.data, config.train
     sharding.check_batch_size(data.batch_size, "config.data.batch_size")
     step_dir = _check_workdir(config, workdir)
-    source = sources.open_train(data.name, data.path, data.split, data.held_out, config.seed)
+    source = opening.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)
-    held_out = sources.open_held_out(
+    held_out = opening.open_held_out(
         data.name, data.path, data.eval_split, data.held_out, config.seed, source.class_names
     )
-    stream = pipeline.TrainStream(
+    stream = streams.TrainStream(
         source,
-        pipeline.TrainView(data.view, data.shorter_side, data.crop_size, data.jitter),
+        streams.TrainView(data.view, data.shorter_side, data.crop_size, data.jitter),
         config.seed,
         data.batch_size,
         schedule.epoch_sizes(train, config.seed),
         jax.process_index(),
         jax.process_count(),
-        pipeline.ReadCache(data.cache_mb * 2**20),
+        streams.ReadCache(data.cache_mb * 2**20),
         train.steps_per_epoch,
     )
     if step_dir and data.name == "folder" and not source.split:
@@ -210,7 +212,7 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
 
     # The loop. A step is evaluated and saved before the next one consumes its state.
     writer = checkpoint.Writer(workdir, train.keep_checkpoints)
-    batches = pipeline.TrainBatches(stream, start_step, config.data.num_workers)
+    batches = streams.TrainBatches(stream, start_step, config.data.num_workers)
     interval = report_lib.Interval(report, config, stream)
     refusals = report_lib.Refusals(report, job.num_examples, config.data.max_refused)
     metrics = meta.metrics if meta else {}
@@ -351,14 +353,14 @@ def _restore(step_dir: str, step: int, state: state_lib.TrainState) -> state_lib
 
 
 def _compute_mean(
-    config: config_lib.Config, stream: pipeline.TrainStream, stop: signals.StopSignal
+    config: config_lib.Config, stream: streams.TrainStream, stop: signals.StopSignal
 ) -> dict[str, np.ndarray]:
     """Returns the constants of a new network: the mean of its training images, if it is to have
     one, from an even sample of them; a partial one when asked to stop."""
     data = config.data
     if data.mean == "constant":
         return {}
-    indices = pipeline.even_sample(len(stream.source), data.mean_examples)
+    indices = streams.even_sample(len(stream.source), data.mean_examples)
     size = data.crop_size if data.view == "corners" else config.train.sizes[0]
     columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     with progress.Progress(*columns) as bar:
@@ -368,7 +370,7 @@ def _compute_mean(
             bar.advance(task)
             return stop.signal is None
 
-        mean = pipeline.mean_image(
+        mean = streams.mean_image(
             stream.source, stream.view, size, data.num_workers, indices, goes_on
         )
     return {"mean": mean.mean((0, 1)) if data.mean == "channel" else mean}

@@ -14,7 +14,7 @@ import tensorboardX
 
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import pipeline
+from spp_jax.data.loading import streams
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import schedule
 from spp_jax.training import state as state_lib
@@ -94,7 +94,7 @@ def program_line(program: programs_lib.Program, batch_size: int) -> str:
     return text
 
 
-def size_text(size: pipeline.Size) -> str:
+def size_text(size: streams.Size) -> str:
     """Returns "224", or "688x916" of a canvas."""
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
@@ -120,7 +120,7 @@ class Interval:
         self,
         report: Report,
         config: config_lib.Config,
-        stream: pipeline.Stream,
+        stream: streams.Stream,
     ):
         self._report = report
         self._config = config
@@ -140,8 +140,8 @@ class Interval:
     def add(
         self,
         step: int,
-        size: pipeline.Size,
-        batch: pipeline.Batch,
+        size: streams.Size,
+        batch: streams.Batch,
         sums: dict[str, jax.Array],
         waited: float,
         state: state_lib.TrainState,
@@ -174,7 +174,7 @@ class Interval:
                 )
 
     def _write(
-        self, step: int, size: pipeline.Size, batch: pipeline.Batch, state: state_lib.TrainState
+        self, step: int, size: streams.Size, batch: streams.Batch, state: state_lib.TrainState
     ) -> None:
         seconds = time.monotonic() - self._start
         weight = max(self._sums["weight"], 1)
@@ -201,7 +201,7 @@ class Interval:
         self.restart()
 
 
-def _hash(batch: pipeline.Batch) -> int:
+def _hash(batch: streams.Batch) -> int:
     value = 0
     for name in sorted(batch):
         value = zlib.crc32(np.ascontiguousarray(batch[name]).data, value)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from spp_jax import checkpoint, errors
-from spp_jax.data import base
+from spp_jax.data.sources import base
 from spp_jax.models import sppnet
 from spp_jax.training import state as state_lib
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from spp_jax.data import digits
+from spp_jax.data.embedded import digits
 
 LUMA = np.array([0.299, 0.587, 0.114])
 FEW = {"train": 40, "test": 20}

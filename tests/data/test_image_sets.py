@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import image_sets
+from spp_jax.data.sources import image_sets
 from tests.data import test_voc
 
 

@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from spp_jax.data import formats, images
+from spp_jax import errors
+from spp_jax.canvas import arithmetic
+from spp_jax.data import images
+from spp_jax.data.images import decoding, formats
 
 ODD_IMAGES = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "odd_images"
 
@@ -54,7 +57,7 @@ def peer(data: bytes) -> np.ndarray:
 def decode_or_reason(data: bytes, name: str) -> np.ndarray | str:
     try:
         return images.decode(data, name)
-    except images.ImageError as error:
+    except errors.ImageError as error:
         return str(error)
 
 
@@ -74,7 +77,7 @@ def max_difference(a: np.ndarray, b: np.ndarray) -> int:
 PHOTO = photo()
 PALETTE = Image.fromarray(PHOTO).quantize(64)
 # Every format in the variants that its decoder treats differently.
-HAS_AVIF = "AVIF" in images._READERS  # not every Pillow reads it
+HAS_AVIF = "AVIF" in decoding._READERS  # not every Pillow reads it
 NEEDS_AVIF = pytest.mark.skipif(not HAS_AVIF, reason="Pillow without AVIF")
 FILES = {
     "baseline.jpg": encode(PHOTO, "JPEG", quality=90),
@@ -270,7 +273,7 @@ def test_one_pixel(kind):
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_pixels_without_a_range_are_refused(dtype):
     data = encode(np.ones((4, 5), dtype), "TIFF")
-    with pytest.raises(images.ImageError, match=r"^depth\.tif: 32-bit pixels"):
+    with pytest.raises(errors.ImageError, match=r"^depth\.tif: 32-bit pixels"):
         images.decode(data, "depth.tif")
 
 
@@ -301,7 +304,7 @@ def test_truncated_files_are_refused_or_exact(name, capfd):
 @pytest.mark.parametrize("tail", [b"\xff\xd9", bytes(99) + b"\xff\xd9"])
 def test_cut_jpeg_with_an_end_marker_is_refused(name, tail):
     data = FILES[name]
-    with pytest.raises(images.ImageError, match=name):
+    with pytest.raises(errors.ImageError, match=name):
         images.decode(data[: len(data) * 2 // 3] + tail, name)
 
 
@@ -311,7 +314,7 @@ def test_damaged_png_is_refused():
     for position in range(start, len(data) - 20, len(data) // 50):
         damaged = bytearray(data)
         damaged[position] ^= 0x10
-        with pytest.raises(images.ImageError, match=r"rgb\.png"):
+        with pytest.raises(errors.ImageError, match=r"rgb\.png"):
             images.decode(bytes(damaged), "rgb.png")
 
 
@@ -359,9 +362,9 @@ def avif_bomb() -> bytes:
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_refused_before_they_are_decoded(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(images.ImageError, match=rf"^{name}: .*pixels"):
+    with pytest.raises(errors.ImageError, match=rf"^{name}: .*pixels"):
         images.decode(bombs()[name], name)
-    with pytest.raises(images.ImageError, match=rf"^{name}: .*pixels"):
+    with pytest.raises(errors.ImageError, match=rf"^{name}: .*pixels"):
         images.read_size(io.BytesIO(bombs()[name]), name)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 50_000  # KiB; one decoded bomb would take 800,000 at least
@@ -370,12 +373,12 @@ def test_bombs_are_refused_before_they_are_decoded(name):
 def test_limits_are_inclusive():
     data = encode(PHOTO[:4, :5], "PNG")
     assert images.decode(data, "x", max_pixels=20, max_aspect=1.25).shape == (4, 5, 3)
-    with pytest.raises(images.ImageError, match="x: 4x5 is more than 19 pixels"):
+    with pytest.raises(errors.ImageError, match="x: 4x5 is more than 19 pixels"):
         images.decode(data, "x", max_pixels=19)
     for shape in ((1, 51, 3), (51, 1, 3)):
         for kind in ("PNG", "JPEG"):
             data = encode(np.zeros(shape, np.uint8), kind)
-            with pytest.raises(images.ImageError, match=r"line: \d+x\d+ is narrower than 1:50"):
+            with pytest.raises(errors.ImageError, match=r"line: \d+x\d+ is narrower than 1:50"):
                 images.decode(data, "line")
             assert images.decode(data, "line", max_aspect=51).shape == shape
 
@@ -399,9 +402,9 @@ def test_limits_are_inclusive():
     ],
 )
 def test_what_is_no_image_is_refused(data, reason):
-    with pytest.raises(images.ImageError, match=rf"^a/b\.jpg: {reason}"):
+    with pytest.raises(errors.ImageError, match=rf"^a/b\.jpg: {reason}"):
         images.decode(data, "a/b.jpg")
-    with pytest.raises(images.ImageError, match=rf"^a/b\.jpg: {reason}"):
+    with pytest.raises(errors.ImageError, match=rf"^a/b\.jpg: {reason}"):
         images.read_size(io.BytesIO(data), "a/b.jpg")
 
 
@@ -432,7 +435,7 @@ def test_errors_are_one_line_whatever_the_name():
             reason = decode_or_reason(data, name)
             assert isinstance(reason, str)
             assert reason.startswith(f"{shown}: ")
-        with pytest.raises(images.ImageError) as info:
+        with pytest.raises(errors.ImageError) as info:
             images.read_file(name)
         assert str(info.value) == f"{shown}: No such file or directory"
 
@@ -451,7 +454,7 @@ def test_any_exception_of_a_decoder_names_the_file(monkeypatch):
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", fail)
-    with pytest.raises(images.ImageError, match=r"^a: cannot be decoded as JPEG \(first line\)$"):
+    with pytest.raises(errors.ImageError, match=r"^a: cannot be decoded as JPEG \(first line\)$"):
         images.decode(FILES["baseline.jpg"], "a")
 
 
@@ -500,11 +503,11 @@ def test_jpeg_of_a_sampling_that_turbojpeg_does_not_know():
     with pytest.raises(ValueError, match="subsampling"):
         simplejpeg.decode_jpeg_header(data)
     np.testing.assert_array_equal(images.decode(data, "odd"), np.full((8, 24, 3), 128))
-    with pytest.raises(images.ImageError, match="odd: 8x24 is more than 100 pixels"):
+    with pytest.raises(errors.ImageError, match="odd: 8x24 is more than 100 pixels"):
         images.decode(data, "odd", max_pixels=100)
     turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6) + data[2:]
     assert images.decode(turned, "odd").shape == (24, 8, 3)
-    with pytest.raises(images.ImageError, match="odd: "):
+    with pytest.raises(errors.ImageError, match="odd: "):
         images.decode(data[:-4], "odd")
 
 
@@ -515,7 +518,7 @@ def test_jpeg_with_a_harmless_warning_is_decoded():
     with pytest.raises(ValueError, match="Invalid SOS"):
         simplejpeg.decode_jpeg(bytes(jpeg))
     np.testing.assert_array_equal(images.decode(bytes(jpeg), "sos"), peer(FILES["baseline.jpg"]))
-    with pytest.raises(images.ImageError, match="sos: "):
+    with pytest.raises(errors.ImageError, match="sos: "):
         images.decode(bytes(jpeg[:-40]), "sos")
 
 
@@ -655,19 +658,19 @@ def test_center_crop_never_pads():
 
 
 def test_five_crops():
-    origins = [images.five_crop_origin(5, 8, 3, position) for position in range(5)]
+    origins = [arithmetic.five_crop_origin(5, 8, 3, position) for position in range(5)]
     assert origins == [(1, 2), (0, 0), (0, 5), (2, 0), (2, 5)]
     # The corners are the whole image's: the far ones touch both its far edges.
-    assert images.five_crop_origin(256, 341, 224, 4) == (32, 117)
-    assert {images.five_crop_origin(7, 7, 7, position) for position in range(5)} == {(0, 0)}
+    assert arithmetic.five_crop_origin(256, 341, 224, 4) == (32, 117)
+    assert {arithmetic.five_crop_origin(7, 7, 7, position) for position in range(5)} == {(0, 0)}
     with pytest.raises(ValueError, match="got 5"):
-        images.five_crop_origin(5, 8, 3, 5)
+        arithmetic.five_crop_origin(5, 8, 3, 5)
     with pytest.raises(ValueError, match="got -1"):
-        images.five_crop_origin(5, 8, 3, -1)
+        arithmetic.five_crop_origin(5, 8, 3, -1)
     with pytest.raises(ValueError, match="a 6x6 crop does not fit an image of 5x8"):
-        images.five_crop_origin(5, 8, 6, 0)
+        arithmetic.five_crop_origin(5, 8, 6, 0)
     with pytest.raises(ValueError, match="a 0x0 crop"):
-        images.five_crop_origin(5, 8, 0, 0)
+        arithmetic.five_crop_origin(5, 8, 0, 0)
 
 
 def test_odd_images():

@@ -10,7 +10,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from spp_jax.data import images, jpeg
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.images import jpeg
 from tests.data import test_images
 
 END = b"\xff\xd9"
@@ -115,7 +117,7 @@ def test_progressive_files_need_every_scan():
     whole = images.decode(PROGRESSIVE, "whole")
     for what, strayed in _with_strays(PROGRESSIVE).items():
         if what == "notes before the end marker":
-            with pytest.raises(images.ImageError):  # no proof that these are not of the image
+            with pytest.raises(errors.ImageError):  # no proof that these are not of the image
                 images.decode(strayed, what)
         else:
             np.testing.assert_array_equal(images.decode(strayed, what), whole)
@@ -125,7 +127,7 @@ def test_progressive_files_need_every_scan():
         # With its end marker such a file is one of few scans, which is allowed.
         cut = PROGRESSIVE[:start]
         assert images.decode(cut + END, "few scans").shape == whole.shape
-        with pytest.raises(images.ImageError, match="Premature end"):
+        with pytest.raises(errors.ImageError, match="Premature end"):
             images.decode(cut, "cut between scans")
 
 
@@ -133,7 +135,7 @@ def test_text_is_refused_where_it_may_stand_for_lost_data():
     whole, cut = FILES["444"][:-2], FILES["420"][:-12]
     assert whole.endswith(b"Wv<{#")
     for data in (whole, cut):
-        with pytest.raises(images.ImageError, match="Corrupt"):
+        with pytest.raises(errors.ImageError, match="Corrupt"):
             images.decode(data + TEXT + END, "text")
 
 
@@ -167,7 +169,7 @@ def test_damaged_data_is_refused_as_a_strict_decoder_does(name):
         except ValueError as e:
             num_out_of_place += "before marker 0xd9" in str(e)
         for file in (damaged, damaged[:-2], damaged[:-2] + bytes(20)):
-            with pytest.raises(images.ImageError):
+            with pytest.raises(errors.ImageError):
                 images.decode(file, name)
         for stray in (bytes(16), b"\1" * 16, TEXT):
             file = damaged[:-2] + stray + END
@@ -197,9 +199,9 @@ def test_size_is_checked_before_strays_are_looked_for():
         bomb = bytearray(FILES["420"])
         struct.pack_into(">HH", bomb, test_images.sof_position(bomb), side, side)
         for what, strayed in _with_strays(bytes(bomb)).items():
-            with pytest.raises(images.ImageError, match=f"{side}x{side} is more than"):
+            with pytest.raises(errors.ImageError, match=f"{side}x{side} is more than"):
                 images.decode(strayed, what)
-            with pytest.raises(images.ImageError, match=f"{side}x{side} is more than"):
+            with pytest.raises(errors.ImageError, match=f"{side}x{side} is more than"):
                 images.read_size(io.BytesIO(strayed), what)
 
 

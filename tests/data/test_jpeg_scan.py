@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from spp_jax.data import jpeg_scan
+from spp_jax.data.images import jpeg_scan
 
 # A table of the coefficients: lengths 1 to 16 of so many codes, and their symbols (run, size).
 COUNTS = bytes([0, 2, 1, 2, 1, 1] + [0] * 9 + [1])

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import folders, layouts, sources
+from spp_jax.data.sources import folders, layouts, opening
 
 JPEG = b"\xff\xd8\xff\xe0"  # enough to be listed
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -23,8 +23,8 @@ def _write(root, *paths, data=JPEG):
 
 def _open(path, held_out=0.0):
     """What training takes: ({file below the root: class}, the same to evaluate on, notes)."""
-    train = sources.open_train("folder", path, "train", held_out, 0)
-    rest = sources.open_held_out("folder", path, "", held_out, 0, train.class_names)
+    train = opening.open_train("folder", path, "train", held_out, 0)
+    rest = opening.open_held_out("folder", path, "", held_out, 0, train.class_names)
 
     def listed(source):
         names = [os.path.relpath(source.name(i), path) for i in range(len(source))]
@@ -86,16 +86,16 @@ def test_two_spellings_of_a_split_are_refused_unless_named(tmp_path):
     classes, labels, notes = _labels_of_extract(str(tmp_path))
     assert (classes, set(labels.values())) == ((), {""})
     assert "Train/ and training/ may both be the split train" in notes[0]
-    found = sources.open_train("folder", str(tmp_path), "training", 0.0, 0)
+    found = opening.open_train("folder", str(tmp_path), "training", 0.0, 0)
     assert found.name(0) == f"{tmp_path}/training/ant/0.jpg"
 
 
 def test_splits_may_have_any_name_that_is_given(tmp_path):
     for split in ("fold1", "fold2"):
         _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg")
-    found = sources.open_train("folder", str(tmp_path), "fold1", 0.0, 0)
+    found = opening.open_train("folder", str(tmp_path), "fold1", 0.0, 0)
     assert found.class_names == ("ant", "bee")
-    held_out = sources.open_held_out("folder", str(tmp_path), "fold2", 0.0, 0, ("ant", "bee"))
+    held_out = opening.open_held_out("folder", str(tmp_path), "fold2", 0.0, 0, ("ant", "bee"))
     assert held_out is not None
     assert held_out.name(0) == f"{tmp_path}/fold2/ant/0.jpg"
 
@@ -136,9 +136,9 @@ def test_one_class_is_refused(tmp_path):
             _open(f"{tmp_path}/{name}")
     # To score a network of more classes one will do, also where it holds folders only.
     known = ("ant", "bee")
-    assert len(sources.open_eval("folder", f"{tmp_path}/one", "", known)) == 1
+    assert len(opening.open_eval("folder", f"{tmp_path}/one", "", known)) == 1
     _write(tmp_path, "deep/bee/2019/0.jpg", "deep/bee/2020/0.jpg")
-    found = sources.open_eval("folder", f"{tmp_path}/deep", "", known)
+    found = opening.open_eval("folder", f"{tmp_path}/deep", "", known)
     assert list(found.labels) == [1, 1]  # pyright: ignore (of a FolderSource)
 
 
@@ -233,13 +233,13 @@ def test_a_second_folder_of_the_same_split_is_named(tmp_path):
     for split in ("train", "train_set", "val", "valid"):
         _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg")
     for name, other in (("train", "train_set"), ("train_set", "train")):
-        source = sources.open_train("folder", str(tmp_path), name, 0.0, 0)
+        source = opening.open_train("folder", str(tmp_path), name, 0.0, 0)
         assert source.name(0) == f"{tmp_path}/{name}/ant/0.jpg"
         assert source.notes == (
             f"{tmp_path}/{name} is taken for the train split; {tmp_path}/{other}, another, is "
             "passed over",
         )
-    held_out = sources.open_held_out("folder", str(tmp_path), "", 0.0, 0, ("ant", "bee"))
+    held_out = opening.open_held_out("folder", str(tmp_path), "", 0.0, 0, ("ant", "bee"))
     assert held_out is not None
     assert held_out.notes == (
         f"{tmp_path}/val is taken for the validation split; {tmp_path}/valid, another, is passed "
@@ -268,12 +268,12 @@ def test_splits_inside_classes_are_refused_and_what_may_be_splits_is_told(tmp_pa
         f"the class folders of {tmp_path}/s, as seg_test, all hold folders called ant and bee: if "
         "those are the classes, give --config.data.split=seg_train",
     )
-    train = sources.open_train("folder", f"{tmp_path}/s", "seg_train", 0.5, 0)
+    train = opening.open_train("folder", f"{tmp_path}/s", "seg_train", 0.5, 0)
     assert train.class_names == ("ant", "bee")
     # Without the split to evaluate on what is held out is of other classes.
     _write(tmp_path, "s/seg_test/ant/1.jpg", "s/seg_train/ant/1.jpg")
     with pytest.raises(errors.InputError, match="not trained on class 'seg_test' and 1 more"):
-        sources.open_held_out("folder", f"{tmp_path}/s", "", 0.5, 0, train.class_names)
+        opening.open_held_out("folder", f"{tmp_path}/s", "", 0.5, 0, train.class_names)
 
 
 def test_links_to_folders_are_followed(tmp_path):

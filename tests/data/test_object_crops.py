@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import folders, object_crops, voc
+from spp_jax.data import object_crops
+from spp_jax.data.sources import folders, voc
 from tests.data import test_voc
 from tests.detection import shapes
 

@@ -7,7 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
-from spp_jax.data import digit_groups, digits, images, objects, voc
+from spp_jax.data import images
+from spp_jax.data.embedded import digit_groups, digits
+from spp_jax.data.sources import objects, voc
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from spp_jax import errors
-from spp_jax.data import imagenet, imagenet_progress, imagenet_tars, images, prepare, sources
+from spp_jax.data import images, prepare
+from spp_jax.data.imagenet import display, preparing, tars
+from spp_jax.data.sources import opening
 
 # With the one official image that is a PNG, and one of the CMYK ones.
 TRAIN = {
@@ -67,8 +69,8 @@ def _write_tars(path, train, validation):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def tars(tmp_path_factory):
+@pytest.fixture(scope="module", name="tar_folder")
+def _tar_folder(tmp_path_factory):
     files = _train_files()
     train = {f"{wnid}.tar": _tar({n: files[n] for n in TRAIN[wnid]}) for wnid in reversed(TRAIN)}
     numbers = (4, 2, 5, 1, 3)  # a tar need not be sorted
@@ -78,7 +80,7 @@ def tars(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(imagenet, "IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr(preparing, "IMAGES_PER_SHARD", 4)
 
 
 def _read(data_dir):
@@ -93,12 +95,12 @@ def _read(data_dir):
 
 
 @pytest.fixture(scope="module")
-def prepared(tars, tmp_path_factory):
+def prepared(tar_folder, tmp_path_factory):
     """The data_dir of a set in one go, and what was left out."""
     data_dir = str(tmp_path_factory.mktemp("one_worker"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imagenet, "IMAGES_PER_SHARD", 4)
-        refused = imagenet.prepare(tars, data_dir, num_workers=1)
+        patch.setattr(preparing, "IMAGES_PER_SHARD", 4)
+        refused = preparing.prepare(tar_folder, data_dir, num_workers=1)
     return data_dir, refused
 
 
@@ -123,8 +125,8 @@ def test_classes_labels_and_names_are_those_of_tfds(prepared, tmp_path):
 
 
 def test_the_lists_tfds_ships_are_there():
-    assert len(imagenet_tars.load_wnids()) == 1000
-    assert imagenet_tars.load_wnids() == sorted(imagenet_tars.load_wnids())
+    assert len(tars.load_wnids()) == 1000
+    assert tars.load_wnids() == sorted(tars.load_wnids())
     lines = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
     assert len(lines) == 50_000
 
@@ -157,24 +159,26 @@ def test_a_damaged_image_is_named_and_left_out(prepared):
 
 
 def test_our_sources_read_it(prepared):
-    source = sources.open_train("imagenet2012_256", prepared[0], "train", 0.1, 0)
+    source = opening.open_train("imagenet2012_256", prepared[0], "train", 0.1, 0)
     assert len(source) == 9
     assert len(source.class_names) == 1000
-    held_out = sources.open_held_out(
+    held_out = opening.open_held_out(
         "imagenet2012_256", prepared[0], "", 0.1, 0, source.class_names
     )
     assert held_out is not None
     assert (held_out.split, len(held_out)) == ("validation", 5)
 
 
-def test_two_workers_and_an_interruption_change_nothing(prepared, tars, tmp_path, monkeypatch):
+def test_two_workers_and_an_interruption_change_nothing(
+    prepared, tar_folder, tmp_path, monkeypatch
+):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(imagenet, "_write_metadata", interrupt)
+        patch.setattr(preparing, "_write_metadata", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            imagenet.prepare(tars, str(tmp_path), num_workers=2)
+            preparing.prepare(tar_folder, str(tmp_path), num_workers=2)
     work = tmp_path / "imagenet2012_256" / "1.0.0.incomplete"
     shards = sorted(work.glob("*.array_record*"))
     assert [shard.name for shard in shards] == [
@@ -186,13 +190,13 @@ def test_two_workers_and_an_interruption_change_nothing(prepared, tars, tmp_path
     with pytest.raises(tfds.core.DatasetNotFoundError):
         tfds.builder("imagenet2012_256", data_dir=str(tmp_path))
     with pytest.raises(errors.InputError, match="imagenet2012_256"):
-        sources.load_builder("imagenet2012_256", str(tmp_path))
+        opening.load_builder("imagenet2012_256", str(tmp_path))
 
     # One shard was not finished, one is damaged: the others are not written again.
     times = {shard.name: shard.stat().st_mtime_ns for shard in shards}
     shards[1].unlink()
     os.truncate(shards[3], 1000)
-    assert imagenet.prepare(tars, str(tmp_path), num_workers=2) == prepared[1]
+    assert preparing.prepare(tar_folder, str(tmp_path), num_workers=2) == prepared[1]
     final = tmp_path / "imagenet2012_256" / "1.0.0"
     new = {path.name: path.stat().st_mtime_ns for path in final.glob("*.array_record*")}
     assert {name for name in times if new[name] == times[name]} == {
@@ -207,31 +211,31 @@ def test_two_workers_and_an_interruption_change_nothing(prepared, tars, tmp_path
     assert sentence == f"imagenet2012_256 is prepared already under {final}"
 
 
-def test_shards_of_other_settings_or_tars_are_not_mixed_in(tars, tmp_path, monkeypatch):
+def test_shards_of_other_settings_or_tars_are_not_mixed_in(tar_folder, tmp_path, monkeypatch):
     work = tmp_path / "imagenet2012_256" / "1.0.0.incomplete"
     (work / "progress").mkdir(parents=True)
-    found = imagenet_tars.find_tars(tars)
-    imagenet._check_settings(str(work), dict.fromkeys(found, __file__))
-    imagenet._check_settings(str(work), found)  # nothing was made from the others
+    found = tars.find_tars(tar_folder)
+    preparing._check_settings(str(work), dict.fromkeys(found, __file__))
+    preparing._check_settings(str(work), found)  # nothing was made from the others
     (work / "progress" / "train-00000.json").write_text("{}")
-    imagenet._check_settings(str(work), found)
-    monkeypatch.setattr(imagenet, "QUALITY", 80)
+    preparing._check_settings(str(work), found)
+    monkeypatch.setattr(preparing, "QUALITY", 80)
     with pytest.raises(errors.InputError, match=r"\(quality was 92, now 80\); remove it"):
-        imagenet.prepare(tars, str(tmp_path), num_workers=1)
+        preparing.prepare(tar_folder, str(tmp_path), num_workers=1)
 
 
 def test_every_shard_has_its_share_of_every_class(tmp_path):
     classes = {w: [f"{w}_{i}.JPEG" for i in range(n)] for w, n in zip(TRAIN, (8, 16, 4))}
     train = {f"{w}.tar": _tar(dict.fromkeys(names, b"x")) for w, names in classes.items()}
-    tars = _write_tars(tmp_path, train, {})
-    path = imagenet_tars.find_tars(tars)["train"]
-    link = imagenet._Link(multiprocessing.RawValue("b", 0), None)
-    display = imagenet_progress.Display()
-    with concurrent.futures.ThreadPoolExecutor() as pool, display:
-        shards = imagenet._plan("train", path, "", link, pool, display)
+    folder = _write_tars(tmp_path, train, {})
+    path = tars.find_tars(folder)["train"]
+    link = preparing._Link(multiprocessing.RawValue("b", 0), None)
+    shown = display.Display()
+    with concurrent.futures.ThreadPoolExecutor() as pool, shown:
+        shards = preparing._plan("train", path, "", link, pool, shown)
         link.stop.value = 1
         with pytest.raises(KeyboardInterrupt):
-            imagenet._plan("train", path, "", link, pool, display)
+            preparing._plan("train", path, "", link, pool, shown)
     assert len(shards) == 7
     items = [item for shard in shards for item in shard.items]
     assert sorted(item.name for item in items) == sorted(n for c in classes.values() for n in c)
@@ -246,9 +250,9 @@ def test_every_shard_has_its_share_of_every_class(tmp_path):
 
 def test_wrong_tars_are_named(tmp_path):
     def read(found):
-        for class_tar in imagenet_tars.list_class_tars(found["train"]):
-            imagenet_tars.list_class(found["train"], class_tar)
-        imagenet_tars.list_validation(found["validation"])
+        for class_tar in tars.list_class_tars(found["train"]):
+            tars.list_class(found["train"], class_tar)
+        tars.list_validation(found["validation"])
 
     def message(train, validation=b""):
         path = _write_tars(tmp_path / "tars", {}, {})
@@ -256,7 +260,7 @@ def test_wrong_tars_are_named(tmp_path):
             with open(os.path.join(path, f"ILSVRC2012_img_{name}.tar"), "wb") as f:
                 f.write(data)
         with pytest.raises(errors.InputError) as info:
-            read(imagenet_tars.find_tars(path))
+            read(tars.find_tars(path))
         return str(info.value).replace(path, "")
 
     train = "/ILSVRC2012_img_train.tar"
@@ -323,9 +327,9 @@ def test_ctrl_c_ends_the_command_and_says_how_to_go_on(tmp_path):
     data = _picture(0, 1000, 1000)
     names = [f"n01440764_{i}.JPEG" for i in range(2000)]  # many seconds of work
     train = {"n01440764.tar": _tar(dict.fromkeys(names, data))}
-    tars = _write_tars(tmp_path / "tars", train, {"ILSVRC2012_val_00000001.JPEG": data})
+    folder = _write_tars(tmp_path / "tars", train, {"ILSVRC2012_val_00000001.JPEG": data})
     process = _start(
-        "imagenet2012_256", f"--manual_dir={tars}", f"--data_dir={tmp_path}", "--num_workers=1"
+        "imagenet2012_256", f"--manual_dir={folder}", f"--data_dir={tmp_path}", "--num_workers=1"
     )
     assert process.stdout is not None
     process.stdout.readline()  # how many images there are: the worker is at it

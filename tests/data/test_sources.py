@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import base, digits, folders, images, sources
+from spp_jax.data.embedded import digits
+from spp_jax.data.sources import base, folders, opening
 
 
 def _write_image(path, value=100):
@@ -60,8 +61,8 @@ def test_a_folder_lists_its_images_in_order(flat):
 
 def test_a_folder_without_splits_is_split_by_seed(flat):
     def parts(seed):
-        train = sources.open_train("folder", flat, "train", 0.3, seed)
-        rest = sources.open_held_out("folder", flat, "", 0.3, seed, ("cat", "dog"))
+        train = opening.open_train("folder", flat, "train", 0.3, seed)
+        rest = opening.open_held_out("folder", flat, "", 0.3, seed, ("cat", "dog"))
         assert rest is not None
         return _files(train), _files(rest)
 
@@ -77,7 +78,7 @@ def test_every_class_is_split_alike_and_keeps_an_image():
     counts = (100, 5, 5, 5, 1, 2)
     labels = np.repeat(np.arange(6), counts).tolist()
     for seed in range(5):
-        kept, rest = sources._split_by_seed(labels, 0.1, seed)
+        kept, rest = opening._split_by_seed(labels, 0.1, seed)
         assert sorted(kept + rest) == list(range(118))
         assert (kept, rest) == (sorted(kept), sorted(rest))
         held_out = np.bincount(np.asarray(labels)[rest], minlength=6)
@@ -85,20 +86,20 @@ def test_every_class_is_split_alike_and_keeps_an_image():
         assert held_out[0] == 10
         assert held_out[1:4].tolist() in ([1, 1, 0], [1, 0, 1], [0, 1, 1])
         assert held_out[4:].tolist() == [0, 0]
-        assert sources._split_by_seed(labels, 0.9, seed)[0] != []
-        most = np.bincount(np.asarray(labels)[sources._split_by_seed(labels, 0.9, seed)[1]])
+        assert opening._split_by_seed(labels, 0.9, seed)[0] != []
+        most = np.bincount(np.asarray(labels)[opening._split_by_seed(labels, 0.9, seed)[1]])
         assert most.tolist() in ([90, 4, 4, 4, 0, 1], [90, 4, 4, 4, 0, 1])
-    chosen = {tuple(sources._split_by_seed(labels, 0.1, seed)[1]) for seed in range(5)}
+    chosen = {tuple(opening._split_by_seed(labels, 0.1, seed)[1]) for seed in range(5)}
     assert len(chosen) == 5
-    assert sources._split_by_seed(labels, 0.0, 0) == (list(range(118)), [])
+    assert opening._split_by_seed(labels, 0.0, 0) == (list(range(118)), [])
 
 
 def test_evaluation_takes_such_a_folder_whole(flat):
-    assert len(sources.open_eval("folder", flat, "", ("cat", "dog"))) == 10
+    assert len(opening.open_eval("folder", flat, "", ("cat", "dog"))) == 10
     for open_it in (
-        lambda: sources.open_eval("folder", flat, "val", ("cat", "dog")),
-        lambda: sources.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog")),
-        lambda: sources.open_train("folder", flat, "val", 0.1, 0),
+        lambda: opening.open_eval("folder", flat, "val", ("cat", "dog")),
+        lambda: opening.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog")),
+        lambda: opening.open_train("folder", flat, "val", 0.1, 0),
     ):
         with pytest.raises(errors.InputError, match=f"no folder {flat}/val"):
             open_it()
@@ -107,58 +108,58 @@ def test_evaluation_takes_such_a_folder_whole(flat):
         "config.data.held_out, and evaluation scores all of it"
     )
     with pytest.raises(errors.InputError, match=message):
-        sources.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog"))
+        opening.open_held_out("folder", flat, "val", 0.1, 0, ("cat", "dog"))
 
 
 def test_a_folder_with_splits_keeps_them(with_splits):
-    assert len(sources.open_train("folder", with_splits, "train", 0.5, 0)) == 6
-    held_out = sources.open_held_out("folder", with_splits, "", 0.5, 0, ("x", "y"))
+    assert len(opening.open_train("folder", with_splits, "train", 0.5, 0)) == 6
+    held_out = opening.open_held_out("folder", with_splits, "", 0.5, 0, ("x", "y"))
     assert held_out is not None
     assert held_out.split == "val"
     assert len(held_out) == 4
-    assert len(sources.open_eval("folder", with_splits, "train", ("x", "y"))) == 6
+    assert len(opening.open_eval("folder", with_splits, "train", ("x", "y"))) == 6
 
 
 def test_only_train_leaves_nothing_to_evaluate_on(tmp_path):
     _write_image(tmp_path / "train" / "x" / "0.png")
-    assert sources.open_held_out("folder", str(tmp_path), "", 0.1, 0, ("x",)) is None
+    assert opening.open_held_out("folder", str(tmp_path), "", 0.1, 0, ("x",)) is None
     with pytest.raises(errors.InputError, match="has only train/; give"):
-        sources.open_eval("folder", str(tmp_path), "", ("x",))
-    assert len(sources.open_eval("folder", str(tmp_path), "train", ("x",))) == 1
+        opening.open_eval("folder", str(tmp_path), "", ("x",))
+    assert len(opening.open_eval("folder", str(tmp_path), "train", ("x",))) == 1
 
 
 def test_a_class_may_be_called_train(tmp_path):
     for name in ("car", "train"):
         _write_image(tmp_path / name / "0.png")
-    source = sources.open_train("folder", str(tmp_path), "train", 0.0, 0)
+    source = opening.open_train("folder", str(tmp_path), "train", 0.0, 0)
     assert source.class_names == ("car", "train")
 
 
 def test_only_val_can_be_scored(tmp_path):
     _write_image(tmp_path / "val" / "x" / "0.png")
-    assert len(sources.open_eval("folder", str(tmp_path), "", ("x",))) == 1
+    assert len(opening.open_eval("folder", str(tmp_path), "", ("x",))) == 1
     with pytest.raises(errors.InputError, match=f"no folder {tmp_path}/train"):
-        sources.open_train("folder", str(tmp_path), "train", 0.1, 0)
+        opening.open_train("folder", str(tmp_path), "train", 0.1, 0)
 
 
 def test_classes_are_matched_by_name(flat):
-    source = sources.open_eval("folder", flat, "", ("bird", "dog", "cat"))
+    source = opening.open_eval("folder", flat, "", ("bird", "dog", "cat"))
     assert [source[i].label for i in range(10)] == [2] * 4 + [1] * 6
     with pytest.raises(errors.InputError, match="not trained on class 'cat'"):
-        sources.open_eval("folder", flat, "", ("bird", "dog"))
+        opening.open_eval("folder", flat, "", ("bird", "dog"))
 
 
 def test_a_file_that_went_away_is_refused_by_name(flat):
     source = folders.scan_folder(flat, "")
     os.remove(os.path.join(flat, "cat", "0.png"))
-    with pytest.raises(images.ImageError, match=r"cat/0\.png: No such file"):
+    with pytest.raises(errors.ImageError, match=r"cat/0\.png: No such file"):
         source[0]
 
 
 def test_wrong_folders_are_named(tmp_path, flat):
     def message(path):
         with pytest.raises(errors.InputError) as info:
-            sources.open_train("folder", str(path), "train", 0.1, 0)
+            opening.open_train("folder", str(path), "train", 0.1, 0)
         return str(info.value)
 
     assert message("") == "config.data.path is not set; give --config.data.path=FOLDER"
@@ -184,24 +185,24 @@ def scenes(tmp_path_factory):
 
 
 def test_a_tfds_set_by_name(scenes):
-    source = sources.open_train("digit_scenes", scenes, "train", 0.1, 0)
+    source = opening.open_train("digit_scenes", scenes, "train", 0.1, 0)
     assert source.class_names == tuple("0123456789")
     assert len(source) == 20
     assert source[3].data.startswith(b"\x89PNG")
     assert source[3].name == "digit_scenes[train][3]"
     assert sorted(source[i].label for i in range(20)) == sorted(list(range(10)) * 2)
-    held_out = sources.open_held_out("digit_scenes", scenes, "", 0.1, 0, source.class_names)
+    held_out = opening.open_held_out("digit_scenes", scenes, "", 0.1, 0, source.class_names)
     assert held_out is not None
     assert (held_out.split, len(held_out)) == ("test", 10)
 
 
 def test_wrong_tfds_sets_are_named(scenes):
     with pytest.raises(errors.InputError, match=r"config.data.name='no_such_set'"):
-        sources.open_train("no_such_set", scenes, "train", 0.1, 0)
+        opening.open_train("no_such_set", scenes, "train", 0.1, 0)
     with pytest.raises(errors.InputError, match="no split 'dev', only"):
-        sources.open_train("digit_scenes", scenes, "dev", 0.1, 0)
+        opening.open_train("digit_scenes", scenes, "dev", 0.1, 0)
     with pytest.raises(errors.InputError, match="not trained on class '0' and 9 more"):
-        sources.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
+        opening.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
 
 
 def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monkeypatch):
@@ -212,12 +213,12 @@ def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monke
     stored["fileFormat"] = "tfrecord"
     info.write_text(json.dumps(stored))
     with pytest.raises(errors.InputError, match=r"not stored as ArrayRecord; run `tfds convert_f"):
-        sources.open_train("digit_scenes", str(path), "train", 0.1, 0)
+        opening.open_train("digit_scenes", str(path), "train", 0.1, 0)
 
 
 def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
     with pytest.raises(errors.InputError, match=r"mnist is not prepared under .*prepare mnist"):
-        sources.open_train("mnist", str(tmp_path), "train", 0.1, 0)
+        opening.open_train("mnist", str(tmp_path), "train", 0.1, 0)
 
 
 def test_images_named_by_class_as_imagenets_are(tmp_path):
@@ -227,7 +228,7 @@ def test_images_named_by_class_as_imagenets_are(tmp_path):
     assert source.class_names == ("n01000000", "n02000001")
     assert [source[i].label for i in range(3)] == [0, 1, 1]
     known = ("n03000000 gown", "n02000001 crane", "n01000000 gull")
-    found = sources.open_eval("folder", str(tmp_path), "", known)
+    found = opening.open_eval("folder", str(tmp_path), "", known)
     assert found.class_names == known
     assert [found[i].label for i in range(3)] == [2, 1, 1]
     _write_image(tmp_path / "stray.png")
@@ -250,7 +251,7 @@ def test_classes_are_matched_by_name_or_wordnet_identifier():
 
 def test_a_tfds_set_is_matched_by_name(scenes):
     known = ("nine", *"9876543210")
-    source = sources.open_eval("digit_scenes", scenes, "", known)
-    plain = sources.open_train("digit_scenes", scenes, "test", 0.0, 0)
+    source = opening.open_eval("digit_scenes", scenes, "", known)
+    plain = opening.open_train("digit_scenes", scenes, "test", 0.0, 0)
     assert source.class_names == known
     assert [known[source[i].label] for i in range(10)] == [str(plain[i].label) for i in range(10)]

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from spp_jax import errors
-from spp_jax.data import images, voc
+from spp_jax.data import images
+from spp_jax.data.sources import voc
 
 VOC07 = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "voc07"
 
@@ -130,7 +131,7 @@ def test_an_image_of_another_size_than_its_annotation_is_refused(
         assert source.annotation(0).size == (10, 20)
         assert source.annotation(0).is_unsure is (orientation == 3)
         return
-    with pytest.raises(images.ImageError, match=rf"Annotations/a.xml: its .*{message}"):
+    with pytest.raises(errors.ImageError, match=rf"Annotations/a.xml: its .*{message}"):
         source.annotation(0)
 
 
@@ -209,7 +210,7 @@ def test_images_have_any_suffix_and_are_looked_for_once(tmp_path, monkeypatch):
         assert images.decode(source[i].data, "x").shape == (10, 20, 3)
     for i, name in ((6, "g"), (7, "gone")):
         message = rf"{name}.jpg: No such file; {folder} was searched for an image {name} of any suf"
-        with pytest.raises(images.ImageError, match=message):
+        with pytest.raises(errors.ImageError, match=message):
             source[i]
     write_image(folder / "sub/e.png")
     message = r"JPEGImages/sub holds e.png and e.webp, so that image sub/e is not one file"
@@ -236,17 +237,17 @@ def test_what_is_wrong_is_named(root, tmp_path):
         voc.find_root(root + "/JPEGImages")
     with pytest.raises(errors.InputError, match="no folder /nowhere"):
         voc.find_root("/nowhere")
-    with pytest.raises(images.ImageError, match=r"Annotations/d.xml: No such file"):
+    with pytest.raises(errors.ImageError, match=r"Annotations/d.xml: No such file"):
         voc.read_annotation(root, "d")
     pathlib.Path(root, "Annotations/a.xml").write_text("<annotation>")
-    with pytest.raises(images.ImageError, match=r"Annotations/a.xml: no element found"):
+    with pytest.raises(errors.ImageError, match=r"Annotations/a.xml: no element found"):
         voc.read_annotation(root, "a")
     make_voc(tmp_path / "second", {"test": "c"}, {})
     (tmp_path / "second" / "VOC2007").rename(tmp_path / "VOC2012")
     with pytest.raises(errors.InputError, match=r"several VOC folders: .*VOC2007, .*VOC2012; give"):
         voc.find_root(str(tmp_path))
     source = voc.VocSource(root, "test")
-    with pytest.raises(images.ImageError, match=r"JPEGImages/c.jpg: No such file"):
+    with pytest.raises(errors.ImageError, match=r"JPEGImages/c.jpg: No such file"):
         source[0]
 
 

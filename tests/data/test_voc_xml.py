@@ -2,7 +2,7 @@
 
 import pytest
 
-from spp_jax.data import voc_xml
+from spp_jax.data.sources import voc_xml
 
 OBJECT = (
     "<annotation><object><name>Bär</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3.5</xmax>"

@@ -3,7 +3,7 @@
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import images, voc
+from spp_jax.data.sources import voc
 from spp_jax.detection import dataset
 from tests.data import test_voc
 
@@ -26,7 +26,7 @@ def test_images_that_their_annotation_contradicts_are_not_learnt_from(tmp_path):
     assert [s.split(": ")[0][-5:] for s in data.refused] == ["b.xml", "d.xml"]
     assert "4 images, 2 objects of 1 classes (0 difficult), 2 images refused" in data.lines()
     with pytest.raises(
-        images.ImageError, match=r"b\.xml: its <size> is 40x20.*; nor can 1 more an"
+        errors.ImageError, match=r"b\.xml: its <size> is 40x20.*; nor can 1 more an"
     ):
         dataset.read(source)
 

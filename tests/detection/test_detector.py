@@ -12,16 +12,10 @@ import pytest
 
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import voc
-from spp_jax.detection import (
-    dataset,
-    detector,
-    devkit,
-    mean_ap,
-    prediction,
-    stages,
-    testing,
-)
+from spp_jax.data.sources import voc
+from spp_jax.detection import dataset, detector, prediction
+from spp_jax.detection.learning import stages
+from spp_jax.detection.scoring import devkit, mean_ap, testing
 from tests.detection import shapes
 
 

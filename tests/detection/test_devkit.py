@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.detection import devkit, mean_ap
+from spp_jax.detection.scoring import devkit, mean_ap
 
 IDS = ("000001", "2008_000003")
 

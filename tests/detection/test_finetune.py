@@ -9,15 +9,10 @@ import pytest
 
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
-from spp_jax.data import voc
-from spp_jax.detection import (
-    boxes,
-    dataset,
-    detector,
-    finetune,
-    propose,
-    window_stream,
-)
+from spp_jax.data.sources import voc
+from spp_jax.detection import boxes, dataset, detector
+from spp_jax.detection.learning import finetune, window_stream
+from spp_jax.detection.proposals import proposing
 from tests.detection import shapes
 
 TUNE = config_lib.FinetuneConfig()
@@ -71,7 +66,7 @@ def setup(tmp_path_factory):
     data = dataset.read(voc.VocSource(root, "trainval"))
     cache = str(tmp_path_factory.mktemp("windows"))
     config.proposals.cache = cache
-    return config, data, propose.prepare(config.proposals, cache, data, None, is_eval=False)
+    return config, data, proposing.prepare(config.proposals, cache, data, None, is_eval=False)
 
 
 def _stream(setup, **changes):

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from spp_jax.detection import boxes, mean_ap
+from spp_jax.detection import boxes
+from spp_jax.detection.scoring import mean_ap
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -5,7 +5,7 @@ import pytest
 import sklearn.svm
 
 from spp_jax import config as config_lib
-from spp_jax.detection import mining
+from spp_jax.detection.learning import mining
 
 NO_OBJECTS = np.zeros((0, 4)), np.zeros(0, np.int64)
 

@@ -10,13 +10,15 @@ import scipy.io
 
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import images, voc
-from spp_jax.detection import boxes, dataset, proposal_files, proposals, propose
+from spp_jax.data import images
+from spp_jax.data.sources import voc
+from spp_jax.detection import boxes, dataset
+from spp_jax.detection.proposals import proposing, search, window_files
 from tests.data import test_voc
 from tests.detection import shapes
 
 VOC07 = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "voc07"
-SETTINGS = proposals.Settings("fast", 200, 8, 500)
+SETTINGS = search.Settings("fast", 200, 8, 500)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,12 @@ def _image(data, index):
 
 @pytest.mark.parametrize("method", config_lib.METHODS)
 def test_every_method_finds_the_shapes_twice_alike(data, method):
-    settings = proposals.Settings(method, 300, 8, 500)
+    settings = search.Settings(method, 300, 8, 500)
     for index in range(2):
-        found = proposals.find(_image(data, index), settings)
+        found = search.find(_image(data, index), settings)
         overlap = boxes.iou(data.objects[index].boxes, found.astype(np.float64))
         assert overlap.max(axis=1).min() > 0.6
-        np.testing.assert_array_equal(found, proposals.find(_image(data, index), settings))
+        np.testing.assert_array_equal(found, search.find(_image(data, index), settings))
         assert len(np.unique(found, axis=0)) == len(found) <= 300
         assert (found[:, 2:] - found[:, :2]).min() >= 8
         height, width = data.sizes[index]
@@ -51,8 +53,8 @@ def test_every_method_finds_the_shapes_twice_alike(data, method):
 
 def test_large_images_are_searched_small(data):
     image = images.resize(_image(data, 0), 300, 420)
-    small = proposals.Settings("fast", 0, 20, 140)
-    found = proposals.find(image, small)
+    small = search.Settings("fast", 0, 20, 140)
+    found = search.find(image, small)
     assert found[:, 2].max() > 400
     # Corners are whole pixels of an image of a third of the side.
     assert np.all(np.abs(found / 3 - np.round(found / 3)) < 0.34)
@@ -60,25 +62,25 @@ def test_large_images_are_searched_small(data):
 
 def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypatch):
     folder = str(tmp_path / "kept")
-    assert list(proposals.find_all(data.source, range(4), folder, (SETTINGS,), 2)) == [
+    assert list(search.find_all(data.source, range(4), folder, (SETTINGS,), 2)) == [
         (i, "") for i in range(4)
     ]
     kept = sorted(tmp_path.glob("kept/*"))
     assert len(kept) == 4
     example = data.source[2]
     np.testing.assert_array_equal(
-        proposals.read_cached(folder, SETTINGS, example.data),
-        proposals.find(_image(data, 2), SETTINGS),
+        search.read_cached(folder, SETTINGS, example.data),
+        search.find(_image(data, 2), SETTINGS),
     )
     # Nothing is missing: no process is started.
-    monkeypatch.setattr(proposals.multiprocessing, "get_context", None)
-    assert len(list(proposals.find_all(data.source, range(4), folder, (SETTINGS,)))) == 4
+    monkeypatch.setattr(search.multiprocessing, "get_context", None)
+    assert len(list(search.find_all(data.source, range(4), folder, (SETTINGS,)))) == 4
     # Other settings are other windows; what is damaged is not there.
-    other = proposals.Settings("fast", 100, 8, 500)
-    assert proposals.read_cached(folder, other, example.data) is None
+    other = search.Settings("fast", 100, 8, 500)
+    assert search.read_cached(folder, other, example.data) is None
     for path in kept:
         path.write_bytes(path.read_bytes()[:100])
-    assert proposals.read_cached(folder, SETTINGS, example.data) is None
+    assert search.read_cached(folder, SETTINGS, example.data) is None
 
 
 def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):
@@ -87,7 +89,7 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[: len(whole) // 2])
-        ((index, sentence),) = proposals.find_all(source, [0], str(tmp_path), (SETTINGS,), 1)
+        ((index, sentence),) = search.find_all(source, [0], str(tmp_path), (SETTINGS,), 1)
         assert index == 0
         assert sentence.startswith(str(path))
     finally:
@@ -109,12 +111,12 @@ def test_files_of_windows(tmp_path):
     inclusive = np.asarray([[0, 0, 3, 2], [1, 1, 1, 1]], np.uint16)
     scipy.io.savemat(tmp_path / "mats/a_boxes.mat", {"boxes": inclusive})
     for name in ("w.npz", "w.json", "w.mat", "mats"):
-        found = proposal_files.read(str(tmp_path / name))
+        found = window_files.read(str(tmp_path / name))
         assert found["a"].tolist() == rows
         assert found["a"].dtype == np.float32
         assert name == "mats" or found["b"].shape == (0, 4)
     with pytest.raises(errors.InputError, match="mats has no windows of image b and 1 more"):
-        proposal_files.check_ids(found, ["a", "b", "c"], str(tmp_path / "mats"))
+        window_files.check_ids(found, ["a", "b", "c"], str(tmp_path / "mats"))
 
 
 # Where the type of the first image's id is written, in the file of `_write_cells`.
@@ -132,7 +134,7 @@ def _write_cells(path):
 def test_a_damaged_byte_does_not_end_the_process(tmp_path):
     path = tmp_path / "w.mat"
     _write_cells(path)
-    assert len(proposal_files.read(str(path))) == 3
+    assert len(window_files.read(str(path))) == 3
     damaged = bytearray(path.read_bytes())
     # scipy 1.13 to 1.18 takes it for a number of bytes, and reads on from anywhere.
     damaged[ID_TYPE] = 0xAA
@@ -140,24 +142,24 @@ def test_a_damaged_byte_does_not_end_the_process(tmp_path):
     with pytest.raises(
         errors.InputError, match=r"/w\.mat cannot be read as windows: it is damaged"
     ):
-        proposal_files.read(str(path))
+        window_files.read(str(path))
 
 
 def test_of_a_folder_the_damaged_file_is_named(tmp_path):
     for name in ("a.mat", "b_boxes.MAT", "c.mat"):
         scipy.io.savemat(tmp_path / name, {"boxes": np.asarray([[0, 0, 3, 2]], np.uint16)}, False)
-    assert set(proposal_files.read(str(tmp_path))) == {"a", "b", "c"}
+    assert set(window_files.read(str(tmp_path))) == {"a", "b", "c"}
     path = tmp_path / "b_boxes.MAT"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - 30])
     with pytest.raises(
         errors.InputError, match=r"b_boxes\.MAT cannot be read as windows: it is dam"
     ):
-        proposal_files.read(str(tmp_path))
+        window_files.read(str(tmp_path))
     path.rename(tmp_path / "c_boxes.mat")
     (tmp_path / "c_boxes.mat").write_bytes(whole)
     with pytest.raises(errors.InputError, match=r"has two files of c$"):
-        proposal_files.read(str(tmp_path))
+        window_files.read(str(tmp_path))
 
 
 def test_whole_files_without_windows_are_named(tmp_path):
@@ -173,10 +175,10 @@ def test_whole_files_without_windows_are_named(tmp_path):
     ):
         scipy.io.savemat(tmp_path / "w.mat", arrays)
         with pytest.raises(errors.InputError, match=rf"w\.mat cannot be read .*{message}"):
-            proposal_files.read(str(tmp_path / "w.mat"))
+            window_files.read(str(tmp_path / "w.mat"))
     (tmp_path / "none.mat").mkdir()
     with pytest.raises(errors.InputError, match=r"none\.mat holds no \.mat file"):
-        proposal_files.read(str(tmp_path / "none.mat"))
+        window_files.read(str(tmp_path / "none.mat"))
 
 
 @pytest.mark.parametrize(
@@ -196,25 +198,25 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(errors.InputError, match=message):
-        proposal_files.read(str(path))
+        window_files.read(str(path))
     for missing in ("none.npz", "none.mat"):
         with pytest.raises(errors.InputError, match=rf"{missing}: no such file or folder"):
-            proposal_files.read(str(tmp_path / missing))
+            window_files.read(str(tmp_path / missing))
 
 
 def test_windows_of_several_methods_are_one_set(data, tmp_path):
     config = config_lib.ProposalConfig(methods=("fast", "edge_boxes"), min_side=8, num_processes=2)
-    proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
+    proposer = proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
     example = data.source[0]
     found = proposer(example.data, example.name, _image(data, 0))
-    parts = [proposals.find(_image(data, 0), s) for s in proposer.settings]
+    parts = [search.find(_image(data, 0), s) for s in proposer.settings]
     assert {tuple(w) for w in found} == {tuple(w) for part in parts for w in part}
     assert len(found) == len({tuple(w) for w in found})
 
 
 def _stored(data, windows):
     """Windows of all images, from a file, after they were prepared."""
-    return propose.Stored(
+    return proposing.Stored(
         {i: np.asarray(windows, np.float32) for i in data.source.image_ids}, "w", ""
     )
 
@@ -227,9 +229,9 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
     first = data.objects[0]
     easy = dataclasses.replace(first, is_difficult=np.asarray([False, True]))
     changed = dataclasses.replace(data, objects=(easy, *data.objects[1:]))
-    stored = propose.Stored(windows, "w.npz", "")
+    stored = proposing.Stored(windows, "w.npz", "")
     config = config_lib.ProposalConfig(path="w.npz")
-    propose.prepare(config, str(tmp_path), changed, stored, is_eval=False)
+    proposing.prepare(config, str(tmp_path), changed, stored, is_eval=False)
     found = json.loads((tmp_path / "proposals_trainval.json").read_text())
     assert found == {
         **{"num_images": 4, "num_empty": 1, "num_windows": 3},
@@ -243,7 +245,7 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
 
 def test_recall_of_windows_found_here(data, tmp_path):
     config = config_lib.ProposalConfig(methods=("fast",), min_side=8, num_processes=2)
-    proposer = propose.prepare(config, str(tmp_path), data, None, is_eval=False)
+    proposer = proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
     best = []
     for i in data.sizes:
         example = data.source[i]
@@ -268,11 +270,13 @@ def test_images_too_small_for_any_window_are_said_to_be(tmp_path):
         "config.proposals.min_side=20 pixels are left out, and the largest image is 16x16; give a"
     )
     with pytest.raises(errors.InputError, match=message):
-        propose.prepare(config, str(tmp_path), data, None, is_eval=False)
+        proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
     with pytest.raises(
         errors.InputError, match=r"config\.proposals\.path=w has no window in the 1"
     ):
-        propose.prepare(config, str(tmp_path), data, _stored(data, np.zeros((0, 4))), is_eval=True)
+        proposing.prepare(
+            config, str(tmp_path), data, _stored(data, np.zeros((0, 4))), is_eval=True
+        )
 
 
 def test_windows_of_other_images_are_counted_or_refused(data):
@@ -313,7 +317,7 @@ def test_windows_are_of_an_image_however_the_file_calls_it(data):
     ids = [data.source.image_ids[i] for i in data.sizes]
     named = {f"some/JPEGImages/{ids[0]}.jpg": rows, f"{ids[1]}.JPG": rows + 1}
     named |= dict.fromkeys(ids[2:], rows + 2) | {"other": rows}
-    stored = propose.Stored(named, "w", "")
+    stored = proposing.Stored(named, "w", "")
     stored.check(data)
     found = stored.of_split(data)
     assert set(found) == set(ids)
@@ -325,7 +329,7 @@ def test_windows_are_of_an_image_however_the_file_calls_it(data):
 
 @pytest.mark.skipif(not VOC07.is_dir(), reason="shared/data/voc07 is not here")
 def test_windows_published_with_r_cnn():
-    found = proposal_files.read(str(VOC07 / "selective_search"))
+    found = window_files.read(str(VOC07 / "selective_search"))
     assert {name: len(found[name]) for name in found} == {"000004": 2888, "001551": 2057}
     for name in found:
         path = str(VOC07 / "selective_search" / f"{name}.jpg")

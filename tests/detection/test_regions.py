@@ -7,8 +7,11 @@ import pytest
 import spp_jax
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
-from spp_jax.data import images, voc
-from spp_jax.detection import dataset, regions, scales
+from spp_jax.canvas import arithmetic
+from spp_jax.data import images
+from spp_jax.data.sources import voc
+from spp_jax.detection import dataset
+from spp_jax.detection.windows import regions, scales
 from tests.detection import shapes
 
 
@@ -79,7 +82,7 @@ def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
 
     def propose(encoded, name, image):
         if name.endswith("a01.jpg"):
-            raise images.ImageError(f"{name}: no windows")
+            raise errors.ImageError(f"{name}: no windows")
         return np.asarray([[0, 0, image.shape[1], image.shape[0]]], np.float32)
 
     found = list(
@@ -105,9 +108,9 @@ def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
 def test_canvases_hold_every_image_at_every_scale():
     rng = np.random.default_rng(0)
     for height, width in rng.integers(20, 900, (300, 2)).tolist():
-        planned = images.shorter_size(height, width, regions.PLANNED)
+        planned = arithmetic.shorter_size(height, width, regions.PLANNED)
         for scale, canvas in zip((97, 480, 1200), regions.scale_canvas(planned, (97, 480, 1200))):
-            held = images.shorter_size(height, width, scale)
+            held = arithmetic.shorter_size(height, width, scale)
             assert held[0] <= canvas[0] <= held[0] + 3
             assert held[1] <= canvas[1] <= held[1] + 3
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spp_jax.detection import programs, regression
+from spp_jax.detection import device
+from spp_jax.detection.learning import regression
 
 
 def test_deltas_by_hand():
@@ -19,7 +20,7 @@ def test_decoding_undoes_encoding():
     windows = np.concatenate([corner, corner + rng.uniform(5, 50, (9, 2))], axis=1)
     wanted = windows + rng.uniform(-2, 2, (9, 4))
     deltas = regression.encode(windows, wanted).astype(np.float32)
-    found = programs.decode_deltas(windows.astype(np.float32), deltas[:, None])
+    found = device.decode_deltas(windows.astype(np.float32), deltas[:, None])
     np.testing.assert_allclose(found[:, 0], wanted, atol=1e-3)  # float32 of up to 100 pixels
 
 

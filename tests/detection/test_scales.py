@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from spp_jax.data import images
-from spp_jax.detection import scales
+from spp_jax.canvas import arithmetic
+from spp_jax.detection.windows import scales
 from spp_jax.models import backbones, topology
 
 CODE = (480, 576, 688, 874, 1200)
@@ -30,7 +30,7 @@ def test_published_vectors(box, scale, extent, cells, literal):
     assert CODE[chosen[0]] == scale
     found = scales.to_cells(window, SIZE, CODE, chosen, backbones.ZF5, "conv5")
     assert (found[0] + [1, 1, 0, 0]).tolist() == list(cells)
-    resized = images.shorter_size(*SIZE, scale)
+    resized = arithmetic.shorter_size(*SIZE, scale)
     assert topology.map_size(backbones.ZF5, "conv5", resized) == extent[::-1]
     by_area = scales.choose_scale(window, SIZE, PAPER, 224, "area")
     assert PAPER[by_area[0]] == literal
@@ -89,6 +89,6 @@ def test_every_window_has_cells_inside_its_map(name):
     cells = scales.to_cells(windows, (333, 500), (400, 600), chosen, backbone, layer)
     assert np.all(cells[:, 2:] > cells[:, :2])
     for index, scale in enumerate((400, 600)):
-        height, width = topology.map_size(backbone, layer, images.shorter_size(333, 500, scale))
+        height, width = topology.map_size(backbone, layer, arithmetic.shorter_size(333, 500, scale))
         assert cells.min() >= 0
         assert np.all(cells[chosen == index][:, 2:] <= [width, height])

@@ -3,7 +3,7 @@
 import pytest
 
 from spp_jax import errors
-from spp_jax.detection import testing
+from spp_jax.detection.scoring import testing
 from tests.data import test_voc
 
 # Half of it beyond an image of 100x80, and what can be seen of it.

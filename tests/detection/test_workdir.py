@@ -9,8 +9,10 @@ import shutil
 import pytest
 
 from spp_jax import errors
-from spp_jax.detection import detector, stages, testing
+from spp_jax.detection import detector
 from spp_jax.detection import workdir as workdirs
+from spp_jax.detection.learning import stages
+from spp_jax.detection.scoring import testing
 from tests.detection import shapes
 
 

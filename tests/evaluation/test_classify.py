@@ -8,9 +8,9 @@ import pytest
 import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import folders as folders_lib
 from spp_jax.data import images
-from spp_jax.evaluation import classify, views
+from spp_jax.data.sources import folders as folders_lib
+from spp_jax.evaluation import classify, protocols
 from spp_jax.models import backbones
 from tests import folders
 from tests.pooling import reference
@@ -49,7 +49,7 @@ def _alone(network, folder, make_scores, indices=range(22)):
         example = source[i]
         try:
             image = images.decode(example.data, example.name)
-        except images.ImageError:
+        except errors.ImageError:
             continue
         scores = np.mean(make_scores(image), axis=0)
         order = np.argsort(-scores, kind="stable").tolist()
@@ -107,13 +107,13 @@ def _multi_view(network):
             height, width, _ = resized.shape
             for shown in (resized, resized[:, ::-1]):
                 fmap = np.asarray(apply(shown[None])[0])
-                views = [
+                protocols = [
                     fmap[cells_in(y, fmap.shape[0]), cells_in(x, fmap.shape[1])]
                     for y in starts(height - 32)
                     for x in starts(width - 32)
                 ]
-                views += [fmap] if scale == 40 else []
-                pooled = [reference.pool_rectangle(v, (2, 1)) for v in views]
+                protocols += [fmap] if scale == 40 else []
+                pooled = [reference.pool_rectangle(v, (2, 1)) for v in protocols]
                 found.append(_softmax(head(np.stack(pooled))))
         return np.concatenate(found)
 
@@ -154,11 +154,11 @@ def test_batches_equal_one_image_at_a_time(network, folder, protocol):
 
 def test_the_papers_ninety_six_views():
     config = config_lib.Config()
-    assert views.make_protocol(config, "multi_view").scales == (224, 256, 300, 360, 448, 560)
-    protocol = views.make_protocol(config, "multi_view")
+    assert protocols.make_protocol(config, "multi_view").scales == (224, 256, 300, 360, 448, 560)
+    protocol = protocols.make_protocol(config, "multi_view")
     cells = [
         len(protocol.cells(s, round(1.4 * s), backbones.ZF5))
-        for s in views.make_protocol(config, "multi_view").scales
+        for s in protocols.make_protocol(config, "multi_view").scales
     ]
     # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (PAPER 4.3).
     assert cells == [3, 9 + 1, 9, 9, 9, 9]

@@ -12,7 +12,7 @@ import pytest
 import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data import folders as folders_lib
+from spp_jax.data.sources import folders as folders_lib
 from spp_jax.evaluation import extraction, features
 from tests import folders
 

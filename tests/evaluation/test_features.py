@@ -215,15 +215,11 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
     expected = features.extract(*network, paths[1:2], "conv5", **options)
     np.testing.assert_allclose(found[[1, 4]], expected.repeat(2, axis=0), **CLOSE)
     assert np.all(np.isnan(found[[0, 2, 3]]))
-    with pytest.raises(
-        images_lib.ImageError, match=r"empty.png: the file is empty; .*gone.png: No s"
-    ):
+    with pytest.raises(errors.ImageError, match=r"empty.png: the file is empty; .*gone.png: No s"):
         features.extract(*network, paths, "conv5", refused="raise", **options)
-    with pytest.raises(images_lib.ImageError, match=r"cut.png: cannot be decoded as PNG"):
+    with pytest.raises(errors.ImageError, match=r"cut.png: cannot be decoded as PNG"):
         features.extract(*network, paths[1:3], "conv5", refused="raise", **options)
-    with pytest.raises(
-        images_lib.ImageError, match=r"none of 2 images can be read: .*cut.png: can"
-    ):
+    with pytest.raises(errors.ImageError, match=r"none of 2 images can be read: .*cut.png: can"):
         features.extract(*network, paths[2:4], "conv5", **options)
 
 
@@ -244,7 +240,7 @@ def test_wrong_images_are_named(network, tmp_path):
     (tmp_path / "small.png").write_bytes(_png(np.zeros((4, 4, 3), np.uint8)))
     with pytest.raises(errors.InputError, match=r"small\.png: digits takes images of at least"):
         features.extract(*network, [tmp_path / "small.png"], "conv5", scale=None)
-    with pytest.raises(images_lib.ImageError, match=r"x.jpg: No such file"):
+    with pytest.raises(errors.ImageError, match=r"x.jpg: No such file"):
         features.extract(*network, [tmp_path / "x.jpg"], "conv5")
     fixed = spp_jax.make_model("digits", levels=None)
     with pytest.raises(errors.InputError, match="takes 64x64 images only, got 32x40"):

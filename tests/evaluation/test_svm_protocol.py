@@ -16,8 +16,9 @@ import spp_jax
 from configs import caltech101_svm, voc07_svm
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.evaluation import features, svm_protocol
+from spp_jax.evaluation import features
 from spp_jax.evaluation.features import Part
+from spp_jax.evaluation.svm import benchmark
 from tests import folders
 from tests.data import test_voc
 
@@ -39,7 +40,7 @@ def _config(path, **fields):
 
 def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
-    found = svm_protocol.evaluate(*network, _config(folder), str(tmp_path / "out"))
+    found = benchmark.evaluate(*network, _config(folder), str(tmp_path / "out"))
     assert (found["num_examples"], found["num_splits"], len(found["rows"])) == (6, 1, 4)
     assert [(r["layer"], r["scale"], r["num_features"]) for r in found["rows"]][2:] == [
         ("conv5 {1} 1 bin", "36", 96),
@@ -61,8 +62,8 @@ def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
     right = machine.predict(x[10:]) == labels[10:]
     expected = (right[labels[10:]].mean() + right[~labels[10:]].mean()) / 2
     assert found["mean_class_accuracy"] == pytest.approx(expected, abs=1e-12)
-    assert "| conv5 {1} 1 bin | 96 | " in svm_protocol.table(found)
-    assert svm_protocol.table(found).startswith(
+    assert "| conv5 {1} 1 bin | 96 | " in benchmark.table(found)
+    assert benchmark.table(found).startswith(
         "| mean class accuracy % | features | crop | full 36 |\n"
     )
 
@@ -74,10 +75,10 @@ def test_kernels_are_those_of_the_vectors_themselves(network):
         (Part("conv5", (2, 1)), Part("fc6")),
         (Part("conv5", (3, 1)), Part("conv3", (1,), "mean")),
     )
-    merged = svm_protocol.merge_parts(rows)
+    merged = benchmark.merge_parts(rows)
     assert merged[0] == Part("conv5", (3, 2, 1))
     values = features.extract(*network, images, merged, scale=None)
-    kernels = svm_protocol.Kernels(network[0], merged, values)
+    kernels = benchmark.Kernels(network[0], merged, values)
     for row in rows:
         x = features.extract(*network, images, row, scale=None, is_normalized=True)
         found = np.mean([kernels.of_part(part) for part in row], axis=0)
@@ -91,7 +92,7 @@ def test_a_class_of_unreadable_images_is_not_scored(network, tmp_path, capsys):
     for i in range(5):
         with open(f"{folder}/train/dark/{i}.png", "r+b") as f:
             f.truncate(200)  # its header can be read
-    found = svm_protocol.evaluate(*network, _config(folder), str(tmp_path / "out"))
+    found = benchmark.evaluate(*network, _config(folder), str(tmp_path / "out"))
     assert {tuple(row["unscored"]) for row in found["rows"]} == {("dark",)}
     # Not as likely as any: it would win over classes that are decided against.
     assert found["mean_class_accuracy"] == 1.0
@@ -103,7 +104,7 @@ def test_what_is_done_is_not_done_again(network, tmp_path, monkeypatch):
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
     config = _config(folder)
     calls = []
-    score = svm_protocol.score
+    score = benchmark.score
 
     def broken(*args):
         calls.append(args)
@@ -111,21 +112,21 @@ def test_what_is_done_is_not_done_again(network, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return score(*args)
 
-    monkeypatch.setattr(svm_protocol, "score", broken)
+    monkeypatch.setattr(benchmark, "score", broken)
     with pytest.raises(KeyboardInterrupt):
-        svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
-    found = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
+        benchmark.evaluate(*network, config, str(tmp_path / "out"))
+    found = benchmark.evaluate(*network, config, str(tmp_path / "out"))
     assert len(calls) == 3 + 2
-    again = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
+    again = benchmark.evaluate(*network, config, str(tmp_path / "out"))
     assert (len(calls), again) == (5, found)
-    svm_protocol.evaluate(*network, dataclasses.replace(config, c=10.0), str(tmp_path / "out"))
+    benchmark.evaluate(*network, dataclasses.replace(config, c=10.0), str(tmp_path / "out"))
     assert len(calls) == 9
 
 
 def test_random_splits(tmp_path):
     folder = folders.make_folder(tmp_path / "images", {"": 9})
     config = _config(folder)
-    task = svm_protocol.open_task(config)
+    task = benchmark.open_task(config)
     labels = np.argmax(task.targets, axis=1)
     assert len(task.splits) == 2
     for train, test in task.splits:
@@ -133,13 +134,13 @@ def test_random_splits(tmp_path):
         assert np.bincount(labels[test]).tolist() == [3, 3]
         assert not set(train) & set(test)
     assert set(task.splits[0][0]) != set(task.splits[1][0])
-    again = svm_protocol.open_task(config)
+    again = benchmark.open_task(config)
     np.testing.assert_array_equal(again.splits[1][1], task.splits[1][1])
-    other = svm_protocol.open_task(dataclasses.replace(config, seed=1))
+    other = benchmark.open_task(dataclasses.replace(config, seed=1))
     assert set(other.splits[0][0]) != set(task.splits[0][0])
     config.data.num_train = 9
     with pytest.raises(errors.InputError, match=r"class dark of .* has 9 images: too few to train"):
-        svm_protocol.open_task(config)
+        benchmark.open_task(config)
 
 
 def test_voc_ranks_every_class(network, tmp_path, capsys):
@@ -157,7 +158,7 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
         assert cv2.imwrite(f"{root}/VOC2007/JPEGImages/{image_id}.jpg", image)
     config = _config(root)
     config.data.name = "voc"
-    found = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
+    found = benchmark.evaluate(*network, config, str(tmp_path / "out"))
     assert (
         "not scored, as there are none to train on or none to test: rare" in capsys.readouterr()[0]
     )
@@ -167,21 +168,21 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
     mean = (entry["ap_11point"]["dark"] + entry["ap_11point"]["light"]) / 2
     assert found["map"] == pytest.approx(mean)
     assert set(found) >= {"map", "map_area", "num_examples", "rows"}
-    assert svm_protocol.table(found).startswith("| mAP, 11-point (area) % | features | crop |")
+    assert benchmark.table(found).startswith("| mAP, 11-point (area) % | features | crop |")
     # Labels that changed are scored again, though all features are there.
     for i in range(8, 12):
         path = pathlib.Path(root, f"VOC2007/Annotations/{i:02}.xml")
         text = path.read_text().replace("dark", "?").replace("light", "dark").replace("?", "light")
         path.write_text(text)
-    again = svm_protocol.evaluate(*network, config, str(tmp_path / "out"))
-    fresh = svm_protocol.evaluate(*network, config, str(tmp_path / "fresh"))
+    again = benchmark.evaluate(*network, config, str(tmp_path / "out"))
+    fresh = benchmark.evaluate(*network, config, str(tmp_path / "fresh"))
     assert again["rows"] == fresh["rows"] != found["rows"]
 
 
 @pytest.mark.parametrize("name", ["zf5", "googlenet", "digits", "squeezenet1_1"])
 def test_any_network_has_rows_that_show_what_bins_add(name):
     model = spp_jax.make_model(name)
-    rows = svm_protocol.default_rows(model)
+    rows = benchmark.default_rows(model)
     assert [sum(n * n for n in row[0].levels) for row in rows[:4]] == [1, 5, 14, 50]
     for row in rows:
         assert features.check_parts(model, row) == row
@@ -225,5 +226,5 @@ def test_wrong_values_are_named_before_anything_is_made(network, tmp_path, field
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
     out = str(tmp_path / "out")
     with pytest.raises(errors.InputError, match=sentence):
-        svm_protocol.evaluate(*network, _config(folder, **fields), out)
+        benchmark.evaluate(*network, _config(folder, **fields), out)
     assert not os.path.exists(out)

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spp_jax.evaluation import views
+from spp_jax.canvas import arithmetic
+from spp_jax.evaluation import protocols
 
 
 def _columns(height, width):
@@ -17,7 +18,7 @@ def _encode(image):
 
 def test_center_is_the_middle_of_the_resized_image():
     data = _encode(_columns(20, 60))
-    found = views.Protocol("center", 20, 10)(data, "columns")[0]
+    found = protocols.Protocol("center", 20, 10)(data, "columns")[0]
     np.testing.assert_array_equal(found, _columns(20, 60)[5:15, 25:35])
 
 
@@ -25,33 +26,36 @@ def test_center_is_the_middle_of_the_resized_image():
     ("shape", "expected"), [((20, 60), (10, 30)), ((60, 21), (29, 10)), ((5, 5), (10, 10))]
 )
 def test_full_keeps_the_aspect(shape, expected):
-    assert views.Protocol("full", 10, 8)(_encode(_columns(*shape)), "x")[0].shape == (*expected, 3)
+    assert protocols.Protocol("full", 10, 8)(_encode(_columns(*shape)), "x")[0].shape == (
+        *expected,
+        3,
+    )
 
 
 def test_warp_gives_it_up():
-    assert views.Protocol("warp", 10, 8)(_encode(_columns(20, 60)), "x")[0].shape == (8, 8, 3)
+    assert protocols.Protocol("warp", 10, 8)(_encode(_columns(20, 60)), "x")[0].shape == (8, 8, 3)
 
 
 def test_canvas_rounds_both_sides_up():
-    assert views.canvas(64, 65, 32) == (64, 96)
-    assert views.canvas(1, 33, 1) == (1, 33)
+    assert arithmetic.round_up(64, 65, 32) == (64, 96)
+    assert arithmetic.round_up(1, 33, 1) == (1, 33)
 
 
 def test_ten_view_crops_the_corners_of_the_whole_image():
-    found = views.Protocol("ten_view", 20, 10)(_encode(_columns(20, 60)), "x")
+    found = protocols.Protocol("ten_view", 20, 10)(_encode(_columns(20, 60)), "x")
     assert [int(x[0, 0, 0]) for x in found] == [25, 0, 50, 0, 50]
 
 
 def test_multi_view_shows_each_scale_once():
-    protocol = views.Protocol("multi_view", 12, 10, (10, 12, 20), has_full_views=True)
+    protocol = protocols.Protocol("multi_view", 12, 10, (10, 12, 20), has_full_views=True)
     assert [x.shape[:2] for x in protocol(_encode(_columns(20, 60)), "x")] == [
         (10, 30),
         (12, 36),
         (20, 60),
     ]
-    alone = views.Protocol("multi_view", 16, 10, (10, 12), has_full_views=True)
+    alone = protocols.Protocol("multi_view", 16, 10, (10, 12), has_full_views=True)
     assert alone.shown_scales == (10, 12, 16)
-    assert views.Protocol("multi_view", 16, 10, (12,)).shown_scales == (12,)
+    assert protocols.Protocol("multi_view", 16, 10, (12,)).shown_scales == (12,)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +72,5 @@ def test_multi_view_shows_each_scale_once():
     ],
 )
 def test_view_windows(height, width, positions, expected):
-    found = views.view_windows(height, width, 10, positions)
+    found = protocols.view_windows(height, width, 10, positions)
     np.testing.assert_array_equal(found, [(x, y, x + 10, y + 10) for x, y in expected])

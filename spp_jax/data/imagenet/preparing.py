@@ -1,0 +1,369 @@
+"""imagenet2012_256: ILSVRC 2012 with a shorter side of 256 pixels, from the official tars.
+
+TFDS's own `imagenet2012` stores the originals, 3 times as many bytes, which take 5 times as long
+to decode to 256 pixels (benchmarks/imagenet_decode.py). This one has the same splits, features,
+classes and labels, and needs no TensorFlow. Each image is decoded (`images.decode`: upright RGB,
+also of CMYK and of the PNG that is called JPEG), scaled so that its shorter side is SHORTER_SIDE,
+never enlarged, and stored as JPEG of QUALITY. One that cannot be decoded is left out and named.
+
+On the way everything is in NAME/VERSION.incomplete, which TFDS does not take for a data set: whole
+shards, and in `progress` the settings, shards on their way and a JSON file for each whole one. The
+directory is renamed when all is there.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import process
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module  # pyright: ignore (compiled)
+from tensorflow_datasets.core import constants
+
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.imagenet import display as displays
+from spp_jax.data.imagenet import tars
+from spp_jax.runs import files
+
+NAME = "imagenet2012_256"
+VERSION = "1.0.0"
+SHORTER_SIDE = 256  # pixels
+# Three of four originals have whole chroma, and at equal size it loses less: on 100 of them 92
+# without subsampling has 37.2 kB and a mean error of 1.95 levels, 95 with 4:2:0 38.4 kB and 2.08.
+QUALITY = 92
+CHROMA = "444"
+# A worker holds a shard of encoded images, 0.2 GB. More and smaller shards would make it seek more:
+# each takes a few images, side by side in the tar, of every class.
+IMAGES_PER_SHARD = 5000
+
+_SEED = 20120930  # of the order within shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard to write: `items` of `tar`, as number `index` of `count`, under directory `work`."""
+
+    work: str
+    split: str
+    index: int
+    count: int
+    tar: str
+    items: tuple[tars.Item, ...]
+
+    @property
+    def path(self) -> str:
+        # TFDS's scheme.
+        name = f"{NAME}-{self.split}.array_record-{self.index:05}-of-{self.count:05}"
+        return os.path.join(self.work, name)
+
+    @property
+    def summary_path(self) -> str:
+        return os.path.join(self.work, "progress", f"{self.split}-{self.index:05}.json")
+
+
+class _Link(NamedTuple):
+    """What workers share with the main process."""
+
+    # Without a lock, as is reading the other: a worker that is killed may hold one for ever.
+    stop: Any  # 1: leave what is not finished
+    num_done: Any  # images
+
+
+_link: _Link  # of a worker
+
+
+def final_dir(data_dir: str) -> str:
+    """Returns where the prepared set is; it exists only when complete."""
+    return os.path.join(data_dir or constants.DATA_DIR, NAME, VERSION)
+
+
+def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
+    """Writes the set under `data_dir`, going on where an earlier call was interrupted.
+
+    Nothing is done when it is there already. The result does not depend on `num_workers`, nor on
+    interruptions.
+
+    Args:
+        manual_dir: holds the two official tars.
+        data_dir: TFDS's; "" is its default.
+        num_workers: processes, each 0.4 GB of memory.
+
+    Returns:
+        A sentence for each image that was left out because it cannot be decoded.
+
+    Raises:
+        InputError: a tar is missing, damaged or another one, shards of other settings are in the
+            way, the disk is full, or a worker died.
+        KeyboardInterrupt: after the workers have ended.
+    """
+    final = final_dir(data_dir)
+    if os.path.isdir(final):
+        return []
+    paths = tars.find_tars(manual_dir)
+    work = final + ".incomplete"
+    os.makedirs(os.path.join(work, "progress"), exist_ok=True)
+    _check_settings(work, paths)
+
+    # Spawned: forked ones could inherit locks of threads, of rich's or the caller's.
+    context = multiprocessing.get_context("spawn")
+    link = _Link(context.RawValue("b", 0), context.Value("q", 0))
+    # Ctrl-C reaches every process of a terminal. Workers inherit that it is ignored. Here it is
+    # noted, not raised: an exception could be lost in some clean-up that ignores exceptions.
+    old_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool = concurrent.futures.ProcessPoolExecutor(num_workers, context, _init_worker, (link,))
+    for _ in range(num_workers):
+        pool.submit(os.getpid)  # starts a worker
+    signal.signal(signal.SIGINT, lambda *_: setattr(link.stop, "value", 1))
+    try:
+        with displays.Display() as display:
+            shards = [
+                shard
+                for split in paths
+                for shard in _plan(split, paths[split], work, link, pool, display)
+            ]
+            done = _write(shards, link, pool, display)
+    except process.BrokenProcessPool as e:
+        raise errors.InputError(
+            "a worker process died, most likely for lack of memory; the same command with fewer "
+            "--num_workers goes on from there"
+        ) from e
+    finally:
+        link.stop.value = 1
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGINT, old_handler)
+    refused = [sentence for summary in done for sentence in summary["refused"]]
+    _write_metadata(work, shards, done, refused)
+    try:
+        os.rename(work, final)
+    except OSError:
+        # Another process may have been first; its examples are the same.
+        if not os.path.isdir(final):
+            raise
+    shutil.rmtree(os.path.join(final, "progress"), ignore_errors=True)
+    return refused
+
+
+def encode(data: bytes, name: str) -> bytes:
+    """Returns the JPEG that is stored for an image file.
+
+    Raises:
+        ImageError: `data` cannot be decoded.
+    """
+    image = images.decode(data, name, shorter_side=SHORTER_SIDE)
+    if min(image.shape[:2]) > SHORTER_SIDE:
+        image = images.resize_shorter(image, SHORTER_SIDE)
+    return simplejpeg.encode_jpeg(image, QUALITY, "RGB", CHROMA)
+
+
+@functools.cache
+def make_features() -> tfds.features.FeaturesDict:
+    """Returns the features of TFDS's own imagenet2012."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=tars.load_wnids()),
+            "file_name": tfds.features.Text(),
+        }
+    )
+
+
+def _plan(
+    split: str,
+    tar: str,
+    work: str,
+    link: _Link,
+    pool: concurrent.futures.Executor,
+    display: displays.Display,
+) -> list[Shard]:
+    """Reads the tables of a tar and divides its images over shards, classes evenly over each."""
+    if split == "train":
+        class_tars = tars.list_class_tars(tar)
+        lists = pool.map(functools.partial(tars.list_class, tar), class_tars)
+        classes = []
+        for found in display.track(lists, len(class_tars), os.path.basename(tar)):
+            _check_stop(link)
+            classes.append(found)
+    else:
+        classes = [tars.list_validation(tar)]
+    # By the share of its class that is before each image: a cut anywhere leaves all classes even.
+    ordered = sorted((i / len(c), item) for c in classes for i, item in enumerate(c))
+    if not ordered:
+        raise errors.InputError(f"{tar} holds no images")
+    official = tars.NUM_OFFICIAL[split]
+    if len(ordered) != official:
+        print(f"{tar} holds {len(ordered):,} images; the official one has {official:,}")
+    items = [item for _, item in ordered]
+    count = -(-len(items) // IMAGES_PER_SHARD)
+    cuts = [len(items) * i // count for i in range(count + 1)]
+    parts = [tuple(items[first:last]) for first, last in itertools.pairwise(cuts)]
+    return [Shard(work, split, i, count, tar, part) for i, part in enumerate(parts)]
+
+
+def _write(
+    shards: Sequence[Shard],
+    link: _Link,
+    pool: concurrent.futures.Executor,
+    display: displays.Display,
+) -> list[dict[str, Any]]:
+    """Writes the shards that are not there yet; returns the summaries of all, in order."""
+    found = [_read_summary(shard) for shard in shards]
+    num_kept = sum(len(shard.items) for shard, f in zip(shards, found) if f)
+    display.count(num_kept, sum(len(shard.items) for shard in shards))
+    missing = {pool.submit(_write_shard, s): i for i, s in enumerate(shards) if not found[i]}
+    pending = set(missing)
+    while pending:
+        _check_stop(link)
+        done, pending = concurrent.futures.wait(
+            pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
+            found[missing[future]] = future.result()
+        display.update(link.num_done.get_obj().value)
+    return [summary for summary in found if summary is not None]
+
+
+def _check_stop(link: _Link) -> None:
+    if link.stop.value:
+        raise KeyboardInterrupt
+
+
+def _write_metadata(
+    work: str, shards: Sequence[Shard], summaries: Sequence[dict[str, Any]], refused: list[str]
+) -> None:
+    """Writes the files that make `work` a set that TFDS can read without our code."""
+    infos = []
+    for split in tars.TARS:
+        mine = [summary for shard, summary in zip(shards, summaries) if shard.split == split]
+        lengths = [summary["num_examples"] for summary in mine]
+        if not sum(lengths):
+            raise errors.InputError(f"no image of split {split} can be decoded: {refused[0]}")
+        template = tfds.core.ShardedFileTemplate(data_dir=tfds.core.Path(work), split=split)
+        num_bytes = sum(summary["num_bytes"] for summary in mine)
+        infos.append(tfds.core.SplitInfo(split, lengths, num_bytes, template))
+    tfds.folder_dataset.write_metadata(
+        data_dir=work,
+        features=make_features(),
+        split_infos=infos,
+        version=VERSION,
+        check_data=False,  # it would need TensorFlow
+        description=(
+            f"ILSVRC 2012, shorter side {SHORTER_SIDE} or less, JPEG quality {QUALITY} of chroma "
+            f"{CHROMA}; made by spp_jax from the official tars."
+        ),
+        homepage="https://image-net.org/",
+        supervised_keys=("image", "label"),
+        metadata=tfds.core.MetadataDict(refused=refused),
+    )
+
+
+def _check_settings(work: str, paths: dict[str, str]) -> None:
+    """Stores what decides the bytes of the shards; shards of other settings must not be mixed in.
+
+    Raises:
+        InputError: `work` was begun with other settings.
+    """
+    settings: dict[str, Any] = {
+        "shorter_side": SHORTER_SIDE,
+        "quality": QUALITY,
+        "chroma": CHROMA,
+        "images_per_shard": IMAGES_PER_SHARD,
+        **{f"bytes of {os.path.basename(t)}": os.path.getsize(t) for t in paths.values()},
+    }
+    path = os.path.join(work, "progress", "settings.json")
+    has_shards = any(name != "settings.json" for name in os.listdir(os.path.dirname(path)))
+    if not has_shards:
+        files.write_json(path, settings)
+    with open(path, encoding="utf-8") as f:
+        old = json.load(f)
+    for key, value in settings.items():
+        if old.get(key) != value:
+            raise errors.InputError(
+                f"{work} was begun with other settings ({key} was {old.get(key)}, now {value}); "
+                "remove it to start anew"
+            )
+
+
+def _read_summary(shard: Shard) -> dict[str, Any] | None:
+    """Returns what was stored about a shard, or None if it is not there or not whole."""
+    try:
+        with open(shard.summary_path, encoding="utf-8") as f:
+            summary = json.load(f)
+        reader = array_record_module.ArrayRecordReader(shard.path)
+        num_records = reader.num_records()  # of some damaged files 0, others raise
+        reader.close()
+    except (FileNotFoundError, ValueError, RuntimeError):  # ValueError: what a power cut left
+        return None
+    return summary if num_records == summary["num_examples"] > 0 else None
+
+
+def _init_worker(link: _Link) -> None:
+    global _link
+    _link = link
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of workers that are started later
+    cv2.setNumThreads(0)  # there is a process for each core already
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    # A worker does not notice when the main process is killed: it would wait for work for ever.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _write_shard(shard: Shard) -> dict[str, Any] | None:
+    """Encodes the images of a shard and writes it; None if the main process says stop."""
+    features = make_features()
+    records, refused = [], []
+    with open(shard.tar, "rb") as f:
+        for item in sorted(shard.items):  # as they follow in the tar
+            if _link.stop.value:
+                return None
+            f.seek(item.offset)
+            data = f.read(item.size)
+            try:
+                example = {
+                    "image": io.BytesIO(encode(data, item.name)),
+                    "label": item.label,
+                    "file_name": item.name,
+                }
+                records.append(features.serialize_example(example))
+            except errors.ImageError as e:
+                refused.append(str(e))
+            with _link.num_done.get_lock():
+                _link.num_done.value += 1
+    # So that any range of the split holds all classes, as in TFDS's own.
+    rng = np.random.default_rng([_SEED, list(tars.TARS).index(shard.split), shard.index])
+    new = os.path.join(shard.work, "progress", uuid.uuid4().hex)
+    try:
+        writer = array_record_module.ArrayRecordWriter(new, "group_size:1")  # as TFDS's own
+        for i in rng.permutation(len(records)):
+            writer.write(records[i])
+        writer.close()
+    except RuntimeError as e:  # a full disk, say
+        with contextlib.suppress(OSError):
+            os.remove(new)
+        raise errors.InputError(f"{shard.path} cannot be written: {e}") from e
+    num_bytes = sum(map(len, records))
+    summary = {"num_examples": len(records), "num_bytes": num_bytes, "refused": refused}
+    # First, so that a shard that is there has one.
+    files.write_json(shard.summary_path, summary)
+    os.replace(new, shard.path)
+    return summary

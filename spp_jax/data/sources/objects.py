@@ -1,0 +1,91 @@
+"""Images with boxes: VOC's layout, and TFDS sets that have `objects`, VOC's among them.
+
+Boxes are (x1, y1, x2, y2) floats in image pixels, right and bottom exclusive.
+"""
+
+import io
+from typing import Any, Protocol
+
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.sources import base, opening, voc
+
+
+class ObjectSource(Protocol):
+    """Images in a fixed order and what is in each; what cannot be read raises ImageError."""
+
+    split: str
+    image_ids: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> base.Example: ...
+
+    def name(self, index: int) -> str:
+        """Returns what the user knows an image by."""
+        ...
+
+    def annotation(self, index: int) -> voc.Annotation:
+        """Returns the objects of an image."""
+        ...
+
+
+class TfdsObjects:
+    """A prepared TFDS set with features `image` and `objects` {bbox, label, is_difficult}."""
+
+    def __init__(self, name: str, split: str, data_dir: str):
+        builder = opening.load_builder(name, data_dir)
+        features: Any = builder.info.features or {}
+        # Of a Sequence; anything else has no parts.
+        objects: Any = getattr(features["objects"], "feature", {}) if "objects" in features else {}
+        if "bbox" not in objects or "label" not in objects or "image" not in features:
+            raise errors.InputError(f"{name} has no features `image` and `objects` of boxes")
+        self._names = tuple(objects["label"].names)
+        self._examples = opening.open_examples(builder, name, split)
+        self._name = name
+        self.split = split
+        self.image_ids = tuple(
+            str(i).zfill(len(str(len(self._examples)))) for i in range(len(self._examples))
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> base.Example:
+        return base.Example(bytes(self._examples[index]["image"]), -1, self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{self.split}][{index}]"
+
+    def annotation(self, index: int) -> voc.Annotation:
+        example = self._examples[index]
+        data = io.BytesIO(bytes(example["image"]))
+        height, width = images.read_size(data, self.name(index))
+        found, skipped = [], []
+        objects = example["objects"]
+        difficult = objects.get("is_difficult", [False] * len(objects["label"]))
+        for (y1, x1, y2, x2), label, is_difficult in zip(
+            objects["bbox"], objects["label"], difficult
+        ):
+            # Stored as float32 shares of the sides; whole pixels come back exact.
+            shares = ((x1, width), (y1, height), (x2, width), (y2, height))
+            a, b, c, d = (round(float(share) * side, 3) for share, side in shares)
+            # Splits whose labels are kept secret have -1.
+            is_known = 0 <= label < len(self._names)
+            name = self._names[int(label)] if is_known else ""
+            where = f"{self.name(index)}: box ({a:g}, {b:g}, {c:g}, {d:g})"
+            box = voc.Object(name, (a, b, c, d), bool(is_difficult))
+            item = voc.cut(box, (height, width), where)
+            (found if isinstance(item, voc.Object) else skipped).append(item)
+        return voc.Annotation(tuple(found), tuple(skipped), (height, width))
+
+
+def open_objects(name: str, path: str, split: str) -> ObjectSource:
+    """Returns a split of "voc", VOC's layout under `path`, or of a TFDS set in data_dir `path`.
+
+    Raises:
+        InputError: there is no such folder, set or split, or it has no boxes.
+    """
+    if name == "voc":
+        return voc.VocSource(path, split)
+    return TfdsObjects(name, split, path)

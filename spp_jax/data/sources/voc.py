@@ -1,0 +1,259 @@
+"""PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
+
+Boxes are (x1, y1, x2, y2) floats in pixels of the upright image, right and bottom exclusive: VOC's
+corners, counted from 1 and inclusive, are converted here, once.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.sources import base, image_sets, layouts, voc_xml
+
+
+@dataclasses.dataclass(frozen=True)
+class Object:
+    """An object of an image; `box` lies inside the image and is not empty."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    is_difficult: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """What is known of an image.
+
+    Attributes:
+        objects: in the file's order.
+        skipped: a sentence for each object left out: no pixel of the image is in its box, or it has
+            none that can be understood.
+        size: (height, width) that boxes are cut to, in pixels; None: nobody gives it, so that boxes
+            are as they are written.
+        is_unsure: EXIF turns the image and its size does not tell (turned by 180 degrees, mirrored,
+            square, no size given) whether the boxes are of the upright image, as they are taken.
+    """
+
+    objects: tuple[Object, ...]
+    skipped: tuple[str, ...] = ()
+    size: tuple[float, float] | None = None
+    is_unsure: bool = False
+
+
+class VocSource:
+    """The images of an image set, in its order, as a `base.Source` without labels.
+
+    Attributes:
+        root: the folder that holds Annotations, ImageSets and JPEGImages.
+        split: "trainval", "test" ...: a file of ImageSets/Main.
+        image_ids: of the examples.
+        class_names: none; `read_labels` and `read_annotation` have them.
+    """
+
+    def __init__(self, path: str, split: str):
+        """Lists the images; raises InputError as `find_root` and `image_sets.read_ids`."""
+        self.root = find_root(path)
+        self.split = split
+        self.image_ids = image_sets.read_ids(self.root, split)
+        self.class_names: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._folder = os.path.join(self.root, image_sets.IMAGES)
+        image_files = image_sets.ImageFiles(self._folder)
+        self._files = tuple(image_files.find(image_id) for image_id in self.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> base.Example:
+        """Returns an image; raises ImageError where there is none."""
+        if not self._files[index]:
+            suffixes = ", ".join(sorted(layouts.IMAGE_SUFFIXES))
+            raise errors.ImageError(
+                f"{self.name(index)}: No such file; {self._folder} was searched for an image "
+                f"{self.image_ids[index]} of any suffix ({suffixes})"
+            )
+        return base.Example(images.read_file(self.name(index)), -1, self.name(index))
+
+    def name(self, index: int) -> str:
+        """Returns the path of an image: ID.jpg, or whichever suffix its file has."""
+        return os.path.join(self._folder, self._files[index] or self.image_ids[index] + ".jpg")
+
+    def annotation(self, index: int) -> Annotation:
+        """Returns the objects of an image, as `read_annotation`; the image need not be there."""
+        image = self.name(index) if self._files[index] else ""
+        return read_annotation(self.root, self.image_ids[index], image)
+
+
+def find_root(path: str) -> str:
+    """Returns `path`, or the one VOC2007 ... in it, whichever has ImageSets/Main.
+
+    Raises:
+        InputError: neither has, or several have.
+    """
+    if not path:
+        raise errors.InputError("config.data.path is not set; give --config.data.path=VOCROOT")
+    if not os.path.isdir(path):
+        raise errors.InputError(f"no folder {path}")
+    inner = [path] + [os.path.join(path, name) for name in sorted(os.listdir(path))]
+    found = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
+    if not found:
+        raise errors.InputError(f"{path} is no VOC folder: it has no ImageSets/Main")
+    if len(found) > 1 and found[0] != path:
+        raise errors.InputError(f"{path} holds several VOC folders: {', '.join(found)}; give one")
+    return found[0]
+
+
+def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
+    """Reads Annotations/ID.xml.
+
+    Boxes are cut to the image; an object no pixel of which is left is skipped and named.
+
+    Args:
+        root: as `find_root` gives it.
+        image_id: of the image set.
+        image: the path of the image file, whose size then must be the annotation's: boxes in an
+            image of another size, or not turned upright as EXIF says, are anywhere. "", or an image
+            that cannot be read: the size is the annotation's own, if it has one.
+
+    Raises:
+        ImageError: the file is missing or damaged, or it is of an image of another size.
+    """
+    path = os.path.join(root, image_sets.ANNOTATIONS, f"{image_id}.xml")
+    try:
+        file = voc_xml.parse(images.read_file(path))
+    except ValueError as e:
+        raise errors.ImageError(f"{path}: {str(e).removeprefix(path + ': ')}") from e
+    size, is_unsure = _check_size(file, image, path) if image else (None, False)
+    if size is None and file.height and file.width:
+        size = file.height, file.width
+    objects, skipped = [], []
+    for box in file.boxes:
+        item = _read_box(box, size, path)
+        (objects if isinstance(item, Object) else skipped).append(item)
+    return Annotation(tuple(objects), tuple(skipped), size, is_unsure)
+
+
+def _read_box(box: voc_xml.Box, size: tuple[float, float] | None, path: str) -> Object | str:
+    """Returns the object of a box, cut to its image, or a sentence that says why there is none."""
+    x1, y1, x2, y2 = box.corners
+    missing = [name for name, c in zip(voc_xml.CORNERS, box.corners) if np.isnan(c)]
+    if missing:
+        what = f"the object {box.name}" if box.name else "an object without a name"
+        if len(missing) == len(box.corners):
+            return f"{path}: {what} has no <bndbox> with corners"
+        return f"{path}: the <bndbox> of {what} has no <{missing[0]}>"
+    where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
+    item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
+    # (1, 1, 1, 1) is VOC's first pixel.
+    if isinstance(item, Object) and max(x2, y2) <= 1 and min(box.corners) < 1:
+        return (
+            f"{where} of {box.name} is left out: its corners look like shares (0..1) of the "
+            "image's sides; VOC's are pixels, counted from 1"
+        )
+    return item
+
+
+def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | str:
+    """Returns an object cut to its image, or a sentence that says why nothing is left of it.
+
+    Args:
+        item: its box may be anywhere, empty or no number.
+        size: (height, width) of the image; None leaves right and bottom as they are.
+        where: what the sentence begins with.
+    """
+    height, width = size or (np.inf, np.inf)
+    x1, y1, x2, y2 = item.box
+    if not item.name:
+        return f"{where} is of an object without a name"
+    if not (x2 > x1 and y2 > y1):  # also no number is not more
+        return f"{where} of {item.name} is empty"
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
+    if not (x2 > x1 and y2 > y1):
+        of_size = f" of {width:g}x{height:g}" if size else ""
+        return f"{where} of {item.name} lies outside the image{of_size}"
+    return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
+
+
+def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, int] | None, bool]:
+    """Returns the (height, width) of an image file, None if it cannot be read, and `is_unsure`.
+
+    Raises:
+        ImageError: an annotation gives other sides.
+    """
+    try:
+        with open(image, "rb") as f:
+            real = images.read_size(f, image)
+    except (OSError, errors.ImageError):
+        return None, False  # it is refused where it is to be seen
+    given, orientation = (file.height, file.width), _read_orientation(image)
+    if _is_same(given, real):
+        # The unturned image would be of another size than is given.
+        is_sure = orientation >= 5 and not _is_same(given, real[::-1])
+        return real, orientation > 1 and not is_sure
+    sides = "x".join("?" if side is None else f"{side:g}" for side in reversed(given))
+    said = f"{path}: its <size> is {sides} and the image {image} is {real[1]}x{real[0]}"
+    if not _is_same(given, real[::-1]):
+        raise errors.ImageError(f"{said}: annotate this image, or give it that size again")
+    if orientation >= 5:
+        raise errors.ImageError(
+            f"{said}, turned upright as its EXIF orientation says: draw the boxes on the upright "
+            f"image, or take the EXIF orientation out of the file"
+        )
+    raise errors.ImageError(
+        f"{said}: the image was turned after it was annotated, or lost its EXIF orientation; "
+        f"annotate this image, or turn it back"
+    )
+
+
+def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
+    return all(a is None or abs(a - b) < 1 for a, b in zip(given, real))
+
+
+def _read_orientation(path: str) -> int:
+    """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
+    try:
+        with open(path, "rb") as f:
+            return images.read_orientation(f, path)
+    except (OSError, errors.ImageError):  # it is refused where its size is asked for
+        return 1
+
+
+def read_labels(
+    root: str, split: str, class_names: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the class names and what each image shows of each class: (N, K) of 1, 0 and -1.
+
+    1 is present, -1 absent, 0 neither: only difficult objects, which the devkit does not score.
+    They are those of ImageSets/Main/CLASS_SPLIT.txt where all classes have one, else from the
+    annotations.
+
+    Args:
+        root: as `find_root` gives it.
+        split: the image set.
+        class_names: the classes; None is all there are, sorted.
+
+    Raises:
+        InputError: no classes, or a label file that does not fit the image set.
+        ImageError: an annotation is missing or damaged.
+    """
+    ids = image_sets.read_ids(root, split)
+    listed = image_sets.list_classes(root, split)
+    if listed and (class_names is None or set(class_names) <= set(listed)):
+        names = tuple(class_names or listed)
+        columns = [image_sets.read_labels(root, f"{name}_{split}", ids) for name in names]
+        return names, np.stack(columns, axis=1)
+    annotations = [read_annotation(root, image_id) for image_id in ids]
+    names = tuple(class_names or sorted({o.name for a in annotations for o in a.objects}))
+    if not names:
+        raise errors.InputError(f"image set {split} of {root} has no objects")
+    labels = np.full((len(ids), len(names)), -1, np.int8)
+    for row, annotation in zip(labels, annotations):
+        for item in annotation.objects:
+            if item.name in names:
+                k = names.index(item.name)
+                row[k] = max(row[k], 0 if item.is_difficult else 1)
+    return names, labels

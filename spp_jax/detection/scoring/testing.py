@@ -1,0 +1,300 @@
+"""Detects the objects of a split and scores what was found, by VOC's rules (section 4.1).
+
+Detections of an image are written when they are made: an interrupted call goes on after them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spp_jax import config as config_lib
+from spp_jax import errors
+from spp_jax.data.sources import objects
+from spp_jax.detection import bars, dataset, detector, pictures
+from spp_jax.detection.proposals import proposing
+from spp_jax.detection.scoring import devkit, mean_ap
+from spp_jax.runs import files
+
+RESULT = "eval.json"
+DETECTIONS = "detections"
+# Of several detectors together; one's own results stay.
+COMBINED_RESULT, COMBINED = "eval_combined.json", "combined"
+
+
+def evaluate(
+    workdir: str, config: config_lib.DetectionConfig, others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves_SPLIT.png, and scores.
+
+    Args:
+        workdir: of a finished detector.
+        config: its own, with other ways to test.
+        others: workdirs of detectors that score the same windows (section 4.4).
+
+    Returns:
+        What eval.json holds: `mean_ap.result`, and what it was of.
+
+    Raises:
+        InputError: a detector is not finished, or the data does not fit.
+    """
+    config_lib.validate(config)
+    if not config.data.eval_split:
+        raise errors.InputError("config.data.eval_split is empty: nothing to test on")
+    detectors = [detector.load(workdir, config), *map(detector.load, others)]
+    names = detectors[0].class_names
+    for path, other in zip(others, detectors[1:]):
+        if other.class_names != names:
+            raise errors.InputError(f"{path} detects other classes than {workdir}")
+    source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
+    data = dataset.read(source, names)
+    print(data.lines(), flush=True)
+    folder = _make_folder(workdir, others)
+    stored = proposing.read_stored(config.proposals)
+    proposer = proposing.prepare(config.proposals, workdir, data, stored, is_eval=True)
+    windows = stored.digest if stored else [dataclasses.asdict(s) for s in proposer.settings]
+    facts = _facts(_digest([workdir, *others]), data, windows, config)
+    path = os.path.join(folder, f"{source.split}.jsonl")
+    with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as done:
+        for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
+            done.write(i, found)
+    if not done.found:
+        raise errors.InputError(f"no image of split {source.split} can be read")
+    refused = [*data.refused, *done.refused.values()]
+    reached = _count_reached(done.found, config.test.max_detections)
+    _print_missed(len(refused), len(source), reached, config.test.max_detections)
+    detections = _by_class(done.found, names)
+    devkit.write(folder, source.split, source.image_ids, detections)
+    found = mean_ap.score_all(detections, data.truth())
+    pictures.draw_curves(os.path.join(folder, f"curves_{source.split}.png"), found)
+    result = {
+        **mean_ap.result(found),
+        "split": source.split,
+        "num_images": len(source),
+        "refused": refused,
+        "unknown": data.unknown,
+        "max_detections_reached": reached,
+        "combined_with": list(others),
+        "config": dataclasses.asdict(config),
+    }
+    files.write_json(result_path(workdir, others), result, indent=2)
+    return result
+
+
+def _make_folder(workdir: str, others: Sequence[str]) -> str:
+    """Returns the folder of the detections, made; raises InputError where results cannot be."""
+    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
+    output = result_path(workdir, others)
+    if os.path.isdir(output):
+        raise errors.InputError(f"{output}, which the result is to be, is a folder")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
+    return folder
+
+
+def _facts(
+    digest: str, data: dataset.Dataset, windows: Any, config: config_lib.DetectionConfig
+) -> dict[str, Any]:
+    """Returns what detections depend on, as JSON keeps it."""
+    return {
+        "detectors": digest,
+        "images": data.digest(),
+        "has_regression": config.regression.enabled,
+        "proposals": windows,
+        "test": dataclasses.asdict(config.test),
+    }
+
+
+def result_path(workdir: str, others: Sequence[str] = ()) -> str:
+    """Returns where the result of a detector, or of it and others, is written."""
+    return os.path.join(workdir, COMBINED_RESULT if others else RESULT)
+
+
+def score_files(
+    data: str, folder: str, output: str, *, split: str, min_iou: float = 0.5
+) -> dict[str, Any]:
+    """Scores detections that anyone's detector wrote as VOC's files, and writes the result.
+
+    Args:
+        data: VOC's layout.
+        folder: of comp4_det_SPLIT_CLASS.txt; a class without a file has no detections.
+        output: FILE.json; `mean_ap.result` says what it holds.
+        split: the image set.
+        min_iou: least overlap of a right detection.
+
+    Raises:
+        InputError: an argument is missing, or a file cannot be read or is none of VOC's.
+    """
+    given = (("data", data), ("split", split), ("detections", folder), ("output", output))
+    for name, value in given:
+        if not value:
+            raise errors.InputError(f"--{name} is missing")
+    if not 0 < min_iou <= 1:
+        raise errors.InputError(f"--min_iou must be above 0, at most 1, got {min_iou}")
+    if not os.path.isdir(os.path.dirname(output) or ".") or os.path.isdir(output):
+        raise errors.InputError(f"--output={output} is a folder, or lies in none")
+    source = objects.open_objects("voc", data, split)
+    truth = dataset.read_objects(source)
+    print(truth.lines(), flush=True)
+    detections = devkit.read(folder, split, source.image_ids, truth.class_names)
+    for name in sorted(set(truth.class_names) - set(detections)):
+        file = devkit.file_name(split, name)
+        print(f"no file {file} of class {name!r}: it counts as not found", flush=True)
+    outside = devkit.check_outside(detections, truth.limits, source.image_ids)
+    if outside:
+        print(outside, flush=True)
+    result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))
+    try:
+        files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
+    except OSError as e:
+        raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
+    return result
+
+
+def detect_all(
+    detectors: Sequence[detector.Detector],
+    data: dataset.Dataset,
+    proposer: proposing.Proposer,
+    test: config_lib.TestConfig,
+    refused: dict[int, str],
+    done: frozenset[int] = frozenset(),
+):
+    """Yields (index, Found) of every image that can be read and is not `done`, in batches' order.
+
+    Several detectors see each image one after the other.
+    """
+    left = {i: size for i, size in data.sizes.items() if i not in done}
+    # The same batches for all, so that their streams are of the same images.
+    batches = detectors[0].regions.plan(left)
+    streams = [
+        d.regions.stream(
+            data.source,
+            batches,
+            proposer,
+            lambda index, shown: shown.proposals,
+            refused.__setitem__,
+        )
+        for d in detectors
+    ]
+    for pooled in bars.track(zip(*streams), f"detection {data.source.split}", len(left)):
+        yield pooled[0].image, detector.detect(detectors, pooled, test)
+
+
+def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
+    """Returns the detections of each class, image by image."""
+    images, labels, scores, shown = [], [], [], []
+    for index in sorted(found):
+        own = found[index]
+        images.append(np.full(len(own.labels), index))
+        labels.append(own.labels)
+        scores.append(own.scores)
+        shown.append(own.boxes)
+    image, label = np.concatenate(images), np.concatenate(labels)
+    score, box = np.concatenate(scores), np.concatenate(shown)
+    return {
+        name: mean_ap.Detections(image[label == k], score[label == k], box[label == k])
+        for k, name in enumerate(names)
+    }
+
+
+def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
+    """Returns how many times, and in how many images, a class has as many as it may have."""
+    counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in by_image.values()]
+    return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
+
+
+def _print_missed(refused: int, count: int, reached: dict[str, int], max_detections: int) -> None:
+    """Says which objects could not be found whatever the detector."""
+    if refused:
+        print(f"{refused} of {count} images refused: their objects count as not found", flush=True)
+    if reached["times"]:
+        print(
+            f"config.test.max_detections={max_detections} of a class and image was reached "
+            f"{reached['times']} times, in {reached['images']} of {count} images: what else is "
+            f"there was not looked at",
+            flush=True,
+        )
+
+
+def _digest(workdirs: Sequence[str]) -> str:
+    """Returns what stands for the SVMs and regressors of detectors."""
+    digest = hashlib.sha256()
+    for path in workdirs:
+        for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+            file = os.path.join(path, name)
+            if os.path.exists(file):
+                with open(file, "rb") as f:
+                    digest.update(hashlib.sha256(f.read()).digest())
+    return digest.hexdigest()
+
+
+class _Unfinished:
+    """Detections as lines of JSON, the first of what they depend on."""
+
+    def __init__(self, path: str, facts: dict[str, Any], images: frozenset[int], num_classes: int):
+        self._images, self._num_classes = images, num_classes
+        self.found: dict[int, detector.Found] = {}
+        self.refused: dict[int, str] = {}
+        self._path, self._facts = path, facts
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The images that are done."""
+        return frozenset(self.found)
+
+    def __enter__(self) -> "_Unfinished":
+        lines = self._read()
+        mode = "a" if lines else "w"
+        self._file = open(self._path, mode, buffering=1, encoding="utf-8")
+        if not lines:
+            self._file.write(json.dumps(self._facts) + "\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, index: int, found: detector.Found) -> None:
+        """Keeps the detections of an image."""
+        self.found[index] = found
+        self._file.write(json.dumps([index, *(x.tolist() for x in found)]) + "\n")
+
+    def _read(self) -> bool:
+        """Takes in the whole lines of an interrupted call of the same facts."""
+        if not os.path.exists(self._path):
+            return False
+        with open(self._path, "rb") as f:
+            data = f.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            head, *lines = whole.decode().splitlines()
+            if json.loads(head) != self._facts:
+                return False
+            for line in lines:
+                index, *values = json.loads(line)
+                if index not in self._images or index in self.found:
+                    raise ValueError(index)
+                self.found[index] = self._check(*values)
+        except (ValueError, TypeError):
+            self.found.clear()
+            return False
+        with open(self._path, "rb+") as f:
+            f.truncate(len(whole))
+        return True
+
+    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.Found:
+        """Returns what a line holds; raises ValueError if that cannot be."""
+        found = detector.Found(
+            np.asarray(labels, np.int64),
+            np.asarray(scores, np.float32),
+            np.asarray(shown, np.float32).reshape(-1, 4),
+        )
+        is_known = np.all((found.labels >= 0) & (found.labels < self._num_classes))
+        if not is_known or not len(found.labels) == len(found.scores) == len(found.boxes):
+            raise ValueError(labels)
+        return found
