@@ -25,9 +25,10 @@ from absl import flags
 from PIL import Image
 
 from benchmarks import peers, steps, timing
+from spp_jax import config as config_lib
 from spp_jax import errors, sharding
 from spp_jax.data.imagenet import preparing
-from spp_jax.data.loading import streams
+from spp_jax.data.loading import streams, views
 from spp_jax.data.sources import folders
 
 _IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files.")
@@ -91,7 +92,7 @@ def make_case(name: str, files: Sequence[str]) -> timing.Case:
     """Returns our loader, torch's and plain decoding on `--count` images."""
     chosen = [files[i % len(files)] for i in range(_COUNT.value)]
     cores = os.cpu_count() or 1
-    view = streams.TrainView("corners", SIDE, CROP)
+    view = views.TrainView(config_lib.DataConfig(view="corners", shorter_side=SIDE, crop_size=CROP))
 
     def ours() -> list[jax.Array]:
         batches = make_batches(chosen, num_epochs=1)
@@ -130,7 +131,7 @@ def read_all(loader: Any) -> list[jax.Array]:
 def make_batches(files: Sequence[str], num_epochs: int) -> streams.TrainBatches:
     """Returns the batches of training on files."""
     source = folders.FolderSource("", ["a"], files, [0] * len(files), "")
-    view = streams.TrainView("corners", SIDE, CROP)
+    view = views.TrainView(config_lib.DataConfig(view="corners", shorter_side=SIDE, crop_size=CROP))
     stream = streams.TrainStream(source, view, 0, _BATCH_SIZE.value, (CROP,) * num_epochs)
     return streams.TrainBatches(stream, 0, 0)
 

@@ -1,8 +1,9 @@
-"""Detects objects in any images: an annotated PNG and a JSON for each."""
+"""Detects objects in any images."""
 
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,14 +11,14 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.sources import base, folders, voc
-from spp_jax.detection import dataset, detector, pictures
+from spp_jax.detection import dataset, detector
 from spp_jax.detection.proposals import proposing
 from spp_jax.detection.scoring import testing
-from spp_jax.runs import files
+from spp_jax.runs import progress as progress_lib
 
 
 class _Files:
-    """Image files as an ObjectSource of nothing known."""
+    """Image files as an ObjectSource without annotations."""
 
     split = "images"
 
@@ -38,123 +39,120 @@ class _Files:
         return voc.Annotation(())
 
 
+class Prediction(NamedTuple):
+    """The detections of an image, best first, above `config.test.shown_score`.
+
+    Attributes:
+        path: of the image.
+        name: of its files in the output.
+        size: (height, width).
+        detections: class, score, and box x1, y1, x2, y2 in pixels, right and bottom exclusive.
+        labels: (D,) classes of the detections.
+        is_cut: whether a class has as many as it may have.
+    """
+
+    path: str
+    name: str
+    size: tuple[int, int]
+    detections: list[dict[str, Any]]
+    labels: list[int]
+    is_cut: bool
+
+
 def predict(
     workdir: str,
     config: config_lib.DetectionConfig,
-    paths: Sequence[str],
-    output: str,
-) -> list[str]:
-    """Writes OUTPUT/NAME.png and OUTPUT/NAME.json for each image, and says what was found.
-
-    The JSON holds image, height, width and detections, best first: class, score, and box x1, y1,
-    x2, y2 in pixels, right and bottom exclusive. Those above `config.test.shown_score`.
+    names: Mapping[str, str],
+    refused: list[str],
+    *,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> Iterator[Prediction]:
+    """Yields what is on each image that can be read.
 
     Args:
         workdir: of a finished detector.
         config: its own, with other ways to test.
-        paths: of images and of folders, whose images are all taken.
-        output: a folder, made if missing.
-
-    Returns:
-        A sentence for each image that cannot be read.
+        names: of `list_images`.
+        refused: gets a sentence for each image that cannot be read.
+        progress: is told how far it is.
 
     Raises:
-        InputError: no image, or none that can be read; two that would be written to one file.
+        InputError: none of the images can be read, or there is no way to search for windows.
     """
     config_lib.validate(config)
-    if not output:
-        raise errors.InputError("--output=OUT is missing")
     if not config.proposals.methods:
-        raise errors.InputError("config.proposals.methods is empty: no way to find windows")
-    names = _list_images(paths)
-    _check_output(output, names)
-    found = detector.load(workdir, config)
+        raise errors.InputError("config.proposals.methods is empty: no way to search for windows")
+    finished = detector.load(workdir, config)
     source = _Files(list(names))
-    data = dataset.read_sizes(dataset.Dataset(source, found.class_names, {}, (), (), (), {}))
-    refused = dict(enumerate(data.refused, start=len(names)))
+    data = dataset.read_sizes(dataset.Dataset(source, finished.class_names, {}, (), (), (), {}))
+    unreadable = dict(enumerate(data.refused, start=len(names)))
     if not data.sizes:
         raise errors.InputError(f"none of the images can be read: {data.refused[0]}")
-    try:
-        os.makedirs(output, exist_ok=True)
-    except OSError as e:
-        raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
     methods = config.proposals.eval_methods or config.proposals.methods
     proposer = proposing.Proposer("", proposing.make_settings(config.proposals, methods))
-    for index, detections in testing.detect_all([found], data, proposer, config.test, refused):
+    for index, detections in testing.detect_all(
+        [finished], data, proposer, config.test, unreadable, progress=progress
+    ):
         path = source.name(index)
-        target = os.path.join(output, names[path])
-        _write(target, path, data.sizes[index], detections, found.class_names, config)
-        is_shown = detections.scores > config.test.shown_score
-        most = np.bincount(detections.labels[is_shown]).max(initial=0)
-        is_cut = most == config.test.max_detections
-        limit = f" (of a class at most config.test.max_detections={most})" if is_cut else ""
-        print(f"{path}: {is_shown.sum()}{limit} -> {target}.png, {target}.json", flush=True)
-    for sentence in refused.values():
-        print(f"refused: {sentence}", flush=True)
-    if len(refused) == len(names):
+        yield _make_prediction(
+            path, names[path], data.sizes[index], detections, finished.class_names, config.test
+        )
+    refused += unreadable.values()
+    if len(unreadable) == len(names):
         raise errors.InputError("none of the images can be read")
-    return list(refused.values())
 
 
-def _write(
-    target: str,
+def _make_prediction(
     path: str,
+    name: str,
     size: tuple[int, int],
-    found: detector.Found,
+    detections: detector.Found,
     class_names: tuple[str, ...],
-    config: config_lib.DetectionConfig,
-) -> None:
-    order = np.argsort(-found.scores, kind="stable")
-    order = order[found.scores[order] > config.test.shown_score]
-    detections = [
+    test: config_lib.TestConfig,
+) -> Prediction:
+    order = np.argsort(-detections.scores, kind="stable")
+    order = order[detections.scores[order] > test.shown_score]
+    rows = [
         {
-            "class": class_names[found.labels[i]],
-            "score": round(float(found.scores[i]), 4),
-            "box": [round(float(v), 1) for v in found.boxes[i]],
+            "class": class_names[detections.labels[i]],
+            "score": round(float(detections.scores[i]), 4),
+            "box": [round(float(v), 1) for v in detections.boxes[i]],
         }
         for i in order
     ]
-    facts = {"image": path, "height": size[0], "width": size[1], "detections": detections}
-    files.write_json(target + ".json", facts, indent=2)
-    texts = [f"{d['class']} {d['score']:.2f}" for d in detections]
-    image = images.decode(images.read_file(path), path)
-    shown = pictures.annotate(image, found.boxes[order], found.labels[order].tolist(), texts)
-    pictures.write_png(target + ".png", shown)
+    labels = detections.labels[order]
+    is_cut = np.bincount(labels).max(initial=0) == test.max_detections
+    return Prediction(path, name, size, rows, labels.tolist(), bool(is_cut))
 
 
-def _list_images(paths: Sequence[str]) -> dict[str, str]:
-    """Returns {path: name of its files in the output}."""
+def list_images(
+    paths: Sequence[str], progress: progress_lib.Progress = progress_lib.SILENT
+) -> dict[str, str]:
+    """Returns {path: name of its files in the output} of images, and of all images in folders.
+
+    Raises:
+        InputError: no image, or two that would be written to one file.
+    """
     if not paths:
         raise errors.InputError("no image is given")
-    found: dict[str, str] = {}
-    for given in map(os.path.expanduser, paths):
-        if os.path.isdir(given):
-            listed = folders.list_all(given)
-            for note in listed.notes:
-                print(note, flush=True)
-            inner = {os.path.join(given, file): file for file in listed.files}
+    names: dict[str, str] = {}
+    for path in map(os.path.expanduser, paths):
+        if os.path.isdir(path):
+            listed = folders.list_all(path)
+            if listed.notes:
+                progress.say("\n".join(listed.notes))
+            inner = {os.path.join(path, file): file for file in listed.files}
             named = {path: file.replace(os.sep, "_") for path, file in inner.items()}
-        elif os.path.exists(given):
-            named = {given: os.path.basename(given)}
+        elif os.path.exists(path):
+            named = {path: os.path.basename(path)}
         else:
-            raise errors.InputError(f"{given}: no such file or folder")
-        found |= {path: os.path.splitext(name)[0] for path, name in named.items()}
-    counts = collections.Counter(found.values())
+            raise errors.InputError(f"{path}: no such file or folder")
+        names |= {path: os.path.splitext(name)[0] for path, name in named.items()}
+    counts = collections.Counter(names.values())
     # a.jpg and a.png of a folder become a.jpg.png and a.png.png.
-    found = {p: os.path.basename(p) if counts[n] > 1 else n for p, n in found.items()}
-    counts = collections.Counter(found.values())
-    twice = next((p for p, name in found.items() if counts[name] > 1), None)
+    names = {p: os.path.basename(p) if counts[n] > 1 else n for p, n in names.items()}
+    counts = collections.Counter(names.values())
+    twice = next((p for p, name in names.items() if counts[name] > 1), None)
     if twice:
-        raise errors.InputError(f"two images would be written as {found[twice]}.png, as {twice}")
-    return found
-
-
-def _check_output(output: str, names: dict[str, str]) -> None:
-    """Raises InputError if what is to be written is an image that was given, or a folder."""
-    inputs = {os.path.realpath(path) for path in names}
-    for name in names.values():
-        for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):
-            if os.path.realpath(target) in inputs:
-                raise errors.InputError(f"--output={output}: {target} is an image that was given")
-            if os.path.isdir(target):
-                raise errors.InputError(f"--output={output}: {target} is a folder")
+        raise errors.InputError(f"two images would be written as {names[twice]}.png, as {twice}")
+    return names

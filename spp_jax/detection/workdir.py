@@ -55,7 +55,7 @@ def load_start(config: config_lib.DetectionConfig, workdir: str) -> Start:
     step_dir = given or (detector.network_dir(workdir) if _has_learnt(workdir) else None)
     if step_dir is None:
         if not config.checkpoint:
-            raise errors.InputError("config.checkpoint is not set; give --config.checkpoint=DIR")
+            raise errors.InputError("config.checkpoint is not set: it is the network to start from")
         raise errors.InputError(f"config.checkpoint={config.checkpoint}: no checkpoint there")
     return Start(step_dir, *checkpoint.load_with_meta(step_dir), is_own=given is None)
 

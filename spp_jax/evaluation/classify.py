@@ -7,29 +7,25 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import io
 import math
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.progress
-from jax.sharding import Mesh
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
-from spp_jax.canvas import arithmetic, planning
-from spp_jax.data import images
-from spp_jax.data.loading import streams
+from spp_jax.canvas import arithmetic, flight, packing, planning
+from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
 from spp_jax.evaluation import protocols
 from spp_jax.models import sppnet, topology
+from spp_jax.runs import progress as progress_lib
 
-# Batches the device may be behind: enough to keep it busy, few enough to be held.
-_BATCHES_IN_FLIGHT = 2
+Size = tuple[int, int]
 
 
 def evaluate(
@@ -39,22 +35,22 @@ def evaluate(
     source: base.Source,
     protocol: str,
     *,
-    has_progress_bar: bool = False,
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> dict[str, Any]:
     """Scores the views of every example; several views by the mean of their softmax scores.
 
     Images of one canvas are scored together. A canvas holds images of several sizes, each with its
     extent, so that each gets the result it would get alone. Canvases are chosen by
-    `canvases.choose` from the sizes in the files' headers, which are read first; the compiled
-    programs are as many.
+    `planning.choose` from the sizes in the files' headers, which are read first; there is one
+    compiled program per canvas.
 
     Args:
         model: the network.
         variables: its parameters, on one device or on each of several.
         config: of the run; its data.*, eval.* and train.sizes[0] make the views.
         source: the examples.
-        protocol: of `config.PROTOCOLS`, explained at `views.Protocol`.
-        has_progress_bar: whether to show one on the console.
+        protocol: of `config.PROTOCOLS`, explained at `protocols.Protocol`.
+        progress: is told how far it is.
 
     Returns:
         protocol, top1, top5 (shares; top5 counts the first K of fewer classes), loss (mean cross
@@ -67,75 +63,33 @@ def evaluate(
     """
     protocols.check_protocol(config, protocol)
     start = time.monotonic()
-    shown = protocols.make_protocol(config, protocol)
-    indices = streams.even_sample(len(source), config.eval.num_examples)
-    refused: list[str] = []
-    if shown.takes_whole_images:
-        sizes = _read_sizes(source, config.data.num_workers, indices, refused)
-    else:
-        sizes = dict.fromkeys(indices, (shown.size, shown.size))
-    tally = _Tally(shown.num_images * (2 if shown.is_mirrored else 1))
-    batches = _Batches(model, variables, config, shown, sizes.values(), tally)
-    examples = streams.eval_examples(source, shown, config.data.num_workers, list(sizes))
-    with rich.progress.Progress(disable=not has_progress_bar) as bar, contextlib.closing(examples):
-        task = bar.add_task(f"protocol {protocol}", total=len(sizes))
-        for index, example in zip(sizes, examples):
-            bar.advance(task)
-            if example.refused:
-                refused.append(example.refused)
-                continue
-            for image in example.views:
-                batches.add(index, example.label, image)
-        batches.finish()
+    views = protocols.make_protocol(config, protocol)
+    indices = reading.even_sample(len(source), config.eval.num_examples)
+    sizes, refused = dict.fromkeys(indices, (views.size, views.size)), []
+    if views.takes_whole_images:
+        heads, refused = reading.read_heads(source, config.data.num_workers, indices)
+        sizes = {index: head.size for index, head in heads.items()}
+    plan = _Plan(views, model.backbone, config, sizes.values(), jax.device_count())
+    tally = _Tally(views.num_images * (2 if views.is_mirrored else 1))
+    examples = reading.eval_examples(source, views, config.data.num_workers, list(sizes))
+    bar = progress.bar(f"protocol {protocol}", len(sizes))
+    with contextlib.closing(examples), bar as advance:
+        rows = _rows(zip(sizes, examples), plan, refused, advance)
+        for batch, scores in flight.behind(_start(model, variables, plan, rows)):
+            for row, log_sum in zip(batch.rows, np.asarray(scores)):
+                tally.add(row.index, row.label, log_sum, batch.num_views)
     return {
         "protocol": protocol,
         **tally.means(),
         "num_refused": len(refused),
         "refused": refused,
-        "scales": list(shown.scales if protocol == "multi_view" else shown.shown_scales),
-        "full_scale": shown.scale if protocol == "full" or shown.has_full_views else None,
-        "size": shown.size,
-        "num_canvases": batches.num_canvases,
-        "padded_share": 1 - batches.num_used / max(batches.num_computed, 1),
+        "scales": list(views.scales if protocol == "multi_view" else views.shown_scales),
+        "full_scale": views.scale if protocol == "full" or views.has_full_views else None,
+        "size": views.size,
+        "num_canvases": len(plan.num_rows),
+        "padded_share": plan.padded_share,
         "seconds": time.monotonic() - start,
     }
-
-
-def _read_sizes(
-    source: base.Source, num_workers: int, indices: Sequence[int], refused: list[str]
-) -> dict[int, tuple[int, int]]:
-    """Returns the (height, width) of each image whose header can be read; adds to `refused`."""
-    sizes = {}
-    with contextlib.closing(
-        streams.eval_examples(source, _read_size, num_workers, indices)
-    ) as heads:
-        for index, head in zip(indices, heads):
-            if head.refused:
-                refused.append(head.refused)
-            else:
-                sizes[index] = head.views
-    return sizes
-
-
-def _read_size(data: bytes, name: str) -> tuple[int, int]:
-    return images.read_size(io.BytesIO(data), name)
-
-
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Returns results of `evaluate` as a Markdown table of errors, like Tables 3 and 4."""
-    lines = [
-        "| protocol | shorter side | views | top-1 error % | top-5 error % | images | images/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for r in results:
-        scales = "-" if r["protocol"] == "warp" else ", ".join(map(str, r["scales"]))
-        if r["protocol"] == "multi_view" and r["full_scale"]:
-            scales += f", full {r['full_scale']}"
-        errors = (f"{100 * (1 - r[name]):.2f}" for name in ("top1", "top5"))
-        speed = f"{r['num_examples'] / max(r['seconds'], 1e-9):.1f}"
-        cells = (r["protocol"], scales, r["num_views"], *errors, r["num_examples"], speed)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
 
 
 def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -144,9 +98,9 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Equal scores stand in the order of their classes, and a score that is not a number stands
     before all others, so a broken network is not taken for a right one.
     """
-    mine = np.take_along_axis(scores, labels[:, None], axis=1)
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
     is_earlier = np.arange(scores.shape[1]) < labels[:, None]
-    is_before = (scores > mine) | ((scores == mine) & is_earlier) | np.isnan(scores)
+    is_before = (scores > own) | ((scores == own) & is_earlier) | np.isnan(scores)
     # A label's own NaN counts as well: its rank is then never 0.
     return np.sum(is_before, axis=1)
 
@@ -182,22 +136,38 @@ class _Tally:
         return {**means, "num_examples": self._count, "num_views": self._num_views}
 
 
-_Counter = collections.Counter[tuple[int, int]]
+class _Program(NamedTuple):
+    """Which program scores an image: of a canvas (height, width), and with V views of each row."""
+
+    canvas: Size
+    num_views: int
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Row:
+    """An image to score; `cells` are its views on the map, (V, 4), None where it is one view."""
+
+    program: _Program
     index: int
     label: int
     image: np.ndarray
     cells: np.ndarray | None
 
 
-class _Programs:
-    """Which program scores an image: (height, width) of its canvas, and V views of each row.
+class _Batch(NamedTuple):
+    """Images of one program, and the arrays that it takes."""
+
+    num_views: int
+    rows: list[_Row]
+    arrays: dict[str, np.ndarray]
+
+
+class _Plan:
+    """Which images are scored together.
 
     Attributes:
-        num_rows: {(height, width, V): rows of that program}.
+        protocol: makes the images.
+        num_rows: of each program.
     """
 
     def __init__(
@@ -205,113 +175,106 @@ class _Programs:
         protocol: protocols.Protocol,
         backbone: topology.Backbone,
         config: config_lib.Config,
-        sizes: Iterable[tuple[int, int]],
+        sizes: Iterable[Size],
         num_devices: int,
     ):
         """Plans the programs for images of the given (height, width) as stored."""
-        self._protocol, self._backbone = protocol, backbone
+        self.protocol, self._backbone = protocol, backbone
         self._step = config.eval.canvas_step if protocol.takes_whole_images else 1
+        self._num_used = self._num_computed = 0
         side = protocol.scale if protocol.name == "full" else protocol.size
         max_pixels = (config.eval.batch_size or config.data.batch_size) * side**2
-        counts: dict[int, collections.Counter[tuple[int, int]]] = {}
+        counts: dict[int, collections.Counter[Size]] = {}
         for size in sizes:
             for shown in protocol.shown_sizes(*size):
-                cells = self.cells(*shown)
-                of_views = counts.setdefault(1 if cells is None else len(cells), _Counter())
+                cells = self._cells(*shown)
+                of_views = counts.setdefault(
+                    1 if cells is None else len(cells), collections.Counter()
+                )
                 of_views[arithmetic.round_up(*shown, self._step)] += 1
-        self.num_rows: dict[tuple[int, ...], int] = {}
-        self._canvas: dict[tuple[int, ...], tuple[int, int]] = {}
+        self.num_rows: dict[_Program, int] = {}
+        self._program: dict[tuple[Size, int], _Program] = {}
         for num_views, of_views in counts.items():
             chosen = planning.choose(of_views, len(of_views), max_pixels, num_devices)
-            on_canvas = _Counter()
+            on_canvas: collections.Counter[Size] = collections.Counter()
             for rounded, canvas in chosen.items():
                 on_canvas[canvas] += of_views[rounded]
-                self._canvas[*rounded, num_views] = canvas
+                self._program[rounded, num_views] = _Program(canvas, num_views)
             for canvas, count in on_canvas.items():
                 rows = planning.num_rows(canvas, count, max_pixels, num_devices)
-                self.num_rows[*canvas, num_views] = rows
-
-    def cells(self, height: int, width: int) -> np.ndarray | None:
-        """Returns the views (V, 4) pooled from the map of an image; None where it is one view."""
-        if self._protocol.name != "multi_view":
-            return None
-        return self._protocol.cells(height, width, self._backbone)
-
-    def key(self, height: int, width: int, num_views: int) -> tuple[int, int, int]:
-        """Returns the program of an image as shown."""
-        rounded = arithmetic.round_up(height, width, self._step)
-        return (*self._canvas[*rounded, num_views], num_views)
-
-
-class _Batches:
-    """Collects images by canvas, runs full batches on the device, and hands on their scores."""
-
-    def __init__(
-        self,
-        model: sppnet.SPPNet,
-        variables: dict,
-        config: config_lib.Config,
-        protocol: protocols.Protocol,
-        sizes: Iterable[tuple[int, int]],
-        tally: _Tally,
-    ):
-        self.num_used = 0
-        self.num_computed = 0
-        self._model = model
-        self._mesh: Mesh = sharding.make_mesh()
-        self._variables = sharding.put_replicated(variables, self._mesh)
-        self._protocol = protocol
-        self._tally = tally
-        self._programs = _Programs(protocol, model.backbone, config, sizes, self._mesh.size)
-        self._waiting: dict[tuple[int, ...], list[_Row]] = {}
-        self._in_flight: collections.deque[tuple[jax.Array, list[_Row], int]] = collections.deque()
-
-    def add(self, index: int, label: int, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
-        self.num_used += height * width
-        cells = self._programs.cells(height, width)
-        key = self._programs.key(height, width, 1 if cells is None else len(cells))
-        rows = self._waiting.setdefault(key, [])
-        rows.append(_Row(index, label, image, cells))
-        if len(rows) == self._programs.num_rows[key]:
-            self._run(key)
+                self.num_rows[_Program(canvas, num_views)] = rows
 
     @property
-    def num_canvases(self) -> int:
-        return len(self._programs.num_rows)
+    def padded_share(self) -> float:
+        """The share of the pixels computed so far that belong to no image."""
+        return 1 - self._num_used / max(self._num_computed, 1)
 
-    def finish(self) -> None:
-        for key in list(self._waiting):
-            self._run(key)
-        self._drain(0)
+    def row(self, index: int, label: int, image: np.ndarray) -> _Row:
+        """Returns an image with the program that scores it."""
+        height, width, _ = image.shape
+        cells = self._cells(height, width)
+        rounded = arithmetic.round_up(height, width, self._step)
+        program = self._program[rounded, 1 if cells is None else len(cells)]
+        return _Row(program, index, label, image, cells)
 
-    def _run(self, key: tuple[int, ...]) -> None:
-        rows, num_rows = self._waiting.pop(key), self._programs.num_rows[key]
-        height, width, num_views = key
-        self.num_computed += num_rows * height * width
-        batch: dict[str, np.ndarray] = {"image": np.zeros((num_rows, height, width, 3), np.uint8)}
-        extents = np.tile(np.asarray([height, width], np.int32), (num_rows, 1))
-        for i, row in enumerate(rows):
-            extents[i] = row.image.shape[:2]
-            batch["image"][i, : extents[i, 0], : extents[i, 1]] = row.image
-        if self._protocol.takes_whole_images:
-            batch["extents"] = extents
+    def batches(self, rows: Iterable[_Row]) -> Iterator[_Batch]:
+        """Yields full batches as rows come, then the partial ones."""
+        waiting: dict[_Program, list[_Row]] = {}
+        for row in rows:
+            same = waiting.setdefault(row.program, [])
+            same.append(row)
+            if len(same) == self.num_rows[row.program]:
+                yield self._pack(row.program, waiting.pop(row.program))
+        for program, same in waiting.items():
+            yield self._pack(program, same)
+
+    def _pack(self, program: _Program, rows: list[_Row]) -> _Batch:
+        num_rows = self.num_rows[program]
+        arrays = packing.pack([row.image for row in rows], program.canvas, num_rows)
+        if not self.protocol.takes_whole_images:
+            del arrays["extents"]
         cells = [row.cells for row in rows if row.cells is not None]
         if cells:
-            batch["cells"] = np.zeros((num_rows, num_views, 4), np.int32)
-            batch["cells"][: len(cells)] = cells
-        placed = sharding.put_batch(batch, self._mesh)
-        # The same program for the mirror images: half as much to compile.
-        for is_mirrored in (False, True) if self._protocol.is_mirrored else (None,):
-            scores = _score(self._model, self._variables, placed, is_mirrored)
-            self._in_flight.append((scores, rows, num_views))
-        self._drain(_BATCHES_IN_FLIGHT)
+            arrays["cells"] = np.zeros((num_rows, program.num_views, 4), np.int32)
+            arrays["cells"][: len(cells)] = cells
+        self._num_used += sum(row.image.shape[0] * row.image.shape[1] for row in rows)
+        self._num_computed += num_rows * program.canvas[0] * program.canvas[1]
+        return _Batch(program.num_views, rows, arrays)
 
-    def _drain(self, keep: int) -> None:
-        while len(self._in_flight) > keep:
-            scores, rows, num_views = self._in_flight.popleft()
-            for row, log_sum in zip(rows, np.asarray(scores)):
-                self._tally.add(row.index, row.label, log_sum, num_views)
+    def _cells(self, height: int, width: int) -> np.ndarray | None:
+        """Returns the views (V, 4) pooled from the map of an image; None where it is one view."""
+        if self.protocol.name != "multi_view":
+            return None
+        return self.protocol.cells(height, width, self._backbone)
+
+
+def _rows(
+    examples: Iterable[tuple[int, reading.EvalExample]],
+    plan: _Plan,
+    refused: list[str],
+    advance: Callable[[int], None],
+) -> Iterator[_Row]:
+    """Yields the images of each example; adds to `refused`, and tells how many examples passed."""
+    for index, example in examples:
+        advance(1)
+        if example.refused:
+            refused.append(example.refused)
+            continue
+        for image in example.views:
+            yield plan.row(index, example.label, image)
+
+
+def _start(
+    model: sppnet.SPPNet, variables: dict, plan: _Plan, rows: Iterable[_Row]
+) -> Iterator[tuple[_Batch, jax.Array]]:
+    """Yields each batch with its scores, which the device may still be computing."""
+    mesh = sharding.make_mesh()
+    variables = sharding.put_replicated(variables, mesh)
+    for batch in plan.batches(rows):
+        placed = sharding.put_batch(batch.arrays, mesh)
+        # The same program for the mirror images: half as much to compile.
+        for is_mirrored in (False, True) if plan.protocol.is_mirrored else (None,):
+            yield batch, _score(model, variables, placed, is_mirrored)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -323,7 +286,7 @@ def _score(
     None in place of False makes a program that cannot mirror.
     """
     extents, cells = batch.get("extents"), batch.get("cells")
-    images = batch["image"]
+    images = batch["images"]
     if is_mirrored is not None:
         images = jnp.where(is_mirrored, _mirror(images, extents), images)
     logits: Any

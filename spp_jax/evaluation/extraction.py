@@ -3,26 +3,23 @@
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import time
-import zlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-import rich.progress
 
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.canvas import planning
-from spp_jax.data import images
-from spp_jax.data.loading import streams
+from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
 from spp_jax.evaluation import feature_files, features, protocols
 from spp_jax.models import sppnet
+from spp_jax.runs import progress as progress_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Request:
     Attributes:
         parts: layers and their pyramids; their vectors are concatenated.
         view: how an image is shown: "full", "center" or "warp" of `views.Protocol`.
-        is_normalized: divide the vector of each part by its Euclidean norm.
+        normalize: divide the vector of each part by its Euclidean norm.
         dtype: of the file, "float32" or "float16".
         batch_size: images of view.size x view.size pixels in a batch, or as many pixels.
         num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
@@ -41,23 +38,15 @@ class Request:
 
     parts: tuple[config_lib.Part, ...]
     view: protocols.Protocol
-    is_normalized: bool = False
+    normalize: bool = False
     dtype: str = "float32"
     batch_size: int = 32
     num_programs: int = 8
     num_workers: int = 0
 
 
-class _Head(NamedTuple):
-    """The (height, width) of an image, a checksum of its file, and its label."""
-
-    size: tuple[int, int]
-    crc32: int
-    label: int = -1
-
-
 def make_view(scale: str, size: int) -> protocols.Protocol:
-    """Returns the view of a `--scale`: "crop", "warp" (of `size` pixels) or a shorter side.
+    """Returns the view of a scale: "crop", "warp" (of `size` pixels) or a shorter side.
 
     "crop" is the middle size x size pixels at shorter side `size` (section 3.2's "crop").
 
@@ -78,7 +67,7 @@ def extract_to(
     request: Request,
     *,
     output_names: Sequence[str] = (),
-    has_progress_bar: bool = False,
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> feature_files.Extracted:
     """Extracts the features of every image of a source to a .npz or .npy file.
 
@@ -93,7 +82,7 @@ def extract_to(
         source: the images.
         request: what to extract.
         output_names: of the network's classes; stored where logits are among the layers.
-        has_progress_bar: whether to show one, and lines about programs and refusals.
+        progress: is told of programs, and how far it is.
 
     Raises:
         InputError: wrong layers, a view the network does not take, an output that cannot be
@@ -103,41 +92,50 @@ def extract_to(
     check_output(output)
     parts = features.check_parts(model, request.parts)
     check_view(model, request.view)
-    heads, refused = _read_heads(source, request.num_workers, has_progress_bar)
+    heads, refused = reading.read_heads(source, request.num_workers, progress=progress)
     if not heads:
         raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
-    # What makes them these features, and not how they are computed.
-    facts: dict[str, Any] = {
-        "backbone": model.backbone.name,
-        "layers": [dataclasses.asdict(part) for part in parts],
-        "view": request.view.name,
-        "scale": request.view.scale,
-        "is_normalized": request.is_normalized,
-        "dtype": request.dtype,
-        "parameters_crc32": checkpoint.checksum(variables),
-        "images_sha256": _digest(source, heads),
-    }
-    facts = json.loads(json.dumps(facts))  # as it will be read
-    described = feature_files.Description(
+    facts = _facts(model, variables, source, heads, dataclasses.replace(request, parts=parts))
+    description = feature_files.Description(
         {i: (source.name(i), head.label) for i, head in heads.items()},
         tuple(source.class_names),
         tuple(output_names) if any(part.layer == "logits" for part in parts) else (),
         _columns(model, parts),
     )
-    done = feature_files.read_finished(output, facts, described)
-    if done:
-        if has_progress_bar:
-            print(f"{output} was finished before")
-        return done
+    finished = feature_files.read_finished(output, facts, description)
+    if finished:
+        progress.say(f"{output} was finished before")
+        return finished
     plan = _Plan(source, request, parts, heads)
     try:
         unfinished = feature_files.Unfinished(
-            output, facts, described, features.num_features(model, parts)
+            output, facts, description, features.num_features(model, parts)
         )
-        _compute(model, variables, plan, unfinished, has_progress_bar)
+        _compute(model, variables, plan, unfinished, progress)
         return unfinished.finish(refused, plan.summary)
     except OSError as e:  # those of images are ImageErrors
         raise errors.InputError(f"output {output} cannot be written: {e.strerror or e}") from e
+
+
+def _facts(
+    model: sppnet.SPPNet,
+    variables: dict,
+    source: base.Source,
+    heads: dict[int, reading.Head],
+    request: Request,
+) -> dict[str, Any]:
+    """Returns what makes features these ones, and not how they are computed, as JSON has it."""
+    facts = {
+        "backbone": model.backbone.name,
+        "layers": [dataclasses.asdict(part) for part in request.parts],
+        "view": request.view.name,
+        "scale": request.view.scale,
+        "is_normalized": request.normalize,
+        "dtype": request.dtype,
+        "parameters_crc32": checkpoint.checksum(variables),
+        "images_sha256": _digest(source, heads),
+    }
+    return json.loads(json.dumps(facts))
 
 
 class _Plan:
@@ -148,7 +146,7 @@ class _Plan:
         source: base.Source,
         request: Request,
         parts: tuple[config_lib.Part, ...],
-        heads: dict[int, _Head],
+        heads: dict[int, reading.Head],
     ):
         self.source, self.request, self.parts = source, request, parts
         self.sizes = {i: request.view.shown_size(*head.size) for i, head in heads.items()}
@@ -167,43 +165,52 @@ def _compute(
     variables: dict,
     plan: _Plan,
     unfinished: feature_files.Unfinished,
-    has_progress_bar: bool,
+    progress: progress_lib.Progress,
 ) -> None:
     """Computes the batches that are not done yet."""
-    num_done = unfinished.num_done
-    if has_progress_bar:
-        print(
-            f"{len(plan.sizes)} images, {len(set(plan.sizes.values()))} sizes as shown: "
-            f"{plan.summary['num_programs']} programs, {100 * plan.summary['padded_share']:.1f} % "
-            "of the pixels are padding" + (f"; {num_done} images are done" if num_done else ""),
-            flush=True,
-        )
+    num_done, num_images, request = unfinished.num_done, len(plan.sizes), plan.request
+    progress.say(
+        f"{num_images} images, {len(set(plan.sizes.values()))} sizes as shown: "
+        f"{plan.summary['num_programs']} programs, {100 * plan.summary['padded_share']:.1f} % "
+        "of the pixels are padding" + (f"; {num_done} images are done" if num_done else "")
+    )
     # Whole batches, so that with the same settings each is computed as in an unbroken run.
     todo = [batch for batch in plan.batches if not unfinished.is_done(batch.indices)]
     order = [index for batch in todo for index in batch.indices]
-    request = plan.request
-    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     start = time.monotonic()
     # Closed by name: as many are taken as there are, so that it does not see its end.
-    examples = streams.eval_examples(plan.source, request.view, request.num_workers, order)
-    with (
-        contextlib.closing(examples),
-        unfinished,
-        rich.progress.Progress(*columns, disable=not has_progress_bar) as bar,
-    ):
-        task = bar.add_task(
-            "features", total=len(plan.sizes), completed=len(plan.sizes) - len(order)
+    examples = reading.eval_examples(plan.source, request.view, request.num_workers, order)
+    bar = progress.bar("features", num_images, done=num_images - len(order))
+    try:
+        with contextlib.closing(examples), unfinished, bar as advance:
+            for batch, values in features.compute(
+                model,
+                variables,
+                plan.parts,
+                todo,
+                _images(zip(order, examples), unfinished),
+                normalize=request.normalize,
+                extents=request.view.name == "full",
+            ):
+                unfinished.write(batch.indices, values)
+                advance(len(batch.indices))
+    except KeyboardInterrupt:
+        progress.say(
+            f"{unfinished.num_done} images are kept in {unfinished.folder}; the same command goes "
+            "on"
         )
-        shown = unfinished.images_of(zip(order, examples))
-        has_extents = request.view.name == "full"
-        for batch, values in features.compute(
-            model, variables, plan.parts, todo, shown, request.is_normalized, has_extents
-        ):
-            unfinished.write(batch.indices, values)
-            bar.advance(task, len(batch.indices))
-    if has_progress_bar:
-        seconds = time.monotonic() - start
-        print(f"{len(order)} images in {seconds:.1f} s, {len(order) / seconds:.1f} images/s")
+        raise
+    seconds = time.monotonic() - start
+    progress.say(f"{len(order)} images in {seconds:.1f} s, {len(order) / seconds:.1f} images/s")
+
+
+def _images(
+    examples: Iterable[tuple[int, reading.EvalExample]], unfinished: feature_files.Unfinished
+) -> Iterator[np.ndarray | None]:
+    """Yields the image of each example, None for one that cannot be read, which is noted."""
+    for index, example in examples:
+        unfinished.note(index, example.refused)
+        yield None if example.refused else example.views[0]
 
 
 def check_output(output: str) -> None:
@@ -225,27 +232,6 @@ def check_view(model: sppnet.SPPNet, view: protocols.Protocol) -> None:
     features.check_size(model, view.size, view.size, f"scale {view.scale}")
 
 
-def _read_heads(
-    source: base.Source, num_workers: int, has_progress_bar: bool
-) -> tuple[dict[int, _Head], list[str]]:
-    """Returns {index: head} of the images whose header can be read, and refusals."""
-    heads: dict[int, _Head] = {}
-    refused = []
-    found = streams.eval_examples(source, _read_head, num_workers)
-    for index, head in enumerate(
-        rich.progress.track(found, "sizes", len(source), disable=not has_progress_bar)
-    ):
-        if head.refused:
-            refused.append(head.refused)
-        else:
-            heads[index] = head.views._replace(label=head.label)
-    return heads, refused
-
-
-def _read_head(data: bytes, name: str) -> _Head:
-    return _Head(images.read_size(io.BytesIO(data), name), zlib.crc32(data))
-
-
 def _columns(
     model: sppnet.SPPNet, parts: tuple[config_lib.Part, ...]
 ) -> tuple[tuple[str, int, int], ...]:
@@ -254,9 +240,9 @@ def _columns(
     return tuple((p.layer, a, b) for p, a, b in zip(parts, stops, stops[1:]))
 
 
-def _digest(source: base.Source, heads: dict[int, _Head]) -> str:
-    found = hashlib.sha256()
+def _digest(source: base.Source, heads: dict[int, reading.Head]) -> str:
+    digest = hashlib.sha256()
     for index, head in heads.items():
         name = os.path.basename(source.name(index))  # wherever the folder is, however it is spelled
-        found.update(b"%s\0%d\0" % (os.fsencode(name), head.crc32))
-    return found.hexdigest()
+        digest.update(b"%s\0%d\0" % (os.fsencode(name), head.crc32))
+    return digest.hexdigest()

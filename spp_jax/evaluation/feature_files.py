@@ -9,13 +9,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.data.loading import streams
 from spp_jax.runs import files
 
 # Facts that stand for something by a checksum.
@@ -73,14 +72,18 @@ class Description:
 
 
 class Unfinished:
-    """The unfinished file; as a context it keeps what was done, whatever ends the work."""
+    """The unfinished file; as a context it saves the features so far, whatever ends the work.
+
+    Attributes:
+        folder: OUTPUT.part.
+    """
 
     def __init__(
-        self, output: str, facts: dict[str, Any], described: Description, num_features: int
+        self, output: str, facts: dict[str, Any], description: Description, num_features: int
     ):
-        self._output, self._facts, self._folder = output, facts, output + ".part"
-        self._described = described
-        indices = list(described.examples)
+        self._output, self._facts, self.folder = output, facts, output + ".part"
+        self._description = description
+        indices = list(description.examples)
         self._row = {index: row for row, index in enumerate(indices)}
         self._refused: dict[int, str] = {}
         self._done = np.zeros(len(indices), bool)
@@ -91,9 +94,9 @@ class Unfinished:
                 self._done = np.load(self._path("done.npy"))
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
             except (OSError, ValueError, KeyError, EOFError) as e:
-                raise errors.InputError(f"{self._folder} is damaged; remove it") from e
+                raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         else:
-            os.makedirs(self._folder, exist_ok=True)
+            os.makedirs(self.folder, exist_ok=True)
             shape = (len(indices), num_features)
             self._array = _new_memmap(self._path("features.npy"), facts["dtype"], shape)
             self._save()
@@ -111,20 +114,20 @@ class Unfinished:
         return [self._row[index] for index in indices]
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._folder, name)
+        return os.path.join(self.folder, name)
 
     def _read_state(self) -> dict[str, Any] | None:
         if not os.path.exists(self._path("done.npy")):
-            found = set(os.listdir(self._folder)) if os.path.isdir(self._folder) else set()
+            names = set(os.listdir(self.folder)) if os.path.isdir(self.folder) else set()
             others = {
                 f
-                for f in found
+                for f in names
                 # Versions before kept labels.npy as well.
                 if not f.startswith(("features.npy", "labels.npy", "new.npy", "state."))
             }
-            if others or os.path.isfile(self._folder):
+            if others or os.path.isfile(self.folder):
                 raise errors.InputError(
-                    f"{self._folder}, where the unfinished file goes, is there and holds something "
+                    f"{self.folder}, where the unfinished file goes, is there and holds something "
                     "else; change the output"
                 )
             return None
@@ -132,10 +135,10 @@ class Unfinished:
             state = files.read_json(self._path("state.json"))
             stored = state["facts"]
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise errors.InputError(f"{self._folder} is damaged; remove it") from e
+            raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         if stored != self._facts:
             raise errors.InputError(
-                f"{self._folder} holds the beginning of something else "
+                f"{self.folder} holds the beginning of something else "
                 f"({_difference(stored, self._facts)}); remove it or change the output"
             )
         return state
@@ -143,21 +146,14 @@ class Unfinished:
     def __enter__(self) -> "Unfinished":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._save()
-        if kind is KeyboardInterrupt:
-            print(f"{self.num_done} images are kept in {self._folder}; the same command goes on")
 
-    def images_of(
-        self, examples: Iterator[tuple[int, streams.EvalExample]]
-    ) -> Iterator[np.ndarray | None]:
-        """Yields the image of each example, None for a refused one, which is noted."""
-        for index, example in examples:
-            if example.refused:
-                self._refused[index] = example.refused
-            else:
-                self._refused.pop(index, None)
-            yield None if example.refused else example.views[0]
+    def note(self, index: int, refused: str) -> None:
+        """Notes why an image cannot be read; "" if it can."""
+        self._refused.pop(index, None)
+        if refused:
+            self._refused[index] = refused
 
     def write(self, indices: Sequence[int], values: np.ndarray) -> None:
         """Stores the features of the next batch."""
@@ -187,12 +183,12 @@ class Unfinished:
         kept = [index for index in self._row if index not in self._refused]
         refused = [*refused_heads, *(self._refused[i] for i in sorted(self._refused))]
         if not kept:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)
             raise errors.InputError(f"none of {len(refused)} images can be read: {refused[0]}")
-        examples = self._described.of(kept)
+        examples = self._description.of(kept)
         metadata = {
             "facts": self._facts,
-            "columns": [list(part) for part in self._described.columns],
+            "columns": [list(part) for part in self._description.columns],
             **plan,
             "refused": refused,
         }
@@ -212,11 +208,11 @@ class Unfinished:
             path = str(whole.filename)
             files.write_json(self._output + ".json", {**examples, "metadata": metadata})
         os.replace(path, self._output)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
         return _read(self._output)
 
 
-def read_finished(output: str, facts: dict[str, Any], described: Description) -> Extracted | None:
+def read_finished(output: str, facts: dict[str, Any], description: Description) -> Extracted | None:
     """Returns the output if it is there and of this; raises InputError if it is something else.
 
     Paths may begin otherwise than those described, as the folder may have been moved.
@@ -224,8 +220,8 @@ def read_finished(output: str, facts: dict[str, Any], described: Description) ->
     if not os.path.exists(output):
         return None
     try:
-        found = _read(output)
-        stored = found.metadata["facts"]
+        finished = _read(output)
+        stored = finished.metadata["facts"]
         examples = _read_examples(output)
     # numpy, zipfile and json answer damage, and files of others, with many kinds of exceptions.
     except Exception as e:
@@ -238,14 +234,14 @@ def read_finished(output: str, facts: dict[str, Any], described: Description) ->
             f"{output} is there and holds something else ({_difference(stored, facts)}); remove "
             "it or change the output"
         )
-    changed = _other_examples(examples, described)
+    changed = _other_examples(examples, description)
     if changed:
         raise errors.InputError(
             f"{output} is there and holds the same images otherwise described ({changed}); remove "
             "it or change the output"
         )
     shutil.rmtree(output + ".part", ignore_errors=True)  # of a run killed when it had finished
-    return found
+    return finished
 
 
 def _read(output: str) -> Extracted:
@@ -255,8 +251,8 @@ def _read(output: str) -> Extracted:
             metadata = json.loads(str(archive["metadata"]))
     else:
         array = np.load(output, mmap_mode="r")
-        described = files.read_json(output + ".json")
-        indices, metadata = np.asarray(described["indices"]), described["metadata"]
+        beside = files.read_json(output + ".json")
+        indices, metadata = np.asarray(beside["indices"]), beside["metadata"]
     return Extracted(array, indices, tuple(metadata["refused"]), metadata)
 
 
@@ -267,12 +263,12 @@ def _read_examples(output: str) -> dict[str, Any]:
         return {name: archive[name].tolist() for name in archive.files if name in _EXAMPLES}
 
 
-def _other_examples(stored: dict[str, Any], described: Description) -> str:
+def _other_examples(stored: dict[str, Any], description: Description) -> str:
     """Returns in which way what is stored with features differs from what is described, or ""."""
-    if not set(stored["indices"]) <= set(described.examples):
+    if not set(stored["indices"]) <= set(description.examples):
         return "images that cannot be read have come or gone"
-    now = described.of(stored["indices"])
-    old_names, new_names = (_below_common(found["paths"]) for found in (stored, now))
+    now = description.of(stored["indices"])
+    old_names, new_names = (_below_common(each["paths"]) for each in (stored, now))
     for old, new in zip(old_names, new_names):
         if old != new:
             return f"an image was {errors.printable(old)} and is {errors.printable(new)}"
@@ -287,7 +283,7 @@ def _other_examples(stored: dict[str, Any], described: Description) -> str:
     if stored["class_names"] != now["class_names"]:
         return "there are other class folders"
     # Not every file of logits has them: versions before stored none.
-    names = [found["output_names"] for found in (stored, now) if "output_names" in found]
+    names = [each["output_names"] for each in (stored, now) if "output_names" in each]
     return "the network's classes have other names" if names and names[0] != names[-1] else ""
 
 

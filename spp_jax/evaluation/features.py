@@ -4,9 +4,9 @@ Shapes: N images · (H, W) canvas · D features of an image, those of all its pa
 Images are (h, w, 3) uint8 RGB.
 """
 
-import collections
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -17,13 +17,12 @@ import numpy as np
 
 from spp_jax import config as config_lib
 from spp_jax import errors, sharding
-from spp_jax.canvas import planning
+from spp_jax.canvas import flight, packing, planning
 from spp_jax.evaluation import inputs
 from spp_jax.models import layers, sppnet, topology
 from spp_jax.pooling import pyramid
+from spp_jax.runs import progress as progress_lib
 
-# Batches the device may be behind: enough to keep it busy, few enough to be held.
-_BATCHES_IN_FLIGHT = 2
 # As `spp_jax.Part`, where it is written in scripts of version 0.1.
 Part = config_lib.Part
 
@@ -35,20 +34,21 @@ def extract(
     model: sppnet.SPPNet,
     variables: dict,
     images: Iterable[Any],
-    layer: str | Sequence[config_lib.Part],
+    layer: str | Sequence[Part],
     levels: Sequence[int] = (1,),
     *,
     reduce: pyramid.Reduce = "max",
     scale: int | None = 224,
-    is_normalized: bool = False,
+    normalize: bool = False,
     batch_size: int = 32,
     num_programs: int = 8,
     refused: Literal["nan", "raise"] = "nan",
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> np.ndarray:
     """Returns the features of images of any sizes, (N, D) float32.
 
     An image gets the features it would get alone, whatever it is computed with. The images are
-    grouped by `canvases.plan`, so that few programs are compiled and few pixels padded.
+    grouped by `planning.plan`, so that few programs are compiled and few pixels padded.
 
     Args:
         model, variables: as `spp_jax.load` gives them.
@@ -59,11 +59,12 @@ def extract(
         levels: bins per side of each level of the pyramid that pools the map.
         reduce: "max" or "mean" over the cells of each bin.
         scale: the shorter side each image is resized to, pixels; None takes them as they are.
-        is_normalized: divide the vector of each part by its Euclidean norm.
+        normalize: divide the vector of each part by its Euclidean norm.
         batch_size: images of 224 x 224 pixels computed together, or as many pixels.
-        num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
+        num_programs: programs to compile at most, but for what `planning.choose` says of memory.
         refused: what becomes of files that cannot be read: "nan" gives them rows of NaN, and one
             warning counts them and names the first; "raise" raises.
+        progress: is told how many images are done.
 
     Returns:
         (N, D); the axis of a map runs over level, bin row, bin column, channel, the last fastest.
@@ -74,33 +75,58 @@ def extract(
         ImageError: none of the files can be read; or one cannot, with "raise", before any work
             where its header shows it.
     """
-    scale = inputs.check_scale(scale)
     if refused not in ("nan", "raise"):
         raise errors.InputError(f'refused must be "nan" or "raise", got {refused!r}')
-    batch_size = inputs.check_count(batch_size, "batch_size")
-    num_programs = inputs.check_count(num_programs, "num_programs")
-    parts = [config_lib.Part(layer, levels, reduce)] if isinstance(layer, str) else layer
-    parts = check_parts(model, parts)
+    parts = [Part(layer, levels, reduce)] if isinstance(layer, str) else layer
+    return _extract(
+        model,
+        variables,
+        images,
+        check_parts(model, parts),
+        scale=inputs.check_scale(scale),
+        normalize=normalize,
+        max_pixels=inputs.check_count(batch_size, "batch_size") * 224**2,
+        num_programs=inputs.check_count(num_programs, "num_programs"),
+        raises=refused == "raise",
+        progress=progress,
+    )
+
+
+def _extract(
+    model: sppnet.SPPNet,
+    variables: dict,
+    images: Iterable[Any],
+    parts: tuple[Part, ...],
+    *,
+    scale: int | None,
+    normalize: bool,
+    max_pixels: int,
+    num_programs: int,
+    raises: bool,
+    progress: progress_lib.Progress,
+) -> np.ndarray:
+    """Returns what `extract` does; `raises`: an image that cannot be read ends it."""
     given, reasons = inputs.take(images)
     sizes = inputs.shown_sizes(given, scale, reasons)
-    if reasons and refused == "raise":
+    if reasons and raises:
         raise errors.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
         check_size(model, height, width, errors.printable(given[i].name))
-    batches = planning.plan(sizes, num_programs, batch_size * 224**2, jax.device_count())
-
-    found = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
+    batches = planning.plan(sizes, num_programs, max_pixels, jax.device_count())
+    features = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
     order = [i for batch in batches for i in batch.indices]
-    shown = inputs.show_all(given, order, scale, None if refused == "raise" else reasons)
-    has_extents = model.levels is not None
-    for batch, values in compute(
-        model, variables, parts, batches, shown, is_normalized, has_extents
-    ):
-        found[list(batch.indices)] = values
+    shown = inputs.show_all(given, order, scale, None if raises else reasons)
+    takes_any_size = model.levels is not None
+    with progress.bar("features", len(order)) as advance:
+        for batch, values in compute(
+            model, variables, parts, batches, shown, normalize=normalize, extents=takes_any_size
+        ):
+            features[list(batch.indices)] = values
+            advance(len(batch.indices))
     if reasons:
-        found[list(reasons)] = np.nan
+        features[list(reasons)] = np.nan
         _tell(reasons, len(given))
-    return found
+    return features
 
 
 def _tell(reasons: Mapping[int, str], num_images: int) -> None:
@@ -111,7 +137,7 @@ def _tell(reasons: Mapping[int, str], num_images: int) -> None:
     warnings.warn(
         f"{len(reasons)} of {num_images} images cannot be read and have features of NaN: "
         + _first_few(reasons),
-        stacklevel=3,
+        stacklevel=4,  # where `extract` is called
     )
 
 
@@ -122,9 +148,7 @@ def _first_few(reasons: Mapping[int, str]) -> str:
     return "; ".join(first) + (f"; and {rest} more" if rest else "")
 
 
-def check_parts(
-    model: sppnet.SPPNet, parts: Sequence[config_lib.Part]
-) -> tuple[config_lib.Part, ...]:
+def check_parts(model: sppnet.SPPNet, parts: Sequence[Part]) -> tuple[Part, ...]:
     """Returns the parts, those that are vectors without levels.
 
     Raises:
@@ -135,10 +159,10 @@ def check_parts(
         raise errors.InputError("no layer is given")
     checked = []
     for part in parts:
-        if not isinstance(part, config_lib.Part):
+        if not isinstance(part, Part):
             raise errors.InputError(f"several layers are given as Parts, got {part!r}")
         if part.layer in vectors:
-            checked.append(config_lib.Part(part.layer))
+            checked.append(Part(part.layer))
             continue
         if part.layer not in maps:
             outer = [name for name in maps if "/" not in name]
@@ -166,7 +190,7 @@ def check_size(model: sppnet.SPPNet, height: int, width: int, name: str) -> None
         raise errors.InputError(f"{name}: {e}") from e
 
 
-def part_sizes(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> list[int]:
+def part_sizes(model: sppnet.SPPNet, parts: Sequence[Part]) -> list[int]:
     """Returns the number of features of each part."""
     vectors, channels = _vector_sizes(model), topology.channels(model.backbone)
     channels[model.backbone.cell_classifier] = model.num_classes
@@ -176,7 +200,7 @@ def part_sizes(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> list[i
     ]
 
 
-def num_features(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> int:
+def num_features(model: sppnet.SPPNet, parts: Sequence[Part]) -> int:
     """Returns D."""
     return sum(part_sizes(model, parts))
 
@@ -184,11 +208,12 @@ def num_features(model: sppnet.SPPNet, parts: Sequence[config_lib.Part]) -> int:
 def compute(
     model: sppnet.SPPNet,
     variables: dict,
-    parts: tuple[config_lib.Part, ...],
+    parts: tuple[Part, ...],
     batches: Sequence[planning.Batch],
-    shown: Iterable[np.ndarray | None],
-    is_normalized: bool,
-    has_extents: bool,
+    images: Iterable[np.ndarray | None],
+    *,
+    normalize: bool,
+    extents: bool,
 ) -> Iterator[tuple[planning.Batch, np.ndarray]]:
     """Yields each batch with its features, (images of the batch, D) float32, in order.
 
@@ -196,41 +221,33 @@ def compute(
         model, variables: the network.
         parts: as `check_parts` returned them.
         batches: of a plan.
-        shown: the images of the batches, one after the other, of the sizes they were planned with;
-            in place of None a black one is computed.
-        is_normalized: as `extract`.
-        has_extents: whether images may be smaller than their canvas.
+        images: those of the batches, one after the other, of the sizes they were planned with; in
+            place of None a black one is computed.
+        normalize: as in `extract`.
+        extents: whether images may be smaller than their canvas.
     """
     mesh = sharding.make_mesh()
     variables = sharding.put_replicated(variables, mesh)
-    images = iter(shown)
-    in_flight: collections.deque[tuple[planning.Batch, jax.Array]] = collections.deque()
-    for batch in batches:
-        canvas = np.zeros((batch.num_rows, *batch.canvas, 3), np.uint8)
-        extents = np.tile(np.asarray(batch.canvas, np.int32), (batch.num_rows, 1))
-        for row in range(len(batch.indices)):
-            image = next(images)
-            if image is not None:
-                extents[row] = image.shape[:2]
-                canvas[row, : image.shape[0], : image.shape[1]] = image
-        arrays = {"images": canvas} | ({"extents": extents} if has_extents else {})
-        placed = sharding.put_batch(arrays, mesh)
-        in_flight.append((batch, _features(model, parts, is_normalized, variables, placed)))
-        if len(in_flight) > _BATCHES_IN_FLIGHT:
-            yield _fetch(*in_flight.popleft())
-    while in_flight:
-        yield _fetch(*in_flight.popleft())
+    in_order = iter(images)
 
+    def start() -> Iterator[tuple[planning.Batch, jax.Array]]:
+        for batch in batches:
+            own = list(itertools.islice(in_order, len(batch.indices)))
+            arrays = packing.pack(own, batch.canvas, batch.num_rows)
+            if not extents:
+                del arrays["extents"]
+            placed = sharding.put_batch(arrays, mesh)
+            yield batch, _features(model, parts, normalize, variables, placed)
 
-def _fetch(batch: planning.Batch, values: jax.Array) -> tuple[planning.Batch, np.ndarray]:
-    return batch, np.asarray(values)[: len(batch.indices)]
+    for batch, values in flight.behind(start()):
+        yield batch, np.asarray(values)[: len(batch.indices)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _features(
     model: sppnet.SPPNet,
-    parts: tuple[config_lib.Part, ...],
-    is_normalized: bool,
+    parts: tuple[Part, ...],
+    normalize: bool,
     variables: dict,
     batch: dict[str, jax.Array],
 ) -> jax.Array:
@@ -247,7 +264,7 @@ def _features(
             pool = layers.SpatialPyramidPooling(part.levels, part.reduce)
             x = pool.apply({}, x, extents=inside.get(part.layer, last))
         x = jnp.asarray(x, jnp.float32)
-        if is_normalized:
+        if normalize:
             # A vector of nothing but zeros stays one.
             x = x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         vectors.append(x)

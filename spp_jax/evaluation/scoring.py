@@ -6,7 +6,7 @@ from typing import Any
 
 from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
-from spp_jax.data.loading import streams
+from spp_jax.data.loading import reading
 from spp_jax.data.sources import opening
 from spp_jax.evaluation import classify
 from spp_jax.evaluation import protocols as protocols_lib
@@ -37,7 +37,7 @@ def score(workdir: str, config: config_lib.Config, protocols: Sequence[str]) -> 
     data = config.data
     source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    scored = len(streams.even_sample(len(source), config.eval.num_examples))
+    scored = len(reading.even_sample(len(source), config.eval.num_examples))
     of = f" of {len(source)}" if scored < len(source) else ""
     print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
     for note in source.notes:

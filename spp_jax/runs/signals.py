@@ -1,14 +1,36 @@
 """Ctrl-C and SIGTERM: a wish to stop after the step under way."""
 
 import signal
+from collections.abc import Callable
 from typing import Any
 
 
-class StopSignal:
-    """Catches the first SIGINT or SIGTERM; a second one ends the process as usual."""
+class Stop:
+    """Whether long work is asked to stop; this one never is.
 
-    def __init__(self):
-        self.signal: int | None = None
+    Long work enters it as a context, and looks at `signal` after each step.
+
+    Attributes:
+        signal: the number of the signal that asked, or None.
+    """
+
+    signal: int | None = None
+
+    def __enter__(self) -> "Stop":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class StopSignal(Stop):
+    """Is asked by the first SIGINT or SIGTERM; a second one ends the process as usual.
+
+    Commands give this to long work: no library installs signal handlers on its own.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -18,7 +40,7 @@ class StopSignal:
 
     def _catch(self, number: int, _: Any) -> None:
         self.signal = number
-        print(f"\n{signal.Signals(number).name}: stopping after this step", flush=True)
+        self._say(f"\n{signal.Signals(number).name}: stopping after this step")
         self._restore()
 
     def _restore(self) -> None:

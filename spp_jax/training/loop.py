@@ -1,36 +1,29 @@
-"""Trains a network as its config says: from a workdir to a workdir.
+"""The loop that trains: whatever the batches are of, and whatever the step does with them.
 
-`train` makes of a config what there is to train on; `run` reads from top to bottom: state,
-programs, then one loop.
+`run` reads from top to bottom: what it starts from, state, programs, then one loop.
 """
 
 import dataclasses
-import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from rich import progress
+from jax.sharding import Mesh
 
-from spp_jax import checkpoint, errors, network, sharding
+from spp_jax import checkpoint, sharding
 from spp_jax import config as config_lib
 from spp_jax.data.loading import streams
-from spp_jax.data.sources import base, opening
 from spp_jax.models import sppnet
-from spp_jax.runs import files, signals
+from spp_jax.runs import progress as progress_lib
+from spp_jax.runs import signals
+from spp_jax.training import checks, schedule, steps, transfer
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
-from spp_jax.training import schedule, steps, transfer
 from spp_jax.training import state as state_lib
-
-CONFIG_FILE = "config.json"
-
-# (model, variables, config, source) -> {"protocol": ..., "top1": ...}; evaluation.classify has it.
-Evaluate = Callable[[sppnet.SPPNet, dict, config_lib.Config, base.Source], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +46,11 @@ class Job:
         model: the network.
         optimizer: of `schedule.make_optimizer`, or what masks it.
         step: the training step.
+        learning_rate: (step counted from 0, optimizer state) -> the rate, for reports.
+        rate_field: the config's field of the first rate, with its value, for errors.
+        pace: how often the run writes, saves and is evaluated.
         evaluate: scores the network between epochs; None where there is nothing to score it on.
-        constants: makes those of a new network that starts from no other one; it is told how to
-            ask whether to stop.
+        constants: makes those of a new network that starts from no other one.
     """
 
     stream: streams.Stream
@@ -65,159 +60,95 @@ class Job:
     model: sppnet.SPPNet
     optimizer: optax.GradientTransformationExtraArgs
     step: steps.TrainStep
+    learning_rate: Callable[[int, Any], float]
+    rate_field: str
+    pace: schedule.Pace
     evaluate: Callable[[dict], dict[str, Any]] | None = None
-    constants: Callable[[signals.StopSignal], dict[str, Any]] = lambda stop: {}
+    constants: Callable[[signals.Stop], dict[str, Any]] = lambda stop: {}
 
 
-def train(config: config_lib.Config, workdir: str, evaluate: Evaluate) -> Result:
-    """Trains a classifier, or goes on from the workdir's newest checkpoint, as `run`.
+def run(
+    config: config_lib.Config,
+    workdir: str,
+    job: Job,
+    saved: checks.Saved | None,
+    *,
+    stop: signals.Stop | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> Result:
+    """Trains, or goes on from a checkpoint, until done or asked to stop.
+
+    The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/. Where it is asked to
+    stop, the run finishes the step under way, saves and returns.
 
     Args:
-        config: a valid one (`config.validate`).
-        workdir: a directory, made if missing.
-        evaluate: scores the network on the evaluation examples between epochs.
-
-    Raises:
-        InputError: the data, the workdir or the number of devices does not fit the config, or
-            too many examples cannot be read.
-    """
-    data, train = config.data, config.train
-    sharding.check_batch_size(data.batch_size, "config.data.batch_size")
-    step_dir = _check_workdir(config, workdir)
-    source = opening.open_train(data.name, data.path, data.split, data.held_out, config.seed)
-    class_names = _class_names(config, source)
-    held_out = opening.open_held_out(
-        data.name, data.path, data.eval_split, data.held_out, config.seed, source.class_names
-    )
-    stream = streams.TrainStream(
-        source,
-        streams.TrainView(data.view, data.shorter_side, data.crop_size, data.jitter),
-        config.seed,
-        data.batch_size,
-        schedule.epoch_sizes(train, config.seed),
-        jax.process_index(),
-        jax.process_count(),
-        streams.ReadCache(data.cache_mb * 2**20),
-        train.steps_per_epoch,
-    )
-    if step_dir and data.name == "folder" and not source.split:
-        _check_held_out(step_dir, workdir, stream.num_steps)
-    model = network.make(config.model, len(class_names))
-    optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
-    job = Job(
-        stream,
-        class_names,
-        len(source),
-        "\n".join(
-            [
-                f"{data.name}: {len(source)} training examples of {len(source.class_names)} "
-                f"classes, {len(held_out) if held_out else 0} to evaluate on; "
-                f"{stream.steps_per_epoch} steps of {data.batch_size} an epoch, "
-                f"{train.num_epochs} epochs",
-                *dict.fromkeys([*source.notes, *(held_out.notes if held_out else ())]),
-            ]
-        ),
-        model,
-        optimizer,
-        steps.make_train_step(
-            model, optimizer, seed=config.seed, flip=train.flip, color_noise=train.color_noise
-        ),
-        None if held_out is None else lambda v: evaluate(model, v, config, held_out),
-        lambda stop: _compute_mean(config, stream, stop),
-    )
-    return run(config, workdir, job)
-
-
-def run(config: config_lib.Config, workdir: str, job: Job) -> Result:
-    """Trains, or goes on from the workdir's newest checkpoint, until done or asked to stop.
-
-    The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/. SIGINT and SIGTERM
-    finish the step under way, save and return.
+        config: of the run, which checkpoints store.
+        workdir: made if missing.
+        job: what is trained.
+        saved: of `checks.find_saved`.
+        stop: asks to stop, or never; entered as a context.
+        progress: is told the lines of the run.
 
     Raises:
         InputError: the workdir does not fit, or too many images cannot be read.
     """
-    with signals.StopSignal() as stop:
-        return _run(config, workdir, job, stop)
-
-
-def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSignal) -> Result:
-    train, stream, model = config.train, job.stream, job.model
-
-    # What can be wrong is found before anything compiles or is written.
-    step_dir = _check_workdir(config, workdir)
-    num_steps = stream.num_steps
-    meta = checkpoint.read_meta(step_dir) if step_dir else None
-    start_step = meta.step if meta else 0
-    if start_step > num_steps:
-        raise errors.InputError(
-            f"workdir {workdir} was trained to step {start_step}, beyond the {num_steps} steps of "
-            f"config.train.num_epochs={train.num_epochs}"
-        )
-    if meta and (meta.class_names, meta.num_examples) != (job.class_names, job.num_examples):
-        raise errors.InputError(
-            f"workdir {workdir} was trained on {meta.num_examples} examples of classes "
-            f"{', '.join(meta.class_names[:3])} ..., not on these {job.num_examples} of "
-            f"{', '.join(job.class_names[:3])} ..."
-        )
+    num_steps = job.stream.num_steps
     plan = None
-    if config.init_from and not step_dir:
-        plan = transfer.make_plan(config.init_from, model, job.class_names)
+    if saved:
+        checks.check_saved(saved, workdir, num_steps, job.num_examples, job.class_names)
+    elif config.init_from:
+        plan = transfer.make_plan(config.init_from, job.model, job.class_names)
+    with stop or signals.Stop() as stop:
+        mesh = sharding.make_mesh()
+        state = _make_state(config, job, saved, plan, mesh, stop)
+        if state is None:
+            return _stopped(stop, 0, num_steps, progress)
+        checks.write_config(config, workdir)
+        start_step = saved.meta.step if saved else 0
+        with report_lib.Report(workdir, start_step, progress) as report:
+            _introduce(report, job, state, plan, mesh)
+            if start_step == num_steps:
+                report.say(f"{workdir} is already trained to its last step, {num_steps}")
+                return Result(None, start_step)
+            programs = _compile(config, job, state, start_step, mesh, report)
+            if saved:
+                report.say(f"resuming from step {start_step} of {num_steps}")
+            metrics = saved.meta.metrics if saved else {}
+            start = _Start(start_step, state, metrics, programs, mesh)
+            step = _train(config, workdir, job, start, report, stop)
+        return _stopped(stop, step, num_steps, progress) if stop.signal else Result(None, step)
 
-    # State and programs.
-    mesh = sharding.make_mesh()
-    if step_dir:
-        constants = checkpoint.read_constants(step_dir)
-    elif plan:
-        constants = plan.constants
-    else:
-        constants = job.constants(stop)
-        if stop.signal is not None:
-            return _stopped(stop.signal, 0, num_steps)
-    size = model.backbone.size
-    state = state_lib.init_state(model, job.optimizer, config.seed, size, mesh, constants)
-    if step_dir:
-        state = _restore(step_dir, start_step, state)
-    elif plan:
-        state = transfer.apply_plan(plan, state)
-    _write_config(config, workdir)
-    report = report_lib.Report(workdir, start_step)
-    report.say(
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
-        f"jax {jax.__version__}"
-    )
-    report.say(job.about)
-    report.say(report_lib.parameter_table(state.params))
-    if constants:
-        mean = np.asarray(constants["mean"])
-        report.say(f"mean of the images, {mean.shape}: RGB {mean.reshape(-1, 3).mean(0).round(1)}")
-    if plan:
-        report.say(plan.lines())
-    if start_step == num_steps:
-        report.say(f"{workdir} is already trained to its last step, {num_steps}")
-        report.close()
-        return Result(None, start_step)
-    programs = programs_lib.compile_programs(
-        job.step,
-        state_lib.state_spec(state),
-        stream.sizes_from(start_step),
-        stream.batch_spec,
-        mesh,
-        deterministic=train.deterministic,
-    )
-    for program in programs.values():
-        report.say(report_lib.program_line(program, stream.batch_size))
-    if step_dir:
-        report.say(f"resuming from step {start_step} of {num_steps}")
 
-    # The loop. A step is evaluated and saved before the next one consumes its state.
-    writer = checkpoint.Writer(workdir, train.keep_checkpoints)
-    batches = streams.TrainBatches(stream, start_step, config.data.num_workers)
-    interval = report_lib.Interval(report, config, stream)
+class _Start(NamedTuple):
+    """What the loop starts from: its step, state and last evaluation, and the programs it runs."""
+
+    step: int
+    state: state_lib.TrainState
+    metrics: dict[str, Any]
+    programs: dict[programs_lib.Size, programs_lib.Program]
+    mesh: Mesh
+
+
+def _train(
+    config: config_lib.Config,
+    workdir: str,
+    job: Job,
+    start: _Start,
+    report: report_lib.Report,
+    stop: signals.Stop,
+) -> int:
+    """Trains to the last step, or until asked to stop; returns the last step that was made.
+
+    A step is evaluated and saved before the next one consumes its state.
+    """
+    stream, pace, num_steps = job.stream, job.pace, job.stream.num_steps
+    writer = checkpoint.Writer(workdir, pace.keep_checkpoints)
+    batches = streams.TrainBatches(stream, start.step, config.data.num_workers)
+    interval = report_lib.Interval(
+        report, stream, pace, learning_rate=job.learning_rate, rate_field=job.rate_field
+    )
     refusals = report_lib.Refusals(report, job.num_examples, config.data.max_refused)
-    metrics = meta.metrics if meta else {}
-    saved_step = start_step
-    step = start_step
+    state, metrics, step, saved_step = start.state, start.metrics, start.step, start.step
 
     def save() -> None:
         interval.drain()  # nothing is saved after a loss that is no number
@@ -226,7 +157,7 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
         writer.save(meta, parts)
 
     try:
-        for step in range(start_step + 1, num_steps + 1):
+        for step in range(start.step + 1, num_steps + 1):
             if stop.signal is not None:
                 step -= 1
                 break
@@ -235,23 +166,15 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
             waited = time.monotonic() - waited_from
             refusals.add(refused)
             size = stream.size_at(step - 1)
-            state, sums = programs[size].run(state, sharding.put_batch(batch, mesh))
+            state, sums = start.programs[size].run(state, sharding.put_batch(batch, start.mesh))
             interval.add(step, size, batch, sums, waited, state)
 
-            epoch, step_of_epoch = divmod(step, stream.steps_per_epoch)
-            is_last = step == num_steps
-            if (
-                step_of_epoch == 0
-                and job.evaluate is not None
-                and train.eval_every_epochs
-                and (is_last or epoch % train.eval_every_epochs == 0)
-            ):
+            if job.evaluate is not None and pace.evaluates_after(step, num_steps):
                 metrics = job.evaluate(state.variables)
                 refusals.name(metrics.pop("refused"))
-                report.write({"step": step, **metrics})
-                report.say(evaluation_line(metrics, epoch))
+                report.evaluation(step, step // pace.epoch_steps, metrics)
                 interval.restart()
-            if step % train.checkpoint_every_steps == 0 or is_last:
+            if step % pace.checkpoint_every_steps == 0 or step == num_steps:
                 save()
                 saved_step = step
         if stop.signal is not None and saved_step != step:
@@ -259,118 +182,88 @@ def _run(config: config_lib.Config, workdir: str, job: Job, stop: signals.StopSi
     finally:
         batches.close()
         writer.close()
-        report.close()
-    if stop.signal is not None:
-        return _stopped(stop.signal, step, num_steps)
-    return Result(None, step)
+    return step
 
 
-def _stopped(by: int, step: int, num_steps: int) -> Result:
-    done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
-    print(f"{signal.Signals(by).name}: {done}; the same command goes on from there")
-    return Result(by, step)
-
-
-def evaluation_line(metrics: dict[str, Any], epoch: int) -> str:
-    """Returns the console line of an evaluation after an epoch."""
-    return (
-        f"epoch {epoch} | {metrics['protocol']} | top1 {metrics['top1']:.4f} | "
-        f"top5 {metrics['top5']:.4f} | loss {metrics['loss']:.4f} | "
-        f"{metrics['num_examples']} examples"
-    )
-
-
-def _check_workdir(config: config_lib.Config, workdir: str) -> str | None:
-    """Returns the step directory to go on from, None for a new run."""
-    if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
-        raise errors.InputError(f"workdir {workdir!r} is not a directory")
-    path = os.path.join(workdir, CONFIG_FILE)
-    step_dir = checkpoint.latest_step_dir(workdir) if os.path.isdir(workdir) else None
-    if step_dir:
-        old = checkpoint.read_meta(step_dir).config
-    elif os.path.exists(path):
-        try:
-            old = config_lib.from_dict(config_lib.Config, files.read_json(path))
-        except (OSError, ValueError, AttributeError, TypeError) as e:
-            raise errors.InputError(f"{path} is no config of spp_jax: {e}") from e
+def _make_state(
+    config: config_lib.Config,
+    job: Job,
+    saved: checks.Saved | None,
+    plan: transfer.Plan | None,
+    mesh: Mesh,
+    stop: signals.Stop,
+) -> state_lib.TrainState | None:
+    """Returns the state that training starts from; None if it was asked to stop before."""
+    if saved:
+        constants = checkpoint.read_constants(saved.step_dir)
     else:
+        constants = plan.constants if plan else job.constants(stop)
+    if stop.signal is not None:
         return None
-    if not step_dir:
-        return None  # nothing was learnt there yet
-    if schedule.shares_sizes(old.train, config.train, config.seed):
-        old.train.num_epochs = config.train.num_epochs
-    changed = config_lib.difference(old, config)
-    if changed:
-        raise errors.InputError(
-            f"workdir {workdir} is of another config: {changed}; take another workdir, with "
-            f"config.init_from={workdir} to start from its network"
-        )
-    return step_dir
+    size = job.model.backbone.size
+    state = state_lib.init_state(job.model, job.optimizer, config.seed, size, mesh, constants)
+    if plan:
+        return transfer.apply_plan(plan, state)
+    return _restore(saved, state) if saved else state
 
 
-def _check_held_out(step_dir: str, workdir: str, num_steps: int) -> None:
-    """Raises InputError if a run of version 0.1.0, which held out other images, is to go on.
-
-    It did not split class by class: images held out then would be trained on.
-    """
-    meta = checkpoint.read_meta(step_dir)
-    if meta.versions.get("spp_jax") == "0.1.0" and meta.step < num_steps:
-        raise errors.InputError(
-            f"workdir {workdir} was trained by version 0.1.0, which held out other images of a "
-            "folder without splits: finish it there, or take another workdir, with "
-            f"config.init_from={workdir} to start from its network"
-        )
-
-
-def _write_config(config: config_lib.Config, workdir: str) -> None:
-    path = os.path.join(workdir, CONFIG_FILE)
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        files.write_json(path, dataclasses.asdict(config), indent=2)
-    except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
-
-
-def _class_names(config: config_lib.Config, source: base.Source) -> tuple[str, ...]:
-    """Returns a name for each output; those beyond the data's classes are named by number."""
-    wanted, found = config.model.num_classes, len(source.class_names)
-    if wanted and wanted < found:
-        raise errors.InputError(
-            f"config.model.num_classes={wanted} but {config.data.name} has {found} classes"
-        )
-    return source.class_names + tuple(f"class {i}" for i in range(found, wanted))
-
-
-def _restore(step_dir: str, step: int, state: state_lib.TrainState) -> state_lib.TrainState:
+def _restore(saved: checks.Saved, state: state_lib.TrainState) -> state_lib.TrainState:
     spec = state_lib.state_spec(state)
-    found = checkpoint.restore(step_dir, params=spec.params, optimizer=spec.opt_state)
+    parts = checkpoint.restore(saved.step_dir, params=spec.params, optimizer=spec.opt_state)
     return dataclasses.replace(
         state,
-        step=jax.device_put(np.int32(step), state.step.sharding),
-        params=found["params"],
-        opt_state=found["optimizer"],
+        step=jax.device_put(np.int32(saved.meta.step), state.step.sharding),
+        params=parts["params"],
+        opt_state=parts["optimizer"],
     )
 
 
-def _compute_mean(
-    config: config_lib.Config, stream: streams.TrainStream, stop: signals.StopSignal
-) -> dict[str, np.ndarray]:
-    """Returns the constants of a new network: the mean of its training images, if it is to have
-    one, from an even sample of them; a partial one when asked to stop."""
-    data = config.data
-    if data.mean == "constant":
-        return {}
-    indices = streams.even_sample(len(stream.source), data.mean_examples)
-    size = data.crop_size if data.view == "corners" else config.train.sizes[0]
-    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
-    with progress.Progress(*columns) as bar:
-        task = bar.add_task("mean image", total=len(indices))
+def _introduce(
+    report: report_lib.Report,
+    job: Job,
+    state: state_lib.TrainState,
+    plan: transfer.Plan | None,
+    mesh: Mesh,
+) -> None:
+    """Says what is trained, on what, and from where it starts."""
+    report.say(
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}, "
+        f"jax {jax.__version__}"
+    )
+    report.say(job.about)
+    report.say(report_lib.parameter_table(state.params))
+    if state.constants:
+        mean = np.asarray(state.constants["mean"])
+        report.say(f"mean of the images, {mean.shape}: RGB {mean.reshape(-1, 3).mean(0).round(1)}")
+    if plan:
+        report.say(plan.lines())
 
-        def goes_on() -> bool:
-            bar.advance(task)
-            return stop.signal is None
 
-        mean = streams.mean_image(
-            stream.source, stream.view, size, data.num_workers, indices, goes_on
-        )
-    return {"mean": mean.mean((0, 1)) if data.mean == "channel" else mean}
+def _compile(
+    config: config_lib.Config,
+    job: Job,
+    state: state_lib.TrainState,
+    start_step: int,
+    mesh: Mesh,
+    report: report_lib.Report,
+) -> dict[programs_lib.Size, programs_lib.Program]:
+    programs = programs_lib.compile_programs(
+        job.step,
+        state_lib.state_spec(state),
+        job.stream.sizes_from(start_step),
+        job.stream.batch_spec,
+        mesh,
+        deterministic=config.train.deterministic,
+    )
+    for program in programs.values():
+        report.say(report_lib.program_line(program, job.stream.batch_size))
+    return programs
+
+
+def _stopped(
+    stop: signals.Stop, step: int, num_steps: int, progress: progress_lib.Progress
+) -> Result:
+    done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
+    name = signal.Signals(stop.signal or 0).name
+    progress.say(f"{name}: {done}; the same command goes on from there")
+    return Result(stop.signal, step)

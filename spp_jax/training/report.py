@@ -1,4 +1,4 @@
-"""What a run says: console lines, metrics.jsonl and TensorBoard."""
+"""What a run says of itself: lines, metrics.jsonl and TensorBoard."""
 
 import collections
 import json
@@ -6,15 +6,16 @@ import math
 import os
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import tensorboardX
 
-from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data.loading import streams
+from spp_jax.runs import progress as progress_lib
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import schedule
 from spp_jax.training import state as state_lib
@@ -26,22 +27,26 @@ _STEPS_IN_FLIGHT = 2
 
 
 class Report:
-    """Writes to the console, to metrics.jsonl and to TensorBoard events in a workdir.
+    """What a run says, and what it writes: metrics.jsonl and TensorBoard events in its workdir.
 
     A resumed run drops the lines after its checkpoint: it is about to write the same ones again.
     """
 
-    def __init__(self, workdir: str, resume_step: int):
+    def __init__(self, workdir: str, resume_step: int, progress: progress_lib.Progress):
         path = os.path.join(workdir, METRICS_FILE)
         _keep_lines_until(path, resume_step)
+        self.say = progress.say
         self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
         self._events = tensorboardX.SummaryWriter(
             os.path.join(workdir, "tensorboard"), purge_step=resume_step or None
         )
 
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        print(text, flush=True)
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
 
     def write(self, values: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl; `values` has a "step". Numbers go to TensorBoard."""
@@ -51,10 +56,14 @@ class Report:
             if name != "step" and isinstance(value, int | float):
                 self._events.add_scalar(f"{prefix}/{name}", value, values["step"])
 
-    def close(self) -> None:
-        """Closes both files."""
-        self._file.close()
-        self._events.close()
+    def evaluation(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
+        """Writes the evaluation after an epoch, and says it."""
+        self.write({"step": step, **metrics})
+        self.say(
+            f"epoch {epoch} | {metrics['protocol']} | top1 {metrics['top1']:.4f} | "
+            f"top5 {metrics['top5']:.4f} | loss {metrics['loss']:.4f} | "
+            f"{metrics['num_examples']} examples"
+        )
 
 
 def _keep_lines_until(path: str, step: int) -> None:
@@ -119,12 +128,14 @@ class Interval:
     def __init__(
         self,
         report: Report,
-        config: config_lib.Config,
         stream: streams.Stream,
+        pace: schedule.Pace,
+        *,
+        learning_rate: Callable[[int, Any], float],
+        rate_field: str,
     ):
-        self._report = report
-        self._config = config
-        self._stream = stream
+        self._report, self._stream, self._pace = report, stream, pace
+        self._learning_rate, self._rate_field = learning_rate, rate_field
         self._num_steps = stream.num_steps
         self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._sums: dict[str, float] = collections.defaultdict(float)
@@ -150,9 +161,9 @@ class Interval:
         self._in_flight.append((step, sums))
         self._waited += waited
         self._num_timed += 1
-        # An epoch's end as well, where it is one of steps: the next one may be of another size.
-        every, epoch = self._config.train.log_every_steps, self._stream.steps_per_epoch
-        is_due = step % every == 0 or (epoch > 1 and step % epoch == 0) or step == self._num_steps
+        # After an epoch as well: the next one may be of another size.
+        is_due = step % self._pace.log_every_steps == 0 or self._pace.ends_epoch(step)
+        is_due |= step == self._num_steps
         self.drain(0 if is_due else _STEPS_IN_FLIGHT)
         if is_due:
             self._write(step, size, batch, state)
@@ -168,9 +179,8 @@ class Interval:
             bad = [n for n in ("loss", "grad_norm") if not math.isfinite(self._sums[n])]
             if bad:
                 raise errors.InputError(
-                    f"the {bad[0]} is {self._sums[bad[0]]} at step {step}; "
-                    f"config.train.learning_rate={self._config.train.learning_rate} "
-                    "may be too high"
+                    f"the {bad[0]} is {self._sums[bad[0]]} at step {step}; {self._rate_field} may "
+                    "be too high"
                 )
 
     def _write(
@@ -185,9 +195,7 @@ class Interval:
             "loss": self._sums["loss"] / weight,
             "top1": self._sums["top1"] / weight,
             "grad_norm": self._sums["grad_norm"] / self._num_summed,
-            "learning_rate": schedule.learning_rate(
-                self._config.train, self._stream.steps_per_epoch, step - 1, state.opt_state
-            ),
+            "learning_rate": self._learning_rate(step - 1, state.opt_state),
             "images_per_second": rate,
             "data_share": self._waited / seconds,
             # Of this step's rows on the first host: equal runs see equal batches.

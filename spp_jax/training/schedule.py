@@ -1,5 +1,7 @@
 """What changes from step to step: the size, and the learning rate."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -8,6 +10,34 @@ from spp_jax import config as config_lib
 
 # Keeps the draw of sizes apart from the other uses of the seed.
 _SIZES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How often a run writes a line, saves and is evaluated.
+
+    Attributes:
+        log_every_steps, checkpoint_every_steps: one at least.
+        keep_checkpoints: the last ones that stay.
+        epoch_steps: steps of an epoch; 0 where the batches have no epochs.
+        eval_every_epochs: 0 for never.
+    """
+
+    log_every_steps: int
+    checkpoint_every_steps: int
+    keep_checkpoints: int
+    epoch_steps: int = 0
+    eval_every_epochs: int = 0
+
+    def ends_epoch(self, step: int) -> bool:
+        """Returns whether a step is the last of an epoch."""
+        return bool(self.epoch_steps) and step % self.epoch_steps == 0
+
+    def evaluates_after(self, step: int, num_steps: int) -> bool:
+        """Returns whether the network is evaluated after a step; after the last one it is."""
+        if not self.eval_every_epochs or not self.ends_epoch(step):
+            return False
+        return step == num_steps or step // self.epoch_steps % self.eval_every_epochs == 0
 
 
 def epoch_sizes(train: config_lib.TrainConfig, seed: int) -> tuple[int, ...]:

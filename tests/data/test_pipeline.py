@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.data.loading import streams
+from spp_jax.data.loading import reading, streams, views
 from spp_jax.data.sources import base
 
 
@@ -28,7 +29,7 @@ class Squares:
         return base.Example(b"rubbish" if index == 7 else data, index % 2, f"square {index}")
 
 
-WARP = streams.TrainView("warp", 32, 24)
+WARP = views.TrainView(config_lib.DataConfig(view="warp", shorter_side=32, crop_size=24))
 
 
 def _square(view, rng, data, name, size):
@@ -148,11 +149,10 @@ def test_loader_processes_leave_no_shared_memory_behind():
     script = """
 from tests.data import test_pipeline as tests
 held = tests._batches(tests.STREAM, 0, num_workers=2)
-left = tests.pipeline.TrainBatches(tests.STREAM, 0, num_workers=2)
+left = tests.streams.TrainBatches(tests.STREAM, 0, num_workers=2)
 also_held = next(left)
 left.close()
-view = tests.pipeline.TrainView("warp", 32, 24).read
-seen = list(tests.pipeline.eval_examples(tests.Squares(), view, num_workers=2))
+seen = list(tests.reading.eval_examples(tests.Squares(), tests.WARP.read, num_workers=2))
 print(len(held), len(seen), sum(e.views is not None for e in seen))
 """
     found = subprocess.run(
@@ -166,7 +166,7 @@ def test_corners_are_crops_of_the_whole_image():
     # Columns 0, 1, 2 ...: a crop tells where it was cut.
     image = np.tile(np.arange(96, dtype=np.uint8)[None, :, None], (48, 1, 3))
     data = cv2.imencode(".png", image)[1].tobytes()
-    view = streams.TrainView("corners", 48, 32)
+    view = views.TrainView(config_lib.DataConfig(view="corners", shorter_side=48, crop_size=32))
     lefts = set()
     for seed in range(40):
         found = _square(view, np.random.default_rng(seed), data, "columns", 32)
@@ -178,7 +178,9 @@ def test_corners_are_crops_of_the_whole_image():
 def test_jitter_cuts_up_to_its_share_of_each_side_anywhere():
     rows, columns = np.mgrid[0:40, 0:80].astype(np.uint8)
     image = np.stack([rows, columns, columns], axis=2)
-    view = streams.TrainView("warp", 0, 0, jitter=0.25)
+    view = views.TrainView(
+        config_lib.DataConfig(view="warp", shorter_side=0, crop_size=0, jitter=0.25)
+    )
     cuts = [view._cut(np.random.default_rng(seed), image) for seed in range(300)]
     for cut in cuts:
         assert 30 <= cut.shape[0] <= 40
@@ -186,7 +188,9 @@ def test_jitter_cuts_up_to_its_share_of_each_side_anywhere():
     assert {cut.shape[0] for cut in cuts} == set(range(30, 41))
     assert {int(cut[0, 0, 0]) for cut in cuts} >= {0, 8}
     assert {int(cut[-1, 0, 0]) for cut in cuts} >= {31, 39}
-    whole = streams.TrainView("warp", 0, 0)._cut(np.random.default_rng(0), image)
+    whole = views.TrainView(config_lib.DataConfig(view="warp", shorter_side=0, crop_size=0))._cut(
+        np.random.default_rng(0), image
+    )
     np.testing.assert_array_equal(whole, image)
 
 
@@ -194,7 +198,7 @@ def test_the_small_size_is_the_large_crop_resized():
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8), (9, 9), 3)
     data = cv2.imencode(".png", image)[1].tobytes()
-    view = streams.TrainView("corners", 48, 32)
+    view = views.TrainView(config_lib.DataConfig(view="corners", shorter_side=48, crop_size=32))
     large = _square(view, np.random.default_rng(1), data, "blur", 32)
     small = _square(view, np.random.default_rng(1), data, "blur", 16)
     np.testing.assert_array_equal(cv2.resize(large, (16, 16), interpolation=cv2.INTER_AREA), small)
@@ -209,7 +213,7 @@ def test_evaluation_reads_every_example_once_and_in_order():
     def view(data, name):
         return _square(WARP, np.random.default_rng(0), data, name, 8)
 
-    examples = list(streams.eval_examples(Squares(), view, 0))
+    examples = list(reading.eval_examples(Squares(), view, 0))
     assert [e.label for e in examples] == [0 if i == 7 else i % 2 for i in range(23)]
     assert [bool(e.refused) for e in examples] == [i == 7 for i in range(23)]
     assert examples[7].refused.startswith("square 7: ")
@@ -219,25 +223,28 @@ def test_evaluation_reads_every_example_once_and_in_order():
 
 
 def test_some_examples_may_be_read():
-    found = streams.eval_examples(Squares(), lambda data, name: name, 0, [4, 7, 2])
+    found = reading.eval_examples(Squares(), lambda data, name: name, 0, [4, 7, 2])
     assert [e.label for e in found] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("view", [WARP, streams.TrainView("corners", 32, 24)])
+@pytest.mark.parametrize(
+    "view",
+    [WARP, views.TrainView(config_lib.DataConfig(view="corners", shorter_side=32, crop_size=24))],
+)
 def test_the_mean_image_is_the_mean_of_the_middles(view):
     count = []
     indices = [0, 3, 7, 9]  # 7 cannot be read
-    found = streams.mean_image(Squares(), view, 8, 0, indices, lambda: not count.append(1))
+    found = reading.mean_image(Squares(), view, 8, 0, indices, lambda: not count.append(1))
     middles = []
     for i in (0, 3, 9):
         example = Squares()[i]
         middles.append(view.middle(view.read(example.data, example.name), 8))
     np.testing.assert_allclose(found, np.mean(middles, axis=0), rtol=1e-6)
     assert (found.shape, found.dtype, len(count)) == ((8, 8, 3), np.float32, 4)
-    first = streams.mean_image(Squares(), view, 8, 0, [9, 0, 3], lambda: False)
+    first = reading.mean_image(Squares(), view, 8, 0, [9, 0, 3], lambda: False)
     np.testing.assert_array_equal(first, middles[2])
     with pytest.raises(errors.InputError, match="none of 1 images"):
-        streams.mean_image(Squares(), view, 8, 0, [7])
+        reading.mean_image(Squares(), view, 8, 0, [7])
 
 
 def test_an_epoch_may_be_cut_short():

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax.data.embedded import digits as digits_lib
+from spp_jax.runs import progress as progress_lib
 
 NAME = "digit_groups"
 NUM_GROUPS = {"train": 800, "test": 300}
@@ -149,6 +150,9 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
             self.on_scene()
 
 
-def prepare(data_dir: str | os.PathLike[str] | None = None) -> None:
+def prepare(
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> None:
     """As `digits.prepare`."""
-    digits_lib.prepare_builder(DigitGroups, data_dir, sum(NUM_GROUPS.values()))
+    digits_lib.prepare_builder(DigitGroups, data_dir, sum(NUM_GROUPS.values()), progress)

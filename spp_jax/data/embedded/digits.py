@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from rich import progress
+
+from spp_jax.runs import progress as progress_lib
 
 SEED = 20140618  # any fixed number; this one is the date of the paper's first version
 SPLITS = ("train", "test")  # a split's position seeds its scenes: do not reorder
@@ -255,30 +256,35 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             self.on_scene()
 
 
-def prepare(data_dir: str | os.PathLike[str] | None = None) -> None:
+def prepare(
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> None:
     """Writes the set under `data_dir` (None: TFDS's default directory) unless it is there already.
 
     TFDS renames the finished directory into place, so that an interrupted call leaves nothing that
     a later one would take for complete. Processes may call it at the same time.
     """
-    prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()))
+    prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()), progress)
 
 
 def prepare_builder(
-    make_builder: Any, data_dir: str | os.PathLike[str] | None, num_scenes: int
+    make_builder: Any,
+    data_dir: str | os.PathLike[str] | None,
+    num_scenes: int,
+    progress: progress_lib.Progress,
 ) -> None:
     """Prepares an embedded set as `prepare` says; its builder calls `on_scene` after each scene."""
     builder = make_builder(data_dir=data_dir, file_format="array_record")
     if builder.data_path.exists():
         return
-    columns = (*progress.Progress.get_default_columns(), progress.MofNCompleteColumn())
     # TFDS announces a download and draws bars of its own. Whether its bars were on cannot be asked,
     # so they are on, TFDS's default, afterwards.
     tfds.disable_progress_bar()
     try:
-        with progress.Progress(*columns) as bar, contextlib.redirect_stdout(io.StringIO()):
-            task = bar.add_task(builder.name, total=num_scenes)
-            builder.on_scene = lambda: bar.advance(task)
+        bar = progress.bar(builder.name, num_scenes)
+        with bar as advance, contextlib.redirect_stdout(io.StringIO()):
+            builder.on_scene = lambda: advance(1)
             builder.download_and_prepare()
     except OSError:
         # Another process may have renamed its finished directory into place first: use that one.

@@ -21,14 +21,11 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import process
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
@@ -37,9 +34,9 @@ from tensorflow_datasets.core import constants
 
 from spp_jax import errors
 from spp_jax.data import images
-from spp_jax.data.imagenet import display as displays
 from spp_jax.data.imagenet import tars
-from spp_jax.runs import files
+from spp_jax.runs import files, signals, workers
+from spp_jax.runs import progress as progress_lib
 
 NAME = "imagenet2012_256"
 VERSION = "1.0.0"
@@ -81,11 +78,25 @@ class _Link(NamedTuple):
     """What workers share with the main process."""
 
     # Without a lock, as is reading the other: a worker that is killed may hold one for ever.
-    stop: Any  # 1: leave what is not finished
+    is_stopping: Any  # 1: leave the shards that are not finished
     num_done: Any  # images
 
 
 _link: _Link  # of a worker
+
+
+class _Work(NamedTuple):
+    """What the main process works with."""
+
+    link: _Link
+    pool: concurrent.futures.Executor
+    stop: signals.Stop
+    progress: progress_lib.Progress
+
+    def check_stop(self) -> None:
+        """Raises KeyboardInterrupt if it is asked to stop."""
+        if self.stop.signal is not None:
+            raise KeyboardInterrupt
 
 
 def final_dir(data_dir: str) -> str:
@@ -93,7 +104,14 @@ def final_dir(data_dir: str) -> str:
     return os.path.join(data_dir or constants.DATA_DIR, NAME, VERSION)
 
 
-def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
+def prepare(
+    manual_dir: str,
+    data_dir: str,
+    num_workers: int,
+    *,
+    stop: signals.Stop | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> list[str]:
     """Writes the set under `data_dir`, going on where an earlier call was interrupted.
 
     Nothing is done when it is there already. The result does not depend on `num_workers`, nor on
@@ -103,6 +121,9 @@ def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
         manual_dir: holds the two official tars.
         data_dir: TFDS's; "" is its default.
         num_workers: processes, each 0.4 GB of memory.
+        stop: asks to stop, or never; entered as a context. An exception in place of it could be
+            lost in some clean-up that ignores exceptions.
+        progress: is told how far it is.
 
     Returns:
         A sentence for each image that was left out because it cannot be decoded.
@@ -110,7 +131,7 @@ def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
     Raises:
         InputError: a tar is missing, damaged or another one, shards of other settings are in the
             way, the disk is full, or a worker died.
-        KeyboardInterrupt: after the workers have ended.
+        KeyboardInterrupt: `stop` asked for it; the workers have ended.
     """
     final = final_dir(data_dir)
     if os.path.isdir(final):
@@ -120,33 +141,25 @@ def prepare(manual_dir: str, data_dir: str, num_workers: int) -> list[str]:
     os.makedirs(os.path.join(work, "progress"), exist_ok=True)
     _check_settings(work, paths)
 
-    # Spawned: forked ones could inherit locks of threads, of rich's or the caller's.
     context = multiprocessing.get_context("spawn")
     link = _Link(context.RawValue("b", 0), context.Value("q", 0))
-    # Ctrl-C reaches every process of a terminal. Workers inherit that it is ignored. Here it is
-    # noted, not raised: an exception could be lost in some clean-up that ignores exceptions.
-    old_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool = concurrent.futures.ProcessPoolExecutor(num_workers, context, _init_worker, (link,))
-    for _ in range(num_workers):
-        pool.submit(os.getpid)  # starts a worker
-    signal.signal(signal.SIGINT, lambda *_: setattr(link.stop, "value", 1))
     try:
-        with displays.Display() as display:
+        with (
+            stop or signals.Stop() as stop,
+            workers.start(num_workers, _init_worker, link) as pool,
+            contextlib.ExitStack() as ending,
+        ):
+            ending.callback(setattr, link.is_stopping, "value", 1)
+            work_on = _Work(link, pool, stop, progress)
             shards = [
-                shard
-                for split in paths
-                for shard in _plan(split, paths[split], work, link, pool, display)
+                shard for split in paths for shard in _plan(split, paths[split], work, work_on)
             ]
-            done = _write(shards, link, pool, display)
+            done = _write(shards, work_on)
     except process.BrokenProcessPool as e:
         raise errors.InputError(
-            "a worker process died, most likely for lack of memory; the same command with fewer "
-            "--num_workers goes on from there"
+            "a worker process died, most likely for lack of memory; fewer workers need less, and "
+            "the same call goes on from there"
         ) from e
-    finally:
-        link.stop.value = 1
-        pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGINT, old_handler)
     refused = [sentence for summary in done for sentence in summary["refused"]]
     _write_metadata(work, shards, done, refused)
     try:
@@ -183,22 +196,17 @@ def make_features() -> tfds.features.FeaturesDict:
     )
 
 
-def _plan(
-    split: str,
-    tar: str,
-    work: str,
-    link: _Link,
-    pool: concurrent.futures.Executor,
-    display: displays.Display,
-) -> list[Shard]:
+def _plan(split: str, tar: str, work: str, by: _Work) -> list[Shard]:
     """Reads the tables of a tar and divides its images over shards, classes evenly over each."""
     if split == "train":
         class_tars = tars.list_class_tars(tar)
-        lists = pool.map(functools.partial(tars.list_class, tar), class_tars)
+        lists = by.pool.map(functools.partial(tars.list_class, tar), class_tars)
         classes = []
-        for found in display.track(lists, len(class_tars), os.path.basename(tar)):
-            _check_stop(link)
-            classes.append(found)
+        with by.progress.bar(os.path.basename(tar), len(class_tars)) as advance:
+            for items in lists:
+                by.check_stop()
+                classes.append(items)
+                advance(1)
     else:
         classes = [tars.list_validation(tar)]
     # By the share of its class that is before each image: a cut anywhere leaves all classes even.
@@ -207,7 +215,7 @@ def _plan(
         raise errors.InputError(f"{tar} holds no images")
     official = tars.NUM_OFFICIAL[split]
     if len(ordered) != official:
-        print(f"{tar} holds {len(ordered):,} images; the official one has {official:,}")
+        by.progress.say(f"{tar} holds {len(ordered):,} images; the official one has {official:,}")
     items = [item for _, item in ordered]
     count = -(-len(items) // IMAGES_PER_SHARD)
     cuts = [len(items) * i // count for i in range(count + 1)]
@@ -215,32 +223,24 @@ def _plan(
     return [Shard(work, split, i, count, tar, part) for i, part in enumerate(parts)]
 
 
-def _write(
-    shards: Sequence[Shard],
-    link: _Link,
-    pool: concurrent.futures.Executor,
-    display: displays.Display,
-) -> list[dict[str, Any]]:
+def _write(shards: Sequence[Shard], by: _Work) -> list[dict[str, Any]]:
     """Writes the shards that are not there yet; returns the summaries of all, in order."""
-    found = [_read_summary(shard) for shard in shards]
-    num_kept = sum(len(shard.items) for shard, f in zip(shards, found) if f)
-    display.count(num_kept, sum(len(shard.items) for shard in shards))
-    missing = {pool.submit(_write_shard, s): i for i, s in enumerate(shards) if not found[i]}
-    pending = set(missing)
-    while pending:
-        _check_stop(link)
-        done, pending = concurrent.futures.wait(
-            pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
-        )
-        for future in done:
-            found[missing[future]] = future.result()
-        display.update(link.num_done.get_obj().value)
-    return [summary for summary in found if summary is not None]
-
-
-def _check_stop(link: _Link) -> None:
-    if link.stop.value:
-        raise KeyboardInterrupt
+    summaries = [_read_summary(shard) for shard in shards]
+    num_kept = sum(len(shard.items) for shard, s in zip(shards, summaries) if s)
+    missing = {by.pool.submit(_write_shard, s): i for i, s in enumerate(shards) if not summaries[i]}
+    pending, num_done = set(missing), 0
+    with by.progress.bar("images", sum(len(s.items) for s in shards), done=num_kept) as advance:
+        while pending:
+            by.check_stop()
+            done, pending = concurrent.futures.wait(
+                pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                summaries[missing[future]] = future.result()
+            num_now = by.link.num_done.get_obj().value
+            advance(num_now - num_done)
+            num_done = num_now
+    return [summary for summary in summaries if summary is not None]
 
 
 def _write_metadata(
@@ -315,17 +315,6 @@ def _read_summary(shard: Shard) -> dict[str, Any] | None:
 def _init_worker(link: _Link) -> None:
     global _link
     _link = link
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of workers that are started later
-    cv2.setNumThreads(0)  # there is a process for each core already
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    # A worker does not notice when the main process is killed: it would wait for work for ever.
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _write_shard(shard: Shard) -> dict[str, Any] | None:
@@ -334,7 +323,7 @@ def _write_shard(shard: Shard) -> dict[str, Any] | None:
     records, refused = [], []
     with open(shard.tar, "rb") as f:
         for item in sorted(shard.items):  # as they follow in the tar
-            if _link.stop.value:
+            if _link.is_stopping.value:
                 return None
             f.seek(item.offset)
             data = f.read(item.size)

@@ -1,27 +1,22 @@
 """From a source to batches: what step t trains on depends on (seed, t) only.
 
-Not on the number of loader workers, of hosts, or on where the run was resumed: the place of an
-example in the stream gives its epoch, its row in the global batch and its random numbers.
+It does not depend on the number of loader workers or of hosts, nor on where the run was resumed:
+the place of an example in the stream gives its epoch, its row in the global batch and its random
+numbers.
 
 Images are (H, W, 3) uint8 RGB.
 """
 
 import dataclasses
 import functools
-import gc
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
-import cv2
 import grain
 import numpy as np
-from absl import flags
 
 from spp_jax import errors
-from spp_jax.canvas import arithmetic
-from spp_jax.data import images
+from spp_jax.data.loading import reading, views
 from spp_jax.data.sources import base
 
 # Streams of random numbers that must not meet: the order of an epoch, the view of an example.
@@ -74,45 +69,6 @@ class Stream(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainView:
-    """How a training image becomes a square: the fields of `config.DataConfig` of these names."""
-
-    view: str
-    shorter_side: int
-    crop_size: int
-    jitter: float = 0.0
-
-    def read(self, data: bytes, name: str) -> np.ndarray:
-        """Decodes an image: the part that is the same in every epoch.
-
-        Returns (H, W, 3); the shorter side is `shorter_side`, or for "warp" may be longer.
-        """
-        image = images.decode(data, name, shorter_side=self.shorter_side)
-        return image if self.view == "warp" else images.resize_shorter(image, self.shorter_side)
-
-    def square(self, rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
-        """Returns the (size, size, 3) view of a read image."""
-        if self.view == "warp":
-            return images.resize(self._cut(rng, image), size, size)
-        position = int(rng.integers(arithmetic.NUM_POSITIONS))
-        return images.resize(images.five_crop(image, self.crop_size, position), size, size)
-
-    def middle(self, image: np.ndarray, size: int) -> np.ndarray:
-        """Returns the (size, size, 3) view of a read image that chance has no part in."""
-        if self.view != "warp":
-            image = images.center_crop(image, self.crop_size)
-        return images.resize(image, size, size)
-
-    def _cut(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """Cuts off a share of each side, uniform from 0 to `jitter`, at a random place."""
-        shares, places = rng.random((2, 2))
-        whole = np.asarray(image.shape[:2])
-        kept = np.maximum(1, np.rint(whole * (1 - self.jitter * shares))).astype(int)
-        top, left = np.floor(places * (whole - kept + 1)).astype(int)
-        return images.crop(image, int(top), int(left), int(kept[0]), int(kept[1]))
-
-
 class ReadCache:
     """Keeps read images up to a number of bytes: a set that fits is decoded once.
 
@@ -153,7 +109,7 @@ class TrainStream:
     """
 
     source: base.Source
-    view: TrainView
+    view: views.TrainView
     seed: int
     batch_size: int
     epoch_sizes: tuple[int, ...]
@@ -249,7 +205,7 @@ class TrainBatches:
         rows = stream.local_batch_size
         places = range(start_step * rows, stream.num_steps * rows)
         batches = grain.MapDataset.source(places).map(stream.example).batch(rows, batch_fn=_collate)
-        self._iterator = _iterate(batches, num_workers, buffer_size=4)
+        self._iterator = reading.iterate(batches, num_workers, buffer_size=4)
 
     def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:
         return self
@@ -261,142 +217,3 @@ class TrainBatches:
 
     def close(self) -> None:
         self._iterator.close()
-
-
-class EvalExample(NamedTuple):
-    """The views of one example; `refused` is a sentence, and `views` None, if it has none."""
-
-    views: Any
-    label: int
-    refused: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _EvalView:
-    source: base.Source
-    make_views: Callable[[bytes, str], Any]
-
-    def __call__(self, index: int) -> EvalExample:
-        try:
-            example = self.source[index]
-            return EvalExample(self.make_views(example.data, example.name), example.label, "")
-        except errors.ImageError as e:
-            return EvalExample(None, 0, str(e))
-
-
-def eval_examples(
-    source: base.Source,
-    make_views: Callable[[bytes, str], Any],
-    num_workers: int,
-    indices: Sequence[int] | None = None,
-) -> Generator[EvalExample, None, None]:
-    """Yields the views of each example of the source, or of `indices`, exactly once, in order.
-
-    Who stops before its end closes it.
-    """
-    chosen = range(len(source)) if indices is None else indices
-    if not len(chosen):
-        return
-    examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
-    yield from _iterate(examples, num_workers, buffer_size=64)
-
-
-def even_sample(num_examples: int, count: int) -> list[int]:
-    """Returns `count` indices (0: all there are) spread evenly over `num_examples`, in order."""
-    count = min(count or num_examples, num_examples)
-    return np.linspace(0, num_examples - 1, count).astype(int).tolist()
-
-
-@dataclasses.dataclass(frozen=True)
-class _MeanView:
-    view: TrainView
-    size: int
-
-    def __call__(self, data: bytes, name: str) -> np.ndarray:
-        return self.view.middle(self.view.read(data, name), self.size)
-
-
-def mean_image(
-    source: base.Source,
-    view: TrainView,
-    size: int,
-    num_workers: int,
-    indices: Sequence[int],
-    goes_on: Callable[[], bool] = lambda: True,
-) -> np.ndarray:
-    """Returns the mean (size, size, 3), float32, of the middle views of some examples.
-
-    Images that cannot be read are left out, and those after the first for which `goes_on` says
-    False. Whole numbers are added up, so that the result is the same for every number of workers.
-
-    Raises:
-        InputError: none of them can be read.
-    """
-    total, count = np.zeros((size, size, 3), np.int64), 0
-    for example in eval_examples(source, _MeanView(view, size), num_workers, indices):
-        if not example.refused:
-            total += example.views
-            count += 1
-        if not goes_on():
-            break
-    if not count:
-        raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
-    return (total / count).astype(np.float32)
-
-
-def _iterate(
-    dataset: grain.MapDataset, num_workers: int, buffer_size: int
-) -> Generator[Any, None, None]:
-    """Yields what a dataset holds, read ahead in threads, or in processes of `num_workers`."""
-    _use_one_thread_an_image()
-    threads = min(16, os.cpu_count() or 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer_size)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain's workers ask for its flags' defaults
-            flags.FLAGS.mark_as_parsed()
-        # Each process reads every num_workers-th element, one at a time.
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    iterable = dataset.to_iter_dataset(options)
-    if num_workers:
-        iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers),
-            worker_init_fn=_init_worker,
-        )
-    iterator = iter(iterable)
-    try:
-        yield from map(_take_over, iterator) if num_workers else iterator
-    finally:
-        iterator.close()
-        if num_workers:
-            # Each worker's last element is held by the traceback of grain's own StopIteration, a
-            # cycle that is not looked for before Python ends.
-            gc.collect()
-
-
-def _take_over(element: Any) -> Any:
-    """Returns what a loader process made, in memory of this process.
-
-    It comes in shared memory, which lives as long as its arrays: one that is still held when Python
-    ends, also by JAX, which uses arrays where they lie, is a leak to Python.
-    """
-    if isinstance(element, np.ndarray):
-        return np.array(element)  # a plain array, whatever class it was
-    if isinstance(element, dict):
-        return {name: _take_over(value) for name, value in element.items()}
-    if isinstance(element, EvalExample):
-        return element._replace(views=_take_over(element.views))
-    if type(element) in (tuple, list):
-        return type(element)(_take_over(value) for value in element)
-    return element
-
-
-def _use_one_thread_an_image() -> None:
-    """The images are read in parallel already; OpenCV's own threads would be too many."""
-    cv2.setNumThreads(0)
-
-
-def _init_worker(index: int, count: int) -> None:
-    del index, count
-    _use_one_thread_an_image()
-    # Ctrl-C reaches every process of a terminal; the main one still wants its batches.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

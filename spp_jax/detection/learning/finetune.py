@@ -20,7 +20,9 @@ from spp_jax.detection import dataset, detector
 from spp_jax.detection.learning import window_stream
 from spp_jax.detection.proposals import proposing
 from spp_jax.models import sppnet
-from spp_jax.training import loop, schedule, steps
+from spp_jax.runs import progress as progress_lib
+from spp_jax.runs import signals
+from spp_jax.training import checks, loop, schedule, steps
 from spp_jax.training import state as state_lib
 
 BACKGROUND = "background"
@@ -32,6 +34,9 @@ def train(
     data: dataset.Dataset,
     proposer: proposing.Proposer,
     start: str,
+    *,
+    stop: signals.Stop | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> loop.Result:
     """Fine-tunes in WORKDIR/finetune, or goes on there, as `training.loop.run`.
 
@@ -41,13 +46,15 @@ def train(
         data: the training split.
         proposer: its windows.
         start: step directory of the network to start from.
+        stop, progress: as in `loop.run`.
 
     Raises:
         InputError: the network, the data or the number of devices does not fit.
     """
     tune = config.finetune
     names = (BACKGROUND, *data.class_names)
-    own = checkpoint.latest_step_dir(os.path.join(workdir, detector.FINETUNED))
+    folder = os.path.join(workdir, detector.FINETUNED)
+    own = checkpoint.latest_step_dir(folder)
     before = checkpoint.read_meta(own or start).config
     # A run that goes on needs no start, which may have been moved.
     run_config = make_config(config, before, before.init_from if own else start, len(names))
@@ -57,16 +64,29 @@ def train(
     stream = window_stream.WindowStream(
         config, data, proposer, model.backbone, jax.process_index(), jax.process_count()
     )
-    optimizer = schedule.make_optimizer(run_config.train, stream.steps_per_epoch)
+    optimizer = schedule.make_optimizer(run_config.train, 1)
     masked = optax.with_extra_args_support(optax.masked(optimizer, is_trained))
     about = (
         f"{data.source.split}: {len(stream.indices)} images with objects, {tune.num_steps} steps "
         f"of {tune.images_per_batch} images and {tune.batch_size} windows; trained: "
         f"{tune.from_layer + ' to ' if tune.from_layer else ''}fully connected layers"
     )
-    step = make_step(model, masked, is_trained, seed=config.seed)
-    job = loop.Job(stream, names, len(stream.indices), about, model, masked, step)
-    return loop.run(run_config, os.path.join(workdir, detector.FINETUNED), job)
+    job = loop.Job(
+        stream=stream,
+        class_names=names,
+        num_examples=len(stream.indices),
+        about=about,
+        model=model,
+        optimizer=masked,
+        step=make_step(model, masked, is_trained, seed=config.seed),
+        learning_rate=lambda step, state: schedule.learning_rate(run_config.train, 1, step, state),
+        rate_field=f"config.finetune.learning_rate={tune.learning_rate}",
+        pace=schedule.Pace(
+            tune.log_every_steps, tune.checkpoint_every_steps, run_config.train.keep_checkpoints
+        ),
+    )
+    saved = checks.find_saved(run_config, folder)
+    return loop.run(run_config, folder, job, saved, stop=stop, progress=progress)
 
 
 def check(tune: config_lib.FinetuneConfig, model: sppnet.SPPNet) -> None:
@@ -82,6 +102,8 @@ def make_config(
     num_outputs: int,
 ) -> config_lib.Config:
     """Returns the config of the fine-tuned network, as its checkpoint holds it.
+
+    An epoch there is a step: windows have no epochs.
 
     Args:
         config: of the detector.

@@ -1,5 +1,6 @@
-"""The windows of a split, from wherever its config says: found here, or read from files."""
+"""The windows of a split, from wherever its config says: searched for, or read from files."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -9,8 +10,9 @@ import numpy as np
 
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.detection import bars, boxes, dataset
+from spp_jax.detection import boxes, dataset
 from spp_jax.detection.proposals import coverage, search, window_files
+from spp_jax.runs import progress as progress_lib
 
 CACHE = "proposals"
 
@@ -36,9 +38,9 @@ class Stored:
             InputError: one has no windows, or has them twice; the first is named.
         """
         ids = [data.source.image_ids[i] for i in data.sizes]
-        found = window_files.by_image(self.windows, ids, self.path)
-        window_files.check_ids(found, ids, self.path)
-        return found
+        windows = window_files.by_image(self.windows, ids, self.path)
+        window_files.check_ids(windows, ids, self.path)
+        return windows
 
     def check(self, data: dataset.Dataset) -> None:
         """Raises InputError, naming the first, if an image of a split has no windows.
@@ -78,9 +80,9 @@ class Stored:
         How many reach beyond their image by more than a pixel, how many lie wholly outside, and how
         many would reach beyond with x and y swapped.
         """
-        counts, found = np.zeros(4, np.int64), self.of_split(data)
+        counts, windows_of = np.zeros(4, np.int64), self.of_split(data)
         for i, (height, width) in data.sizes.items():
-            windows = found[data.source.image_ids[i]]
+            windows = windows_of[data.source.image_ids[i]]
             is_outside = boxes.area(boxes.clip(windows, height, width)) == 0
             sides = np.asarray([width, height])
             is_beyond = is_outside | boxes.reaches_beyond(windows, sides)
@@ -91,18 +93,18 @@ class Stored:
 
 
 def read_stored(config: config_lib.ProposalConfig) -> Stored | None:
-    """Reads the windows of `config.path`, None where they are to be found here.
+    """Reads the windows of `config.path`, None where they are to be searched for.
 
     Raises:
         InputError: it is missing or damaged.
     """
     if not config.path:
         return None
-    found = window_files.read(config.path)
+    windows_of = window_files.read(config.path)
     digest = hashlib.sha256()
-    for name, windows in sorted(found.items()):
+    for name, windows in sorted(windows_of.items()):
         digest.update(name.encode() + np.ascontiguousarray(windows).tobytes())
-    return Stored(found, config.path, digest.hexdigest())
+    return Stored(windows_of, config.path, digest.hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,9 @@ class Proposer:
     """Gives an image its windows; can be sent to loader processes.
 
     Attributes:
-        folder: where found windows are kept; "": they are found when asked for, and not kept.
-        settings: one a method.
+        folder: of the windows that were searched for before; "": they are searched for when asked
+            for.
+        settings: one per method.
         stored: {name of an image: windows} in place of both, or None.
     """
 
@@ -132,8 +135,8 @@ class Proposer:
         """
         if self.stored is not None or self.folder:
             return self.kept(data, name, (image.shape[0], image.shape[1]))
-        found = [search.find(image, s) for s in self.settings]
-        return _join(found, (image.shape[0], image.shape[1]))
+        windows = [search.find_windows(image, s) for s in self.settings]
+        return _join(windows, (image.shape[0], image.shape[1]))
 
     def kept(self, data: bytes, name: str, size: tuple[int, int]) -> np.ndarray:
         """Returns the windows (R, 4) that are stored or kept of an image (height, width).
@@ -169,48 +172,51 @@ def make_settings(
     )
 
 
-def prepare(
+def provide(
     config: config_lib.ProposalConfig,
     workdir: str,
     data: dataset.Dataset,
     stored: Stored | None,
     *,
-    is_eval: bool,
+    testing: bool,
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> Proposer:
-    """Finds the windows of every image of a split that are not kept yet, and says how good all are.
+    """Finds the windows of every image of a split that has none yet, and says how good all are.
 
     Args:
         config: where windows come from.
         workdir: of the detector; it gets what `coverage.Coverage.write` writes.
         data: the split.
         stored: of `read_stored`.
-        is_eval: whether it is tested on.
+        testing: whether the split is tested on.
+        progress: is told how far it is, and how good the windows are.
 
     Raises:
         InputError: `stored` lacks an image or is of others, no image has a window, or the cache
             cannot be written.
     """
     source, indices = data.source, sorted(data.sizes)
-    methods = (config.eval_methods or config.methods) if is_eval else config.methods
+    methods = (config.eval_methods or config.methods) if testing else config.methods
     if stored is not None:
         stored.check(data)
         windows = stored.of_split(data)
         kept = {source.name(i): windows[source.image_ids[i]] for i in indices}
         proposer = Proposer("", (), kept)
         done = ((i, "") for i in indices)
-        said = f"of {len(indices)} images from {stored.path}"
+        origin = f"of {len(indices)} images from {stored.path}"
     else:
         folder = config.cache or os.path.join(workdir, CACHE)
         proposer = Proposer(folder, make_settings(config, methods))
         done = search.find_all(source, indices, folder, proposer.settings, config.num_processes)
-        said = f"{'+'.join(methods)} of {len(indices)} images -> {folder}"
-    done = bars.track(done, f"proposals {source.split}", len(indices))
-    covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
+        origin = f"{'+'.join(methods)} of {len(indices)} images -> {folder}"
+    done = progress.track(done, f"proposals {source.split}", len(indices))
+    with contextlib.closing(done):
+        covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
     if covered.num_images and not covered.num_windows:
         raise errors.InputError(_no_windows(config, methods, data, stored))
-    print(f"proposals {said}: {covered.line()}", flush=True)
+    progress.say(f"proposals {origin}: {covered.line()}")
     if stored is not None and (cut := stored.describe_outside(data)):
-        print(cut, flush=True)
+        progress.say(cut)
     try:
         covered.write(workdir, source.split)
     except OSError as e:

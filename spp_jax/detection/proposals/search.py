@@ -4,14 +4,10 @@ Windows are (R, 4) float32 pixels x1, y1, x2, y2 of the original image, right an
 Those of an image are a function of its bytes and the settings, so they are kept on disk by both.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +16,7 @@ import numpy as np
 
 from spp_jax import errors
 from spp_jax.data import images
-from spp_jax.runs import files
+from spp_jax.runs import files, workers
 
 # Share of a bold edge's gradient below which there is no edge.
 _FAINT = 0.2
@@ -41,18 +37,18 @@ class Settings:
         return hashlib.sha256(facts + hashlib.sha256(data).digest()).hexdigest()[:32] + ".npy"
 
 
-def find(image: np.ndarray, settings: Settings) -> np.ndarray:
+def find_windows(image: np.ndarray, settings: Settings) -> np.ndarray:
     """Returns the windows of an image (H, W, 3) uint8 RGB, in an order that means nothing."""
     height, width, _ = image.shape
     factor = min(1.0, settings.max_image_side / max(height, width))
     small_height, small_width = (max(1, round(side * factor)) for side in (height, width))
     small = images.resize(image, small_height, small_width)
     if settings.method == "edge_boxes":
-        found = _edge_boxes(small, settings.max_windows or 10_000)
+        rows = _edge_boxes(small, settings.max_windows or 10_000)
     else:
-        found = _selective_search(small, settings.method)
+        rows = _selective_search(small, settings.method)
     # OpenCV's x, y, width, height, in whole pixels of the small image.
-    windows = np.asarray(found, np.float64).reshape(-1, 4)
+    windows = np.asarray(rows, np.float64).reshape(-1, 4)
     windows[:, 2:] += windows[:, :2]
     windows *= [width / small_width, height / small_height] * 2
     sides = windows[:, 2:] - windows[:, :2]
@@ -77,8 +73,8 @@ def _edge_boxes(image: np.ndarray, max_windows: int) -> np.ndarray:
     edges, angle = edge_map(image)
     search: Any = cv2.ximgproc.createEdgeBoxes()
     search.setMaxBoxes(max_windows)
-    found, _ = search.getBoundingBoxes(edges, angle)
-    return found
+    rows, _ = search.getBoundingBoxes(edges, angle)
+    return rows
 
 
 def edge_map(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,11 +112,11 @@ def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | No
     """Returns the windows kept in a folder, None where there are none or the file is damaged."""
     try:
         with open(os.path.join(folder, settings.key(data)), "rb") as f:
-            found = np.lib.format.read_array(f, allow_pickle=False)
+            windows = np.lib.format.read_array(f, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    is_whole = found.dtype == np.float32 and found.ndim == 2 and found.shape[1] == 4
-    return found if is_whole and np.isfinite(found).all() else None
+    is_whole = windows.dtype == np.float32 and windows.ndim == 2 and windows.shape[1] == 4
+    return windows if is_whole and np.isfinite(windows).all() else None
 
 
 def _keep(folder: str, settings: Settings, data: bytes, windows: np.ndarray) -> None:
@@ -152,7 +148,7 @@ class _Job:
             if missing := self.missing(example.data):
                 image = images.decode(example.data, example.name)
                 for s in missing:
-                    _keep(self.folder, s, example.data, find(image, s))
+                    _keep(self.folder, s, example.data, find_windows(image, s))
             return ""
         except errors.ImageError as e:
             return str(e)
@@ -167,18 +163,18 @@ def find_all(
 ) -> Iterator[tuple[int, str]]:
     """Finds the windows of images in parallel and keeps them in a folder.
 
-    What is kept there already is not found again, so an interrupted call goes on.
+    An image whose windows are there already is passed over, so an interrupted call goes on.
 
     Args:
         source: a `data.objects.ObjectSource`; it is sent to the processes.
         indices: of its images.
         folder: made if missing.
-        settings: one a method.
+        settings: one per method.
         num_processes: 0 is one for each core.
 
     Yields:
-        Each index with "" or a sentence that says why its image cannot be read; first those that
-        are kept, then the others.
+        Each index with "" or a sentence that says why its image cannot be read; first those whose
+        windows are there, then the others.
 
     Raises:
         InputError: the folder cannot be written.
@@ -196,27 +192,6 @@ def find_all(
             left.append(index)
     if not left:
         return
-    # Spawned: a fork of a process that runs JAX may hang.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(num_processes or os.cpu_count() or 1, len(left)),
-        multiprocessing.get_context("spawn"),
-        _init_process,
-    )
-    try:
-        # Ctrl-C reaches every process of a terminal, also one that has just started.
-        is_main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
-        try:
-            found = pool.map(job, left, chunksize=1)  # starts the processes
-        finally:
-            if is_main:
-                signal.signal(signal.SIGINT, before)
-        yield from zip(left, found)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _init_process() -> None:
-    cv2.setNumThreads(0)
-    # Ctrl-C reaches every process of a terminal; the main one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    count = min(num_processes or os.cpu_count() or 1, len(left))
+    with workers.start(count) as pool:
+        yield from zip(left, pool.map(job, left, chunksize=1))

@@ -1,24 +1,25 @@
-"""Detects the objects of a split and scores what was found, by VOC's rules (section 4.1).
+"""Detects the objects of a split and scores the detections, by VOC's rules (section 4.1).
 
 Detections of an image are written when they are made: an interrupted call goes on after them.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data.sources import objects
-from spp_jax.detection import bars, dataset, detector, pictures
+from spp_jax.detection import dataset, detector
 from spp_jax.detection.proposals import proposing
 from spp_jax.detection.scoring import devkit, mean_ap
-from spp_jax.runs import files
+from spp_jax.runs import progress as progress_lib
 
 RESULT = "eval.json"
 DETECTIONS = "detections"
@@ -26,18 +27,36 @@ DETECTIONS = "detections"
 COMBINED_RESULT, COMBINED = "eval_combined.json", "combined"
 
 
-def evaluate(
-    workdir: str, config: config_lib.DetectionConfig, others: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Detects, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt and curves_SPLIT.png, and scores.
+class Tested(NamedTuple):
+    """What testing gave.
+
+    Attributes:
+        result: what eval.json holds: `mean_ap.result`, and what it was of.
+        curves: of each class.
+        folder: of comp4_det_SPLIT_CLASS.txt, the detections.
+        notes: sentences about objects that could not be found, whatever the detector.
+    """
+
+    result: dict[str, Any]
+    curves: dict[str, mean_ap.Curve]
+    folder: str
+    notes: list[str]
+
+
+def score_split(
+    workdir: str,
+    config: config_lib.DetectionConfig,
+    others: Sequence[str] = (),
+    *,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> Tested:
+    """Detects the objects of the split, writes DETECTIONS/comp4_det_SPLIT_CLASS.txt, and scores.
 
     Args:
         workdir: of a finished detector.
         config: its own, with other ways to test.
         others: workdirs of detectors that score the same windows (section 4.4).
-
-    Returns:
-        What eval.json holds: `mean_ap.result`, and what it was of.
+        progress: is told of the split and its windows, and how far it is.
 
     Raises:
         InputError: a detector is not finished, or the data does not fit.
@@ -52,27 +71,29 @@ def evaluate(
             raise errors.InputError(f"{path} detects other classes than {workdir}")
     source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
     data = dataset.read(source, names)
-    print(data.lines(), flush=True)
+    progress.say(data.lines())
     folder = _make_folder(workdir, others)
     stored = proposing.read_stored(config.proposals)
-    proposer = proposing.prepare(config.proposals, workdir, data, stored, is_eval=True)
+    proposer = proposing.provide(
+        config.proposals, workdir, data, stored, testing=True, progress=progress
+    )
     windows = stored.digest if stored else [dataclasses.asdict(s) for s in proposer.settings]
     facts = _facts(_digest([workdir, *others]), data, windows, config)
     path = os.path.join(folder, f"{source.split}.jsonl")
-    with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as done:
-        for i, found in detect_all(detectors, data, proposer, config.test, done.refused, done.ids):
-            done.write(i, found)
-    if not done.found:
+    with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as unfinished:
+        for i, detections in detect_all(
+            detectors, data, proposer, config.test, unfinished.refused, unfinished.ids, progress
+        ):
+            unfinished.write(i, detections)
+    if not unfinished.by_image:
         raise errors.InputError(f"no image of split {source.split} can be read")
-    refused = [*data.refused, *done.refused.values()]
-    reached = _count_reached(done.found, config.test.max_detections)
-    _print_missed(len(refused), len(source), reached, config.test.max_detections)
-    detections = _by_class(done.found, names)
-    devkit.write(folder, source.split, source.image_ids, detections)
-    found = mean_ap.score_all(detections, data.truth())
-    pictures.draw_curves(os.path.join(folder, f"curves_{source.split}.png"), found)
+    refused = [*data.refused, *unfinished.refused.values()]
+    reached = _count_reached(unfinished.by_image, config.test.max_detections)
+    by_class = _by_class(unfinished.by_image, names)
+    devkit.write(folder, source.split, source.image_ids, by_class)
+    curves = mean_ap.score_all(by_class, data.truth())
     result = {
-        **mean_ap.result(found),
+        **mean_ap.result(curves),
         "split": source.split,
         "num_images": len(source),
         "refused": refused,
@@ -81,8 +102,8 @@ def evaluate(
         "combined_with": list(others),
         "config": dataclasses.asdict(config),
     }
-    files.write_json(result_path(workdir, others), result, indent=2)
-    return result
+    notes = _missed(len(refused), len(source), reached, config.test.max_detections)
+    return Tested(result, curves, folder, notes)
 
 
 def _make_folder(workdir: str, others: Sequence[str]) -> str:
@@ -117,44 +138,37 @@ def result_path(workdir: str, others: Sequence[str] = ()) -> str:
 
 
 def score_files(
-    data: str, folder: str, output: str, *, split: str, min_iou: float = 0.5
+    data: str,
+    folder: str,
+    *,
+    split: str,
+    min_iou: float = 0.5,
+    progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> dict[str, Any]:
-    """Scores detections that anyone's detector wrote as VOC's files, and writes the result.
+    """Scores detections that anyone's detector wrote as VOC's files; returns `mean_ap.result`.
 
     Args:
         data: VOC's layout.
         folder: of comp4_det_SPLIT_CLASS.txt; a class without a file has no detections.
-        output: FILE.json; `mean_ap.result` says what it holds.
         split: the image set.
         min_iou: least overlap of a right detection.
+        progress: is told of the split, of missing files and of boxes outside their image.
 
     Raises:
-        InputError: an argument is missing, or a file cannot be read or is none of VOC's.
+        InputError: a file cannot be read or is none of VOC's.
     """
-    given = (("data", data), ("split", split), ("detections", folder), ("output", output))
-    for name, value in given:
-        if not value:
-            raise errors.InputError(f"--{name} is missing")
-    if not 0 < min_iou <= 1:
-        raise errors.InputError(f"--min_iou must be above 0, at most 1, got {min_iou}")
-    if not os.path.isdir(os.path.dirname(output) or ".") or os.path.isdir(output):
-        raise errors.InputError(f"--output={output} is a folder, or lies in none")
     source = objects.open_objects("voc", data, split)
     truth = dataset.read_objects(source)
-    print(truth.lines(), flush=True)
+    progress.say(truth.lines())
     detections = devkit.read(folder, split, source.image_ids, truth.class_names)
     for name in sorted(set(truth.class_names) - set(detections)):
         file = devkit.file_name(split, name)
-        print(f"no file {file} of class {name!r}: it counts as not found", flush=True)
+        progress.say(f"no file {file} of class {name!r}: it counts as not found")
     outside = devkit.check_outside(detections, truth.limits, source.image_ids)
     if outside:
-        print(outside, flush=True)
-    result = mean_ap.result(mean_ap.score_all(detections, truth.truth(), min_iou))
-    try:
-        files.write_json(output, {**result, "split": split, "min_iou": min_iou}, indent=2)
-    except OSError as e:
-        raise errors.InputError(f"--output={output} cannot be written: {e.strerror}") from e
-    return result
+        progress.say(outside)
+    curves = mean_ap.score_all(detections, truth.truth(), min_iou)
+    return {**mean_ap.result(curves), "split": split, "min_iou": min_iou}
 
 
 def detect_all(
@@ -164,8 +178,9 @@ def detect_all(
     test: config_lib.TestConfig,
     refused: dict[int, str],
     done: frozenset[int] = frozenset(),
-):
-    """Yields (index, Found) of every image that can be read and is not `done`, in batches' order.
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> Iterator[tuple[int, Any]]:
+    """Yields (index, detections) of every image that can be read and is not `done`, batch by batch.
 
     Several detectors see each image one after the other.
     """
@@ -182,15 +197,20 @@ def detect_all(
         )
         for d in detectors
     ]
-    for pooled in bars.track(zip(*streams), f"detection {data.source.split}", len(left)):
-        yield pooled[0].image, detector.detect(detectors, pooled, test)
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.callback(stream.close)
+        advance = stack.enter_context(progress.bar(f"detection {data.source.split}", len(left)))
+        for pooled in zip(*streams):
+            yield pooled[0].image, detector.detect(detectors, pooled, test)
+            advance(1)
 
 
-def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
+def _by_class(by_image, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
     """Returns the detections of each class, image by image."""
     images, labels, scores, shown = [], [], [], []
-    for index in sorted(found):
-        own = found[index]
+    for index in sorted(by_image):
+        own = by_image[index]
         images.append(np.full(len(own.labels), index))
         labels.append(own.labels)
         scores.append(own.scores)
@@ -209,17 +229,18 @@ def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) 
     return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
 
 
-def _print_missed(refused: int, count: int, reached: dict[str, int], max_detections: int) -> None:
-    """Says which objects could not be found whatever the detector."""
+def _missed(refused: int, count: int, reached: dict[str, int], max_detections: int) -> list[str]:
+    """Returns sentences about objects that could not be found, whatever the detector."""
+    notes = []
     if refused:
-        print(f"{refused} of {count} images refused: their objects count as not found", flush=True)
+        notes.append(f"{refused} of {count} images refused: their objects count as not found")
     if reached["times"]:
-        print(
+        notes.append(
             f"config.test.max_detections={max_detections} of a class and image was reached "
             f"{reached['times']} times, in {reached['images']} of {count} images: what else is "
-            f"there was not looked at",
-            flush=True,
+            f"there was not looked at"
         )
+    return notes
 
 
 def _digest(workdirs: Sequence[str]) -> str:
@@ -239,14 +260,14 @@ class _Unfinished:
 
     def __init__(self, path: str, facts: dict[str, Any], images: frozenset[int], num_classes: int):
         self._images, self._num_classes = images, num_classes
-        self.found: dict[int, detector.Found] = {}
+        self.by_image: dict[int, detector.Found] = {}
         self.refused: dict[int, str] = {}
         self._path, self._facts = path, facts
 
     @property
     def ids(self) -> frozenset[int]:
         """The images that are done."""
-        return frozenset(self.found)
+        return frozenset(self.by_image)
 
     def __enter__(self) -> "_Unfinished":
         lines = self._read()
@@ -259,10 +280,10 @@ class _Unfinished:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, index: int, found: detector.Found) -> None:
-        """Keeps the detections of an image."""
-        self.found[index] = found
-        self._file.write(json.dumps([index, *(x.tolist() for x in found)]) + "\n")
+    def write(self, index: int, detections: detector.Found) -> None:
+        """Writes the detections of an image."""
+        self.by_image[index] = detections
+        self._file.write(json.dumps([index, *(x.tolist() for x in detections)]) + "\n")
 
     def _read(self) -> bool:
         """Takes in the whole lines of an interrupted call of the same facts."""
@@ -277,11 +298,11 @@ class _Unfinished:
                 return False
             for line in lines:
                 index, *values = json.loads(line)
-                if index not in self._images or index in self.found:
+                if index not in self._images or index in self.by_image:
                     raise ValueError(index)
-                self.found[index] = self._check(*values)
+                self.by_image[index] = self._check(*values)
         except (ValueError, TypeError):
-            self.found.clear()
+            self.by_image.clear()
             return False
         with open(self._path, "rb+") as f:
             f.truncate(len(whole))
@@ -289,12 +310,13 @@ class _Unfinished:
 
     def _check(self, labels: Any, scores: Any, shown: Any) -> detector.Found:
         """Returns what a line holds; raises ValueError if that cannot be."""
-        found = detector.Found(
+        detections = detector.Found(
             np.asarray(labels, np.int64),
             np.asarray(scores, np.float32),
             np.asarray(shown, np.float32).reshape(-1, 4),
         )
-        is_known = np.all((found.labels >= 0) & (found.labels < self._num_classes))
-        if not is_known or not len(found.labels) == len(found.scores) == len(found.boxes):
+        is_known = np.all((detections.labels >= 0) & (detections.labels < self._num_classes))
+        counts = {len(x) for x in detections}
+        if not is_known or len(counts) > 1:
             raise ValueError(labels)
-        return found
+        return detections

@@ -18,7 +18,7 @@ from spp_jax import config as config_lib
 from spp_jax import errors, sharding
 from spp_jax.canvas import arithmetic, planning
 from spp_jax.data import images
-from spp_jax.data.loading import streams
+from spp_jax.data.loading import reading
 from spp_jax.detection import device
 from spp_jax.detection.windows import scales
 from spp_jax.models import sppnet, topology
@@ -127,7 +127,7 @@ class Regions:
         """
         order = [i for batch in batches for i in batch.indices]
         look = Show(self.config.scales, propose)
-        shown = streams.eval_examples(source, look, 0, order)
+        shown = reading.eval_examples(source, look, 0, order)
         try:
             for batch in batches:
                 group = scale_canvas(batch.canvas, self.config.scales)

@@ -1,0 +1,208 @@
+"""What the commands share: help, flags to a config, and errors as sentences.
+
+A command is a module of this package: its docstring is its help, with `EXAMPLES` below;
+`define_flags()` defines its flags and `main(arguments)` runs it and returns the exit code. One with
+a config has `KIND`, the name of the config's class, and, unless that comes from a preset, a
+`define_config()`. Heavy imports stand inside functions: help is there at once.
+"""
+
+import difflib
+import io
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from spp_jax import config as config_lib
+from spp_jax import errors
+from spp_jax.runs import memory
+
+T = TypeVar("T")
+
+PRESETS = pathlib.Path(__file__).parents[1] / "presets"
+# The commands whose presets return a config of that name.
+_COMMANDS = {"Config": "train", "DetectionConfig": "detect train", "SvmConfig": "eval"}
+_HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
+
+
+def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoReturn:
+    """Runs a command with its flags and exits.
+
+    Wrong flags and InputErrors are printed as one sentence; the exit code is then 2.
+
+    Args:
+        command: the module.
+        argv: the name of the program, then flags.
+        arguments: whether the command takes what is no flag.
+    """
+    command.define_flags()
+    if _HELP & set(argv[1:]):
+        print(help_text(command, argv[0]))
+        sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name that is no UTF-8 is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    rest: list[str] = []
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        rest.extend(_parse(command, argv))
+        if rest and not arguments:
+            fail(f"unexpected argument {rest[0]!r}")
+        return [argv[0]]
+
+    def guarded(_: Sequence[str]) -> None:
+        try:
+            sys.exit(command.main(rest))
+        except errors.InputError as e:
+            fail(str(e))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.exit(128 + signal.SIGINT)
+
+    _use_compilation_cache()
+    memory.keep_freed()
+    app.run(guarded, argv=list(argv), flags_parser=parse)
+    raise AssertionError("app.run ends the process")
+
+
+def _parse(command: Any, argv: Sequence[str]) -> list[str]:
+    """Parses the flags and returns what is none; ends the process where they are wrong."""
+    argv = [_find_preset(argument) for argument in argv]
+    try:
+        if hasattr(command, "KIND"):
+            flags.FLAGS(argv, known_only=True)
+            getattr(command, "define_config", define_config_file)()
+        rest = flags.FLAGS(argv)[1:]
+    except KeyError as e:
+        # What ml_collections says of a field that is not there.
+        is_field = str(e.args[0]).startswith("Field ")
+        fail(_unknown_field(command, argv) if is_field else f"--config: {e!r}")
+    except errors.InputError as e:
+        fail(str(e))
+    except OSError:  # of a preset that was given fields to change
+        fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
+    except (flags.Error, ValueError, TypeError) as e:
+        lines = str(e).strip().split("\n")
+        # Of an error in a preset's get_config() ml_collections gives the whole traceback.
+        reason = lines[-1].removeprefix("spp_jax.errors.InputError: ")
+        fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
+    except (SyntaxError, NameError, AttributeError, ImportError) as e:  # a preset's own
+        fail(f"--config: {type(e).__name__}: {e}")
+    # Orbax tells of every file it writes, and warns before it fails; our error says it.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)
+    return rest
+
+
+def help_text(command: Any, program: str) -> str:
+    """Returns the help of a command: its docstring, its flags and its examples."""
+    own = flags.FLAGS.flags_by_module_dict().get(command.__name__, [])
+    lines = [(command.__doc__ or "").strip(), "", "Flags:"]
+    if getattr(command, "KIND", "") and not hasattr(command, "define_config"):
+        lines.append("  --config=PRESET        a preset's name or file; `spp presets` lists them")
+    if getattr(command, "KIND", ""):
+        lines.append("  --config.FIELD=VALUE   a field of the config; `spp fields` lists them")
+    for flag in own:
+        value = "" if flag.boolean else "=" + flag.name.upper()
+        default = f" (default: {flag.default_as_str})" if flag.default not in (None, "", []) else ""
+        lines.append(f"  --{flag.name + value:20} {flag.help}{default}")
+    lines += ["", "Examples:", *(f"  {_as_typed(program)} {e}" for e in command.EXAMPLES)]
+    return "\n".join(lines)
+
+
+def _as_typed(program: str) -> str:
+    return f"python {os.path.basename(program)}" if program.endswith(".py") else program
+
+
+def take_command(argv: list[str], names: Sequence[str]) -> str:
+    """Takes the first argument, one of `names`, off the command line."""
+    given = argv[1] if len(argv) > 1 else ""
+    if given not in names:
+        fail(f"the first argument must be one of {', '.join(names)}, got {given!r}")
+    del argv[1]
+    return given
+
+
+def define_config_file() -> None:
+    """Defines `--config=FILE`, a preset, and `--config.field=value`."""
+    config_flags.DEFINE_config_file("config", help_string="Preset: a file of configs/.")
+
+
+def read_config(kind: type[T]) -> T:
+    """Returns the preset of `--config` with its overrides; raises InputError if it is no `kind`."""
+    flag = flags.FLAGS["config"]
+    config = flag.value
+    try:
+        # Of a file that could not be read ml_collections tells only when it is looked into.
+        if hasattr(config, "seed") and isinstance(config, kind):
+            return config
+    except OSError as e:
+        path = config_flags.get_config_filename(flag)
+        raise errors.InputError(f"--config={path} cannot be read") from e
+    other = _COMMANDS.get(type(config).__name__)
+    if other:
+        path = config_flags.get_config_filename(flag)
+        raise errors.InputError(
+            f"--config={path} is a preset of `{other}`, not of `{_COMMANDS[kind.__name__]}`"
+        )
+    raise errors.InputError(
+        f"--config=PRESET is missing, or its get_config() returns no {kind.__name__}; `spp "
+        "presets` lists presets"
+    )
+
+
+def require(name: str, meaning: str) -> str:
+    """Returns the value of a flag, a path; raises InputError if it is missing."""
+    value = flags.FLAGS[name].value
+    if not value:
+        raise errors.InputError(f"--{name} is missing: {meaning}")
+    return os.path.expanduser(value)
+
+
+def parse_levels(flag: str, text: str) -> tuple[int, ...]:
+    """Returns the levels of a flag's text "6,3,2,1", or () for "()"; raises InputError."""
+    if text == "()":
+        return ()
+    try:
+        return tuple(int(n) for n in text.strip("()").rstrip(",").split(","))
+    except ValueError as e:
+        raise errors.InputError(f"{flag}={text} is no list of whole numbers like 6,3,2,1") from e
+
+
+def fail(sentence: str) -> NoReturn:
+    """Prints an error and ends the process with exit code 2."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _find_preset(argument: str) -> str:
+    """Returns `--config=NAME:ARGUMENT` with the file of a packaged preset in place of its name."""
+    name, has_argument, rest = argument.removeprefix("--config=").partition(":")
+    path = PRESETS / f"{name}.py"
+    is_name = argument.startswith("--config=") and name.isidentifier()
+    if not is_name or os.path.exists(name) or not path.exists():
+        return argument
+    return f"--config={path}{has_argument}{rest}"
+
+
+def _unknown_field(command: Any, argv: Sequence[str]) -> str:
+    """Returns a sentence about the first field that does not exist, with the nearest one."""
+    kind = getattr(config_lib, command.KIND)
+    known = [entry.path for entry in config_lib.entries(kind())]
+    given = [a.removeprefix("--config.").split("=")[0] for a in argv if a.startswith("--config.")]
+    path = next((p for p in given if p not in known), "")
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    return f"unknown config field: config.{path}; the nearest is config.{near[0]}"
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, unless the user says where or that not (JAX's own
+    JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE). JAX reads it when it starts."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "spp_jax", "xla"))

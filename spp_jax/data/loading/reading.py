@@ -1,0 +1,203 @@
+"""Reads examples ahead, in threads or in loader processes, each exactly once and in order.
+
+Images are (H, W, 3) uint8 RGB.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import io
+import os
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.loading import views
+from spp_jax.data.sources import base
+from spp_jax.runs import progress as progress_lib
+from spp_jax.runs import signals, workers
+
+
+class EvalExample(NamedTuple):
+    """The views of one example; `refused` is a sentence, and `views` None, if it has none."""
+
+    views: Any
+    label: int
+    refused: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalView:
+    source: base.Source
+    make_views: Callable[[bytes, str], Any]
+
+    def __call__(self, index: int) -> EvalExample:
+        try:
+            example = self.source[index]
+            return EvalExample(self.make_views(example.data, example.name), example.label, "")
+        except errors.ImageError as e:
+            return EvalExample(None, 0, str(e))
+
+
+def eval_examples(
+    source: base.Source,
+    make_views: Callable[[bytes, str], Any],
+    num_workers: int,
+    indices: Sequence[int] | None = None,
+) -> Generator[EvalExample, None, None]:
+    """Yields the views of each example of the source, or of `indices`, exactly once, in order.
+
+    Who stops before its end closes it.
+    """
+    chosen = range(len(source)) if indices is None else indices
+    if not len(chosen):
+        return
+    examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
+    yield from iterate(examples, num_workers, buffer_size=64)
+
+
+def even_sample(num_examples: int, count: int) -> list[int]:
+    """Returns `count` indices (0: all there are) spread evenly over `num_examples`, in order."""
+    count = min(count or num_examples, num_examples)
+    return np.linspace(0, num_examples - 1, count).astype(int).tolist()
+
+
+class Head(NamedTuple):
+    """What is known of an image file without its pixels.
+
+    Attributes:
+        size: (height, width) of the decoded image.
+        crc32: the checksum of the file.
+        label: of the example; -1 is none.
+    """
+
+    size: tuple[int, int]
+    crc32: int
+    label: int
+
+
+def read_heads(
+    source: base.Source,
+    num_workers: int,
+    indices: Sequence[int] | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> tuple[dict[int, Head], list[str]]:
+    """Reads the headers of all examples, or of `indices`.
+
+    Returns:
+        {index: head} of the images whose header can be read, and a sentence for each of the others.
+    """
+    chosen = range(len(source)) if indices is None else indices
+    heads, refused = {}, []
+    examples = eval_examples(source, _read_head, num_workers, chosen)
+    with contextlib.closing(examples), progress.bar("sizes", len(chosen)) as advance:
+        for index, example in zip(chosen, examples):
+            advance(1)
+            if example.refused:
+                refused.append(example.refused)
+            else:
+                size, crc32 = example.views
+                heads[index] = Head(size, crc32, example.label)
+    return heads, refused
+
+
+def _read_head(data: bytes, name: str) -> tuple[tuple[int, int], int]:
+    return images.read_size(io.BytesIO(data), name), zlib.crc32(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _MiddleView:
+    view: views.TrainView
+    size: int
+
+    def __call__(self, data: bytes, name: str) -> np.ndarray:
+        return self.view.middle(self.view.read(data, name), self.size)
+
+
+def mean_image(
+    source: base.Source,
+    view: views.TrainView,
+    size: int,
+    num_workers: int,
+    indices: Sequence[int],
+    *,
+    stop: signals.Stop | None = None,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> np.ndarray:
+    """Returns the mean (size, size, 3), float32, of the middle views of some examples.
+
+    Images that cannot be read are left out, and so are those after the one at which `stop` asked to
+    stop. Whole numbers are added up, so that the result is the same for every number of workers.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    total, count = np.zeros((size, size, 3), np.int64), 0
+    examples = eval_examples(source, _MiddleView(view, size), num_workers, indices)
+    with contextlib.closing(examples), progress.bar("mean image", len(indices)) as advance:
+        for example in examples:
+            if not example.refused:
+                total += example.views
+                count += 1
+            advance(1)
+            if stop is not None and stop.signal is not None:
+                break
+    if not count:
+        raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
+    return (total / count).astype(np.float32)
+
+
+def iterate(
+    dataset: grain.MapDataset, num_workers: int, buffer_size: int
+) -> Generator[Any, None, None]:
+    """Yields what a dataset holds, read ahead in threads, or in processes of `num_workers`."""
+    threads = min(16, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer_size)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers ask for its flags' defaults
+            flags.FLAGS.mark_as_parsed()
+        # Each process reads every num_workers-th element, one at a time.
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    iterable = dataset.to_iter_dataset(options)
+    if num_workers:
+        iterable = iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers),
+            worker_init_fn=_begin_worker,
+        )
+    iterator = iter(iterable)
+    try:
+        yield from map(_take_over, iterator) if num_workers else iterator
+    finally:
+        iterator.close()
+        if num_workers:
+            # Each worker's last element is held by the traceback of grain's own StopIteration, a
+            # cycle that is not looked for before Python ends.
+            gc.collect()
+
+
+def _take_over(element: Any) -> Any:
+    """Returns what a loader process made, in memory of this process.
+
+    It comes in shared memory, which lives as long as its arrays: one that is still held when Python
+    ends, also by JAX, which uses arrays where they lie, is a leak to Python.
+    """
+    if isinstance(element, np.ndarray):
+        return np.array(element)  # a plain array, whatever class it was
+    if isinstance(element, dict):
+        return {name: _take_over(value) for name, value in element.items()}
+    if isinstance(element, EvalExample):
+        return element._replace(views=_take_over(element.views))
+    if type(element) in (tuple, list):
+        return type(element)(_take_over(value) for value in element)
+    return element
+
+
+def _begin_worker(index: int, count: int) -> None:
+    del index, count
+    workers.begin()

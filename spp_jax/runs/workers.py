@@ -1,0 +1,71 @@
+"""Worker processes: started cleanly, quiet, and gone when the process that started them is."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def start(
+    count: int, init: Callable[..., None] | None = None, *args: Any
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Starts `count` processes and ends them, work that nobody waits for included.
+
+    Ctrl-C, which reaches every process of a terminal, is for the main process alone: it ends them.
+
+    Args:
+        count: of processes.
+        init: is called in each, with `args`, before its first work.
+        args: can be sent to a process; also what it shares with the main one.
+    """
+    # Spawned: a fork of a process that runs JAX may hang, and inherits locks of threads.
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(count, context, _begin, (init, args))
+    try:
+        # A process that has just started inherits that interrupts are ignored.
+        with _interrupts_ignored():
+            for _ in range(count):
+                pool.submit(os.getpid)
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def begin() -> None:
+    """Makes this process, a worker, ignore Ctrl-C and leave threads to the other workers."""
+    import cv2  # imported here: whoever has no images needs none of it
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _begin(init: Callable[..., None] | None, args: tuple[Any, ...]) -> None:
+    begin()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if init is not None:
+        init(*args)
+
+
+def _end_with_parent() -> None:
+    # A worker does not notice when the main process is killed: it would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
