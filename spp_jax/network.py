@@ -21,6 +21,6 @@ def check(config: config_lib.Config) -> None:
         raise errors.InputError(f"config.model: {e}") from e
     for size in sizes:
         try:
-            sppnet.check_images(net.backbone, (1, size, size, 3), has_levels=bool(model.levels))
+            sppnet.check_images(net.backbone, (1, size, size, 3), any_size=bool(model.levels))
         except ValueError as e:
             raise errors.InputError(f"config.train.sizes={sizes}: {e}") from e

@@ -184,7 +184,7 @@ def check_size(model: sppnet.SPPNet, height: int, width: int, name: str) -> None
     """Raises InputError, which calls it `name`, unless the network takes an image of that size."""
     try:
         sppnet.check_images(
-            model.backbone, (1, height, width, 3), has_levels=model.levels is not None
+            model.backbone, (1, height, width, 3), any_size=model.levels is not None
         )
     except ValueError as e:
         raise errors.InputError(f"{name}: {e}") from e

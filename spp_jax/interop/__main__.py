@@ -40,8 +40,8 @@ def main() -> int:
     config = pretrained.make_config(
         _BACKBONE.value,
         len(class_names),
-        None if _LEVELS.value is None else cli.parse_levels("--levels", _LEVELS.value),
-        _REDUCE.value,
+        levels=None if _LEVELS.value is None else cli.parse_levels("--levels", _LEVELS.value),
+        reduce=_REDUCE.value,
     )
     found = pretrained.import_weights(
         config,

@@ -27,11 +27,14 @@ _MAX_AXES = 32  # Caffe's kMaxBlobAxes
 
 
 class _DamagedError(Exception):
-    """The bytes are not the message they should be; the message says why."""
+    """The bytes are no protobuf message of the expected kind; the text says why."""
 
 
 class _Field(NamedTuple):
-    """A field: its number, wire type, value if a varint, and the bytes of its key and value."""
+    """A field: number, wire type, value if it is a varint, and where its key and value lie.
+
+    The key begins at byte `key`; the value is at [start, stop).
+    """
 
     number: int
     wire: int
@@ -77,15 +80,15 @@ def read_caffemodel(path: str) -> dict[str, list[np.ndarray]]:
 def _layer(data: bytes, outer: _Field) -> tuple[str, list[np.ndarray]]:
     is_new = outer.number == _NET_LAYER
     name_field, blobs_field = (_NAME, _BLOBS) if is_new else (_V1_NAME, _V1_BLOBS)
-    found = [f for f in _fields(data, outer.start, outer.stop) if f.wire == _LENGTH]
-    for field in found:
+    fields = [f for f in _fields(data, outer.start, outer.stop) if f.wire == _LENGTH]
+    for field in fields:
         if not is_new and field.number == _V1_V0:
             name_field, blobs_field = _V0_NAME, _V0_BLOBS
-            found = [f for f in _fields(data, field.start, field.stop) if f.wire == _LENGTH]
+            fields = [f for f in _fields(data, field.start, field.stop) if f.wire == _LENGTH]
             break
-    name = "".join(_text(data, f) for f in found if f.number == name_field)
+    name = "".join(_text(data, f) for f in fields if f.number == name_field)
     try:
-        return name, [_blob(data, f) for f in found if f.number == blobs_field]
+        return name, [_blob(data, f) for f in fields if f.number == blobs_field]
     except _DamagedError as e:
         raise _DamagedError(f"layer {name}: {e}") from e
 
@@ -132,10 +135,10 @@ def _dims(data: bytes, outer: _Field) -> tuple[int, ...]:
 
 
 def _numbers(data: bytes, first: _Field, stop: int, dtype: np.dtype) -> tuple[np.ndarray, int]:
-    """Returns the numbers that begin at a field, packed or one a field, and where they end.
+    """Returns the numbers that begin at a field, packed or one per field, and where they end.
 
-    A view of `data`. Of unpacked numbers it takes all that follow, under the same key, at once: a
-    layer can hold millions.
+    The numbers are a view of `data`. Unpacked numbers are read at once with all that follow under
+    the same key, as a layer can hold millions.
     """
     if first.wire == _LENGTH:
         size = first.stop - first.start
@@ -145,8 +148,8 @@ def _numbers(data: bytes, first: _Field, stop: int, dtype: np.dtype) -> tuple[np
     width = first.start - first.key
     item = np.dtype([("key", np.uint8, (width,)), ("number", dtype)])
     items = np.frombuffer(data, item, (stop - first.key) // item.itemsize, first.key)
-    others = np.flatnonzero((items["key"] != items["key"][0]).any(axis=1))
-    count = int(others[0]) if others.size else len(items)
+    breaks = np.flatnonzero((items["key"] != items["key"][0]).any(axis=1))
+    count = int(breaks[0]) if breaks.size else len(items)
     return items["number"][:count], first.key + count * item.itemsize
 
 
@@ -180,7 +183,7 @@ def _field(data: bytes, key: int, stop: int) -> _Field:
 
 
 def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
-    """Returns a number of seven bits a byte, the lowest first, and where it ends."""
+    """Returns a number of seven bits per byte, the lowest first, and where it ends."""
     value = 0
     for i in range(10):
         if at + i >= stop:

@@ -1,4 +1,4 @@
-"""From published layers, in Caffe's layout, to the parameters of a network.
+"""Converts published layers, in Caffe's layout, to the parameters of a network.
 
 Shapes: O outputs · I inputs · (H, W) kernel · C channels of the pooled map · P pooled features.
 """
@@ -21,13 +21,13 @@ Layers = dict[str, list[np.ndarray]]
 
 # Names of a classifier that is the only dense layer, where it is not simply fc6.
 _CLASSIFIERS = {"googlenet": "loss3/classifier"}
-# GoogLeNet's auxiliary classifiers serve its training only.
+# GoogLeNet's auxiliary classifiers, which only its training uses.
 _IGNORED = {"googlenet": ("loss1/", "loss2/")}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A layer with parameters: its place in our tree and what was published as it."""
+    """A layer with parameters: its place in our tree, its published name and kernel's shape."""
 
     place: str
     name: str
@@ -46,7 +46,7 @@ def head_names(backbone: topology.Backbone) -> dict[str, str]:
 
 
 def unused(backbone: topology.Backbone, layers: Iterable[str], fresh_head: bool) -> tuple[str, ...]:
-    """Returns the names of a file's layers that are rightly left out."""
+    """Returns the names of the layers of a file that an import leaves out on purpose."""
     ignored = _IGNORED.get(backbone.name, ())
     head = head_names(backbone).values()
     return tuple(n for n in layers if n.startswith(ignored) or (fresh_head and n in head))
@@ -65,19 +65,20 @@ def to_params(
         model: the network.
         layers: {layer: [kernel, bias]}; kernels OIHW or (O, I), the first convolution's inputs
             blue, green, red; fc6's inputs level by level, the coarsest first, and in each by
-            channel, row, column (PAPER 2.3).
+            channel, row, column, as in the released code.
         fresh_head: take the convolutions only and initialise the head, with seed 0.
         unscaled_dropout: the layers are of the authors' Caffe, which halves what dropout could
-            drop at test time, where ours doubles the rest in training (PAPER 6.2): fc7's kernel
-            and fc8's are halved.
+            drop at test time, where ours doubles the rest in training. So the kernels of fc7 and
+            fc8 are halved.
 
     Raises:
-        InputError: layers are missing, unexpected or of another shape (the message has a line for
-            each), or hold numbers that are not finite; nothing for `unscaled_dropout` to halve.
+        InputError: layers are missing, unexpected or of another shape (the message has one line per
+            layer), layers hold numbers that are not finite, or `unscaled_dropout` has no layer to
+            halve.
     """
     if unscaled_dropout and (fresh_head or not model.backbone.hidden):
         raise errors.InputError(
-            f"--unscaled_dropout halves fc7 and fc8, and {model.backbone.name} imports none"
+            f"unscaled_dropout halves fc7 and fc8, and {model.backbone.name} imports none"
         )
     flat: dict[str, Any] = traverse_util.flatten_dict(sppnet.param_shapes(model), sep="/")
     shapes = {path: leaf.shape for path, leaf in flat.items()}
@@ -92,38 +93,28 @@ def to_params(
     _compare(model, layers, expected, head)
 
     params: dict[str, np.ndarray] = {}
-    first = _first_convolution(model.backbone.layers)
     for layer in expected:
         kernel, bias = (
             _finite(layer.name, blob).reshape(shape)
             for blob, shape in zip(layers[layer.name], layer.shapes)
         )
-        if layer.name == first:
-            kernel = kernel[:, ::-1]
-        if layer.place == "head/fc6":
-            count = shapes["head/fc6/kernel"][0]
-            kernel = kernel.reshape(-1, count).T[_pooled_order(model, count)]
-        else:
-            kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0)
+        kernel = _reorder(model, layer, kernel)
         if unscaled_dropout and layer.place.startswith("head/") and layer.name != "fc6":
             kernel = kernel / 2
         # Copies, so that the bytes of the file need not stay in memory.
         params[f"{layer.place}/kernel"] = np.array(kernel, order="C")
         params[f"{layer.place}/bias"] = np.array(bias)
-    found = traverse_util.unflatten_dict(params, sep="/")
+    tree = traverse_util.unflatten_dict(params, sep="/")
     if fresh_head:
-        image = jnp.zeros((1, model.backbone.size, model.backbone.size, 3))
-        # Under jit the convolutions that initialisation runs are left out.
-        start = jax.jit(lambda key: model.init(key, image)["params"]["head"])
-        found["head"] = jax.tree.map(np.asarray, start(jax.random.key(0)))
-    return found
+        tree["head"] = _initial_head(model)
+    return tree
 
 
 def channel_major_order(levels: Sequence[int], channels: int) -> np.ndarray:
     """Returns (P,), the place in the published order of each of our pooled features.
 
-    Ours are by level as given, row, column, channel; published ones by level, the coarsest first,
-    channel, row, column.
+    Our features are ordered by level as given, row, column, channel; published features by level,
+    the coarsest first, channel, row, column.
     """
     places: list[np.ndarray] = [np.zeros(0, int)] * len(levels)
     start = 0
@@ -135,6 +126,24 @@ def channel_major_order(levels: Sequence[int], channels: int) -> np.ndarray:
     return np.concatenate(places)
 
 
+def _reorder(model: sppnet.SPPNet, layer: _Layer, kernel: np.ndarray) -> np.ndarray:
+    """Returns a published kernel in our order of axes and inputs."""
+    if layer.name == _first_convolution(model.backbone.layers):
+        kernel = kernel[:, ::-1]
+    if layer.place == "head/fc6":
+        count = layer.kernel[1]
+        return kernel.reshape(-1, count).T[_pooled_order(model, count)]
+    return kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0)
+
+
+def _initial_head(model: sppnet.SPPNet) -> dict[str, Any]:
+    """Returns the parameters of the head as initialised with seed 0."""
+    image = jnp.zeros((1, model.backbone.size, model.backbone.size, 3))
+    # Under jit the convolutions that initialisation runs are left out.
+    start = jax.jit(lambda key: model.init(key, image)["params"]["head"])
+    return jax.tree.map(np.asarray, start(jax.random.key(0)))
+
+
 def _pooled_order(model: sppnet.SPPNet, count: int) -> np.ndarray:
     last = model.backbone.layers[-1].name
     channels = topology.channels(model.backbone)[last]
@@ -144,9 +153,9 @@ def _pooled_order(model: sppnet.SPPNet, count: int) -> np.ndarray:
 
 
 def _expected(backbone: topology.Backbone, shapes: dict[str, tuple[int, ...]]) -> list[_Layer]:
-    """Returns what a file should hold, given {place/kernel: shape in our tree}."""
+    """Returns the layers that a file should hold, given {place/kernel: shape in our tree}."""
     names = head_names(backbone)
-    found = []
+    expected = []
     for path, shape in shapes.items():
         place, kind = path.rsplit("/", 1)
         part, name = place.split("/", 1)
@@ -154,12 +163,12 @@ def _expected(backbone: topology.Backbone, shapes: dict[str, tuple[int, ...]]) -
             continue
         if part == "backbone":
             height, width, inputs, outputs = shape
-            found.append(_Layer(place, name, (outputs, inputs, height, width)))
+            expected.append(_Layer(place, name, (outputs, inputs, height, width)))
         else:
             # A classifier of cells was published as the convolution that it is.
             window = (1, 1) if backbone.cell_classifier else ()
-            found.append(_Layer(place, names[name], (*shape[::-1], *window)))
-    return found
+            expected.append(_Layer(place, names[name], (*shape[::-1], *window)))
+    return expected
 
 
 def _first_convolution(layers: Sequence[topology.Layer], prefix: str = "") -> str | None:
@@ -168,8 +177,8 @@ def _first_convolution(layers: Sequence[topology.Layer], prefix: str = "") -> st
             return prefix + layer.name
         if isinstance(layer, topology.Block):
             inner = (*layer.layers, *itertools.chain(*layer.branches))
-            if found := _first_convolution(inner, f"{prefix}{layer.name}/"):
-                return found
+            if name := _first_convolution(inner, f"{prefix}{layer.name}/"):
+                return name
     return None
 
 
@@ -179,12 +188,12 @@ def _compare(
     wanted = {layer.name: layer for layer in expected}
     wrong = []
     for name, layer in wanted.items():
-        should = _listed(layer.shapes)
+        shapes = _listed(layer.shapes)
         if name not in layers:
-            wrong.append((name, f"is missing: {should}"))
+            wrong.append((name, f"is missing: {shapes}"))
         elif not _fits(layers[name], layer.shapes):
-            there = _listed([blob.shape for blob in layers[name]])
-            wrong.append((name, f"is {there} and should be {should}"))
+            actual = _listed([blob.shape for blob in layers[name]])
+            wrong.append((name, f"is {actual} and should be {shapes}"))
     wrong += [
         (name, f"is only in the file: {_listed([blob.shape for blob in layers[name]])}")
         for name in layers
@@ -195,15 +204,15 @@ def _compare(
     lines = [
         f"the weights do not fit {model.backbone.name} with levels={model.levels} and "
         f"{model.num_classes} classes; kernels are (outputs, inputs, height, width):",
-        *(f"  {name} {what}" for name, what in wrong),
+        *(f"  {name} {problem}" for name, problem in wrong),
     ]
     if all(name in head for name, _ in wrong):
-        lines.append("  all convolutions fit; --fresh_head imports them and starts a new head")
+        lines.append("  all convolutions fit; fresh_head imports them and starts a new head")
     raise errors.InputError("\n".join(lines))
 
 
 def _fits(blobs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether the shapes are equal, but for the leading ones of Caffe before 2015."""
+    """Whether the shapes are equal, except for leading ones, which Caffe wrote before 2015."""
     if len(blobs) != len(shapes):
         return False
     return all(

@@ -1,4 +1,4 @@
-"""From a file of published weights to a checkpoint."""
+"""Imports a file of published weights as a checkpoint."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ SHORTER_SIDE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What was imported: layers of the file, parameters of the network, layers not taken."""
+    """Counts of the layers and parameters that were imported, and the layers that were left out."""
 
     num_layers: int
     num_parameters: int
@@ -27,20 +27,21 @@ class Imported:
 def make_config(
     name: str,
     num_classes: int,
+    *,
     levels: tuple[int, ...] | None = None,
     reduce: str | None = None,
 ) -> config_lib.Config:
     """Returns the config of a published network: its own size, on images of shorter side 256.
 
     Args:
-        name: of the backbone.
+        name: the backbone.
         num_classes: outputs of the classifier.
-        levels: bins per side of each pyramid level, () without SPP; None is as published: the
-            paper's 6, 3, 2, 1, but 1 where the network's own pool is a pyramid.
+        levels: bins per side of each pyramid level, () without SPP; None is as published:
+            the paper's 6, 3, 2, 1, or 1 where the network's own pool is a pyramid.
         reduce: "max" or "mean"; None is as published.
 
     Raises:
-        InputError: an unknown backbone, or levels or a reduce that it does not take.
+        InputError: the backbone is unknown, or does not take the levels or `reduce`.
     """
     if name not in backbones.BACKBONES:
         raise errors.InputError(f"no network {name!r}; there are {', '.join(backbones.BACKBONES)}")
@@ -61,7 +62,7 @@ def make_config(
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Returns the lines of a file: the name of each output of the network, in order.
+    """Returns the names of a network's outputs, in order, from a file of one name per line.
 
     Raises:
         InputError: the file cannot be read or is empty, or a line is blank or there twice.
@@ -99,12 +100,12 @@ def import_weights(
     """Writes step 0 of a workdir: the network of a config with the weights of a file.
 
     Args:
-        config: of `make_config`.
+        config: as `make_config` returns it.
         weights_path: a .caffemodel, or an .npz as `weights.read_npz` describes.
-        class_names: of the network's outputs, in order.
-        output: the workdir, made if missing; nothing is written there before all checks passed.
+        class_names: the names of the network's outputs, in order.
+        output: the workdir, made if missing; it stays untouched where a check fails.
         fresh_head: as in `conversion.to_params`.
-        unscaled_dropout: as there.
+        unscaled_dropout: as in `conversion.to_params`.
 
     Raises:
         InputError: the weights do not fit the network or the class names, or `output` cannot be
@@ -125,7 +126,7 @@ def import_weights(
         model, layers, fresh_head=fresh_head, unscaled_dropout=unscaled_dropout
     )
     num_layers = len(layers) - len(left_out)
-    del layers  # as large as the file
+    del layers  # to free the memory, as much as the file has
     source = {"file": os.path.basename(weights_path), "sha256": _digest(weights_path)}
     meta = checkpoint.Meta(
         step=0,

@@ -1,7 +1,7 @@
 """Reads published weights of either format into Caffe's layout.
 
-That is {layer: [kernel, bias]}: kernels (outputs, inputs, height, width) or (outputs, inputs), the
-first one's inputs blue, green, red, a vector made of a map channel by channel.
+Caffe's layout is {layer: [kernel, bias]} with kernels (outputs, inputs, height, width) or (outputs,
+inputs). The first kernel's inputs are blue, green, red; a map becomes a vector channel by channel.
 """
 
 import numpy as np
@@ -29,12 +29,12 @@ def read_weights(path: str) -> dict[str, list[np.ndarray]]:
 def read_npz(path: str) -> dict[str, list[np.ndarray]]:
     """Returns {layer: [kernel, bias]} of arrays named LAYER/kernel and LAYER/bias.
 
-    In the file kernels are (height, width, inputs, outputs) or (inputs, outputs); what is returned
-    are views of Caffe's order of axes.
+    In the file kernels are (height, width, inputs, outputs) or (inputs, outputs); the arrays
+    returned are views in Caffe's order of axes.
 
     Raises:
-        InputError: the file cannot be read, is damaged or no .npz, or an array of another name or
-            type.
+        InputError: the file cannot be read, is damaged or no .npz, or an array has another name,
+            type or number of axes.
     """
     try:
         with np.load(path) as archive:
@@ -53,7 +53,7 @@ def read_npz(path: str) -> dict[str, list[np.ndarray]]:
         if not np.issubdtype(value.dtype, np.floating):
             raise errors.InputError(f"weights {path}: {name} is {value.dtype}, not floating")
         layers.setdefault(layer, {})[part] = value
-    found: dict[str, list[np.ndarray]] = {}
+    blobs: dict[str, list[np.ndarray]] = {}
     for layer, parts in layers.items():
         if set(parts) != {"kernel", "bias"}:
             raise errors.InputError(f"weights {path}: {layer} has only a {next(iter(parts))}")
@@ -63,7 +63,7 @@ def read_npz(path: str) -> dict[str, list[np.ndarray]]:
             raise errors.InputError(
                 f"weights {path}: {layer}/kernel has {kernel.ndim} axes, neither 4 nor 2"
             )
-        found[layer] = [kernel.transpose(outputs_first), parts["bias"]]
-    if not found:
+        blobs[layer] = [kernel.transpose(outputs_first), parts["bias"]]
+    if not blobs:
         raise errors.InputError(f"weights {path} hold no layer with weights")
-    return found
+    return blobs

@@ -1,4 +1,4 @@
-"""The convolutional networks as data: what stands between an image and the pyramid."""
+"""The convolutional networks as data: the layers between an image and the pyramid."""
 
 from spp_jax.models.topology import LRN, Backbone, Block, Conv, MaxPool
 
@@ -22,8 +22,8 @@ ZF5 = Backbone(
 
 # Not of the paper: a quarter of ZF-5's widths, at half the side, for two cores. conv2's stride of 1
 # makes its maps at 112 and 90 pixels the 13 x 13 and 10 x 10 of ZF-5's at 224 and 180. So few
-# channels do not learn from weights of 0.01; normalisation as strong as in "digits" keeps the first
-# steps of larger ones from ending in dead units.
+# channels do not learn from initial weights of 0.01. With larger weights, normalisation as strong
+# as in "digits" keeps the first steps from ending in dead units.
 ZF5_SMALL = Backbone(
     name="zf5_small",
     layers=(
@@ -65,8 +65,8 @@ CONVNET_STAR5 = Backbone(
 
 
 def _overfeat(name: str, depth: int) -> Backbone:
-    # conv2's pad of 1 is the one that gives both Table 1's 18 and the released code's first centre,
-    # pixel 15, with its stride of 12; the map after pool1 is then 37, not Table 1's 36.
+    # Only a pad of 1 in conv2 gives both Table 1's side of 18 and, as in the released code, a first
+    # centre at pixel 15 and a stride of 12; the map after pool1 is then 37, not Table 1's 36.
     later = (
         Conv(f"conv{i}", 512, 3, padding=1, bias=0.0 if i == 3 else 1.0)
         for i in range(3, depth + 1)

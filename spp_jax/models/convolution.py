@@ -12,19 +12,20 @@ import jax.numpy as jnp
 # Multiplications of a convolution below which XLA's own gradient is as fast, with fewer operations.
 _MIN_MULTIPLICATIONS = 5e8
 
-# Channels of the first layer and the like: products of a row of a kernel would be too thin.
+# With fewer channels, as in the first layer, the product of a kernel's row would be too thin.
 _FEW_CHANNELS = 16
 
 
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """What `flax.linen.Conv` calls in place of `jax.lax.conv_general_dilated`.
+    """Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D).
 
-    Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D).
+    `flax.linen.Conv` calls it in place of `jax.lax.conv_general_dilated`.
 
     Raises:
-        ValueError: a kernel that is not square, several strides or paddings, dilation or groups.
+        ValueError: the kernel is not square, strides or paddings differ between sides, or there are
+            dilations or groups.
     """
     sides = {*kernel.shape[:2]}, {*strides}, {*padding[0], *padding[1]}
     dilations = {*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())}
@@ -54,12 +55,12 @@ _convolve = jax.custom_jvp(_apply, nondiff_argnums=(2, 3))
 def _convolve_jvp(stride: int, padding: int, primals: tuple, tangents: tuple):
     y = _convolve(*primals, stride, padding)
 
-    # The gradient is the transpose of what follows. It takes the other way on purpose: slices whose
-    # transposes are pads, products whose transposes are products.
+    # JAX makes the gradient by transposing the operations of this derivative. So `cpu` consists of
+    # slices, whose transposes are pads, and of matrix products, whose transposes are products too.
     def default(x, kernel, dx, dkernel):
         return _apply(dx, kernel, stride, padding) + _apply(x, dkernel, stride, padding)
 
-    # Of a gradient's own arrays only these four's are kept: patches are cut out again.
+    # The checkpoint stores only the four arguments for the gradient, which cuts the patches again.
     @jax.checkpoint
     def cpu(x, kernel, dx, dkernel):
         if y.size * kernel[..., 0].size < _MIN_MULTIPLICATIONS and kernel.shape[0] > 1:
@@ -75,7 +76,7 @@ def _pad(x: jax.Array, padding: int) -> jax.Array:
 
 
 def _by_products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves by a matrix product for each row of the kernel, or by one if it is small."""
+    """Convolves by one matrix product per row of the kernel, or by a single one if C is small."""
     k, _, channels, features = kernel.shape
     rows, columns = ((side - k) // stride * stride + 1 for side in x.shape[1:3])
     patches = []
@@ -88,16 +89,16 @@ def _by_products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         cells = jnp.concatenate(patches[first : first + per_product], axis=3)
         shape = cells.shape[:3]
         part = kernel.reshape(k * k, channels, features)[first : first + per_product]
-        # The barrier has the gradient computed as (features, ...), the faster way round.
+        # The barrier makes XLA compute the gradient as (features, ...), which is faster.
         part = jax.lax.optimization_barrier(part.reshape(-1, features).T)
         parts.append(cells.reshape(-1, per_product * channels) @ part.T)
     return sum(parts[1:], parts[0]).reshape(*shape, features)
 
 
 def _by_phases(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves by convolutions of stride 1, of each phase of the cells with that of the kernel.
+    """Convolves by one convolution of stride 1 per phase, a phase being every stride-th cell.
 
-    The transpose of a strided convolution is one over cells that are mostly zeros.
+    The transpose of a strided convolution would run over cells that are mostly zeros.
     """
     k = kernel.shape[0]
     rows, columns = ((side - k) // stride + 1 for side in x.shape[1:3])

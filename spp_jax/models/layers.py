@@ -43,7 +43,7 @@ class SpatialPyramidPooling(nn.Module):
         extents = windows.as_int32(extents, "extents")
         whole = jnp.concatenate([jnp.zeros_like(extents), extents[:, ::-1]], axis=1)
 
-        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+        # Mapped over images, so that devices that share a batch need not exchange maps.
         def pool(fmap: jax.Array, window: jax.Array) -> jax.Array:
             return windows.pool_windows(fmap, window[None], self.levels, reduce=self.reduce)[0]
 
@@ -62,16 +62,16 @@ def normalize_responses(x: jax.Array, layer: topology.LRN) -> jax.Array:
 
 @normalize_responses.defjvp
 def _normalize_responses_jvp(layer: topology.LRN, primals: tuple, tangents: tuple):
-    # By hand, as it needs x only, where automatic differentiation keeps every sum and root: half
-    # the time, and a fraction of the memory.
+    # Automatic differentiation would store every sum and root. This derivative stores x only, which
+    # takes half the time and a fraction of the memory.
     x, change = (v.astype(jnp.float32) for v in (*primals, *tangents))
     scale = _scale(x, layer)
     inverse = _inverse_power(scale, layer.beta)
     factor = 2 * layer.beta * layer.alpha / layer.cells
-    # The barrier, in the gradient, keeps what is summed from being computed for each neighbour.
+    # In the gradient the barrier keeps XLA from computing each summand anew for each neighbour.
     around = jax.lax.optimization_barrier(_sum_around(x * change, layer))
-    found = change * inverse - factor * x * inverse / scale * around
-    return (x * inverse).astype(primals[0].dtype), found.astype(primals[0].dtype)
+    tangent = change * inverse - factor * x * inverse / scale * around
+    return (x * inverse).astype(primals[0].dtype), tangent.astype(primals[0].dtype)
 
 
 def _scale(x: jax.Array, layer: topology.LRN) -> jax.Array:
@@ -89,9 +89,10 @@ def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
 def _sum_around(
     x: jax.Array, layer: topology.LRN, function: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> jax.Array:
-    """Sums `function` of the cells that normalise each cell, itself among them; 0 beyond borders.
+    """Returns, for each cell, the sum of `function` over the cells that normalise it.
 
-    One sum over all neighbours, each a slice: XLA makes one loop of it, `function` included.
+    The cell itself is one of them; cells beyond the border count as 0. XLA makes a single loop of
+    the sum over slices, one per neighbour, `function` included.
     """
     before = (layer.size - 1) // 2
     axes = (1, 2) if layer.kind == "within" else (3,)
@@ -106,16 +107,17 @@ def _sum_around(
 
 
 def warp_mean(mean: jax.Array, shape: Sequence[int], extents: jax.Array | None) -> jax.Array:
-    """Warps a mean image (s, s, 3) to images (N, H, W, 3): to each one's extent, or to all of it.
+    """Warps a mean image (s, s, 3) to the extents of images of shape (N, H, W, 3).
 
-    Returns (N, H, W, 3) or, without extents, (1, H, W, 3). Beyond an extent it is not defined.
+    Returns (N, H, W, 3), undefined beyond the extents. Without extents the mean is warped to
+    (H, W), and the result is (1, H, W, 3).
     """
     if extents is None:
         extents = jnp.asarray([shape[1:3]], jnp.int32)
-    own, zeros = jnp.asarray(mean.shape[:2], jnp.float32), jnp.zeros(2, jnp.float32)
+    size, zeros = jnp.asarray(mean.shape[:2], jnp.float32), jnp.zeros(2, jnp.float32)
 
     def warp(extent: jax.Array) -> jax.Array:
-        scale = extent.astype(jnp.float32) / own
+        scale = extent.astype(jnp.float32) / size
         return jax.image.scale_and_translate(
             mean, (*shape[1:3], 3), (0, 1), scale, zeros, method="linear", antialias=True
         )

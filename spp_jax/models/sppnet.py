@@ -23,7 +23,7 @@ class SPPNet(nn.Module):
     Attributes:
         backbone: the convolutional network.
         levels: bins per side of each pyramid level, as `pyramid.check_levels` takes them; None is
-            the network without SPP, which takes one size only (`backbone.size`).
+            the network without SPP, which takes images of one size only (`backbone.size`).
         num_classes: K.
         reduce: "max" as in the paper, or "mean".
         dropout: share of fc6's and fc7's outputs dropped in training.
@@ -63,27 +63,29 @@ class SPPNet(nn.Module):
             images: (N, H, W, 3) RGB, 0 to 255, uint8 or floating.
             extents: (N, 2) integers, the valid (height, width) of each image on its canvas, from
                 its upper left corner. Each image then gets the result it would get alone.
-            train: whether to drop out; needs a "dropout" key.
+            train: whether to apply dropout, which needs a "dropout" key.
 
         Raises:
-            ValueError: a wrong shape, images smaller than the backbone takes, or, without SPP,
-                of another size than `backbone.size`.
+            ValueError: a shape is wrong, or images are smaller than the backbone takes or, without
+                SPP, of another size than `backbone.size`.
         """
         return self.maps(images, extents=extents, train=train)["logits"]
 
     def maps(
         self, images: jax.Array, *, extents: jax.Array | None = None, train: bool = False
     ) -> dict[str, jax.Array]:
-        """Returns every named layer: conv1 ..., (N, h, w, C) after their ReLU, those of blocks as
-        inception_3a/1x1 and their output as inception_3a; pool, (N, P);
-        fc6, fc7, (N, F) after their ReLU; logits, (N, K).
+        """Returns {layer: its output} of every named layer.
 
-        Under jit what is not used is not computed. Arguments and errors as `__call__`.
+        Convolutions, conv1 ..., are (N, h, w, C) after their ReLU; a layer of a block is named as
+        inception_3a/1x1, the block's output as inception_3a. pool is (N, P); fc6 and fc7 are (N, F)
+        after their ReLU; logits are (N, K).
+
+        Under jit unused layers are not computed. Arguments and errors as `__call__`.
         """
         extents = _check_extents(extents, len(images))
-        found = self._cells(images, extents, train)
-        found["pool"] = self._pool(found, images.shape, extents)
-        return found | self.head_layers(found["pool"], train=train)
+        outputs = self._cells(images, extents, train)
+        outputs["pool"] = self._pool(outputs, images.shape, extents)
+        return outputs | self.head_layers(outputs["pool"], train=train)
 
     def features(self, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """Returns the pooled vector (N, P), ordered as `spatial_pyramid_pool`."""
@@ -98,7 +100,7 @@ class SPPNet(nn.Module):
         extents: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Returns logits (N, V, K) of V windows of each image; the convolutions run once.
+        """Returns logits (N, V, K) of V windows per image; the convolutions run once per image.
 
         `windows` are (N, V, 4) integer cells (x1, y1, x2, y2) of the map `pooled_map`, right and
         bottom exclusive. Other arguments and errors as `__call__`.
@@ -109,7 +111,7 @@ class SPPNet(nn.Module):
         extents = _check_extents(extents, len(images))
         fmap = self._cells(images, extents, train)[self.pooled_map]
 
-        # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+        # Mapped over images, so that devices that share a batch need not exchange maps.
         def pool(fmap: jax.Array, windows: jax.Array) -> jax.Array:
             return pool_windows.pool_windows(fmap, windows, levels, reduce=self.reduce)
 
@@ -134,25 +136,25 @@ class SPPNet(nn.Module):
 
     @property
     def classifies_cells(self) -> bool:
-        """Whether the classifier, with a ReLU, stands before the mean (`cell_classifier`)."""
+        """Whether the classifier and a ReLU come before the mean (`Backbone.cell_classifier`)."""
         is_published = self.levels is not None and (*self.levels, self.reduce) == (1, "mean")
         return is_published and bool(self.backbone.cell_classifier)
 
     def _cells(
         self, images: jax.Array, extents: jax.Array | None, train: bool = False
     ) -> dict[str, jax.Array]:
-        """Returns every map there is before the pyramid."""
-        found = self._maps(images, extents)
+        """Returns {layer: its map} of every layer before the pyramid."""
+        maps = self._maps(images, extents)
         if self.classifies_cells:
             last = self.backbone.layers[-1].name
-            scores = self._fully_connected(found[last], train)["logits"].astype(self.dtype)
+            scores = self._fully_connected(maps[last], train)["logits"].astype(self.dtype)
             if extents is not None:
                 extents = topology.sides(self.backbone, extents)[last]
-            found[self.backbone.cell_classifier] = layers.mask_beyond(nn.relu(scores), extents)
-        return found
+            maps[self.backbone.cell_classifier] = layers.mask_beyond(nn.relu(scores), extents)
+        return maps
 
     def _maps(self, images: jax.Array, extents: jax.Array | None) -> dict[str, jax.Array]:
-        check_images(self.backbone, images.shape, has_levels=self.levels is not None)
+        check_images(self.backbone, images.shape, any_size=self.levels is not None)
         x = (images.astype(jnp.float32) - self._mean(images.shape, extents)) * self.backbone.scale
         if extents is None:
             inside = {}
@@ -162,8 +164,10 @@ class SPPNet(nn.Module):
         return self._convolutions(x.astype(self.dtype), inside)
 
     def _mean(self, shape: tuple[int, ...], extents: jax.Array | None) -> jax.Array:
-        """Returns what is subtracted, (1 or N, 1 or H, 1 or W, 3): the mean stored with the
-        parameters, else the backbone's."""
+        """Returns the mean to subtract, (1 or N, 1 or H, 1 or W, 3).
+
+        It is the mean stored with the parameters, else the backbone's.
+        """
         if not self.has_variable("constants", "mean"):
             return jnp.asarray(self.backbone.mean, jnp.float32).reshape(1, 1, 1, 3)
         mean = self.get_variable("constants", "mean")
@@ -202,16 +206,16 @@ def make_model(
 
     Args:
         name: "zf5", "convnet_star5", "overfeat5", "overfeat7", "googlenet", "squeezenet1_1",
-            "zf5_small" or "digits", or a Backbone of the caller's. The classifier GoogLeNet and
-            SqueezeNet were published with is levels=(1,), reduce="mean".
+            "zf5_small" or "digits", or a Backbone of the caller's. GoogLeNet and SqueezeNet were
+            published with levels=(1,), reduce="mean".
         levels: bins per side of each pyramid level, as `pyramid.check_levels` takes them; None is
             the network without SPP.
         reduce: "max" as in the paper, or "mean".
         num_classes: outputs of the last layer.
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
         dropout: share of fc6's and fc7's outputs dropped in training.
-        lrn: None leaves normalisation as the backbone has it; "within" makes all of it that of
-            one channel, as released for ZF-5, "across" that across channels, as AlexNet.
+        lrn: None keeps the normalisation of the backbone; "within" replaces it by normalisation
+            within each channel, as released for ZF-5, "across" by AlexNet's across channels.
 
     Raises:
         ValueError: an unknown name, dtype, level or option.
@@ -255,13 +259,16 @@ def param_shapes(model: SPPNet) -> dict:
 
 
 def check_images(
-    backbone: topology.Backbone, shape: Sequence[int], *, has_levels: bool = True
+    backbone: topology.Backbone, shape: Sequence[int], *, any_size: bool = True
 ) -> None:
-    """Raises ValueError unless (N, H, W, 3) images are of a size that the network takes."""
+    """Raises ValueError unless (N, H, W, 3) images are of a size that the network takes.
+
+    `any_size` is for a network with SPP; without SPP only `backbone.size` is accepted.
+    """
     if len(shape) != 4 or shape[3] != 3:
         raise ValueError(f"images must be (N, H, W, 3), got shape {tuple(shape)}")
     _, height, width, _ = shape
-    if not has_levels and (height, width) != (backbone.size, backbone.size):
+    if not any_size and (height, width) != (backbone.size, backbone.size):
         raise ValueError(
             f"{backbone.name} without SPP takes {backbone.size}x{backbone.size} images only, "
             f"got {height}x{width}"
@@ -275,13 +282,14 @@ def check_images(
 
 
 def _check_extents(extents: jax.Array | None, count: int) -> jax.Array | None:
-    """Returns the extents of that many images as int32, which what is made of them then is too."""
+    """Returns the extents of `count` images as int32, the type of all sides computed from them."""
     if extents is None:
         return None
     extents = pool_windows.as_int32(extents, "extents")
     if extents.shape != (count, 2):
         raise ValueError(
-            f"extents must be ({count}, 2), one (height, width) an image; got shape {extents.shape}"
+            f"extents must be ({count}, 2), one (height, width) per image; "
+            f"got shape {extents.shape}"
         )
     return extents
 
@@ -297,7 +305,7 @@ class _Convolutions(nn.Module):
     def __call__(
         self, x: jax.Array, extents: dict[str, jax.Array], prefix: str = ""
     ) -> dict[str, jax.Array]:
-        """`extents` are the valid (height, width) on each map, or none; `prefix` begins names."""
+        """`extents` are the valid (height, width) of each map, or {}; `prefix` begins each name."""
         maps: dict[str, jax.Array] = {}
 
         def chain(x: jax.Array, chained: Sequence[topology.Layer]) -> jax.Array:
@@ -308,8 +316,8 @@ class _Convolutions(nn.Module):
                     maps.update(block(x, extents, name + "/"))
                     x = maps[name] = maps.pop("")
                 else:
-                    # Beyond its extent a map must hold what padding holds when the image is alone:
-                    # zeros, also safe under a maximum: after a ReLU nothing is smaller.
+                    # Beyond its extent a map must hold zeros, as the padding of an image that is
+                    # alone does. They do not change a maximum either: no output of a ReLU is less.
                     x = layers.mask_beyond(self._apply(layer, x), extents.get(name))
                     maps[name] = x
             return x
@@ -357,7 +365,7 @@ class _Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
-        found = {}
+        outputs = {}
         widths = (*self.backbone.hidden, self.num_classes)
         for number, width in enumerate(widths, start=6):
             if number > 6 or len(widths) == 1:
@@ -370,9 +378,9 @@ class _Head(nn.Module):
                 name=f"fc{number}",
             )(x)
             if number < 5 + len(widths):
-                x = found[f"fc{number}"] = nn.relu(x)
-        found["logits"] = x.astype(jnp.float32)
-        return found
+                x = outputs[f"fc{number}"] = nn.relu(x)
+        outputs["logits"] = x.astype(jnp.float32)
+        return outputs
 
 
 def _kernel_init(backbone: topology.Backbone):

@@ -1,4 +1,4 @@
-"""What a convolutional network is made of, and what follows from its table.
+"""Convolutional networks as tables of layers, and the sizes that follow from a table.
 
 A backbone is a tuple of layers with the sides each one makes, so that map sizes, extents, the
 smallest image and the receptive fields follow from the same table that builds the network. Every
@@ -62,7 +62,7 @@ class LRN:
 
     @property
     def cells(self) -> int:
-        """The n of its formula."""
+        """The n of the formula."""
         return self.size**2 if self.kind == "within" else self.size
 
     def side(self, side: Side) -> Side:
@@ -88,7 +88,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Where the cells of a map look.
+    """Where the cells of a map lie in the image, and how much of it they see.
 
     Attributes:
         stride: image pixels from one cell to the next.
@@ -116,18 +116,18 @@ class Backbone:
     Attributes:
         name: as in `make_model` and `config.model.name`.
         layers: from the image to the map the pyramid pools.
-        last_pool: what stands in the pyramid's place in the network without SPP; None where there
-            is no such network: its own pool is a pyramid too, levels=(1,), reduce="mean".
+        last_pool: the pool in the pyramid's place in the network without SPP; None where there is
+            no such network, as its own pool is a pyramid too, levels=(1,), reduce="mean".
         size: side of the image it was made for, pixels; without SPP it takes no other.
         hidden: widths of the fully connected layers before the classifier: fc6, fc7.
         hidden_bias: initial value of their biases, and of the classifier's.
         kernel_std: deviation of the initial weights; None is He et al.'s sqrt(2 / fan_in).
         mean: (R, G, B) subtracted from the images, 0 to 255.
-        scale: by which the difference is multiplied.
-        cell_classifier: name of the map where the network was published with its classifier on
-            each cell of the last map, then a ReLU, then the mean; "" where it was not.
-        window_offset: pixels by which a window shrinks on each side before it is mapped to cells
-            (PAPER 3.2's offset); None is half a stride, the cells centred inside the window.
+        scale: factor by which the images are multiplied after the mean is subtracted.
+        cell_classifier: name of the map of scores of a network that was published with its
+            classifier on each cell of the last map, then a ReLU, then the mean; else "".
+        window_offset: pixels by which a window shrinks on each side before it is mapped to cells,
+            as in the released code; None is half a stride: the cells centred inside the window.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Backbone:
     hidden: tuple[int, ...] = (4096, 4096)
     hidden_bias: float = 1.0
     kernel_std: float | None = 0.01
-    # The constant the authors' released code subtracts (PAPER: appendix A's 128).
+    # The constant that the released code subtracts.
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
     scale: float = 1.0
     cell_classifier: str = ""
@@ -188,19 +188,19 @@ def window_cells(
     windows: np.ndarray,
     size: tuple[int, int],
     *,
-    has_tolerance: bool = True,
+    tolerant: bool = True,
 ) -> np.ndarray:
     """Returns the cells (R, 4), int32, of windows on a layer's map of an image.
 
     Args:
-        backbone, layer: whose map.
+        backbone, layer: the network and the layer whose map it is.
         windows: (R, 4) pixels (x1, y1, x2, y2) of the network's input, right and bottom exclusive.
         size: (height, width) of the input, pixels.
-        has_tolerance: whether windows shrink by the backbone's `window_offset`, if it has one, and
-            not by half a stride, which is no tolerance: only cells centred inside a window count.
+        tolerant: whether windows shrink by the backbone's `window_offset`, if it has one. Else they
+            shrink by half a stride, so that only cells centred inside a window count.
     """
     geometry = geometries(backbone)[layer]
-    offset = backbone.window_offset if has_tolerance else None
+    offset = backbone.window_offset if tolerant else None
     return window_pooling.image_to_cells(
         windows,
         map_size(backbone, layer, size),
@@ -217,26 +217,34 @@ def _fold(
     join: Callable[[list[T]], T],
     prefix: str = "",
 ) -> dict[str, T]:
-    """Returns {layer: value} of a value that each layer changes and the ends of branches make."""
-    found: dict[str, T] = {}
+    """Returns {layer: value}, a value being computed layer by layer from `start` at the image.
+
+    Args:
+        layers: the layers, one after the other.
+        start: the value before the first layer.
+        step: returns the value after a layer, given the value before it.
+        join: returns the value after a block, given the values at the ends of its branches.
+        prefix: the beginning of every name.
+    """
+    values: dict[str, T] = {}
     for layer in layers:
         name = prefix + layer.name
         if isinstance(layer, Block):
-            found |= _fold(layer.layers, start, step, join, name + "/")
+            values |= _fold(layer.layers, start, step, join, name + "/")
             if layer.layers:
-                start = found[f"{name}/{layer.layers[-1].name}"]
+                start = values[f"{name}/{layer.layers[-1].name}"]
             for branch in layer.branches:
-                found |= _fold(branch, start, step, join, name + "/")
+                values |= _fold(branch, start, step, join, name + "/")
             if layer.branches:
-                start = join([found[f"{name}/{b[-1].name}"] for b in layer.branches])
+                start = join([values[f"{name}/{b[-1].name}"] for b in layer.branches])
         else:
             start = step(layer, start)
-        found[name] = start
-    return found
+        values[name] = start
+    return values
 
 
 def smallest_side(backbone: Backbone) -> int:
-    """Returns the shortest image side, in pixels, of which every layer has at least one cell."""
+    """Returns the shortest image side, in pixels, for which no layer's map is empty."""
     side = 1
     while min(sides(backbone, side).values()) < 1:
         side += 1

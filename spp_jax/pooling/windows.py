@@ -149,7 +149,7 @@ def image_to_cells(
         (R, 4) int32 cells, right and bottom exclusive, never empty.
     """
     windows = np.asarray(windows, np.float64)
-    # Cells and pixels are counted from 1, both corners inclusive, as published (PAPER 3.1).
+    # Cells and pixels are counted from 1, both corners inclusive, as in the released code.
     first = np.floor((windows[:, :2] + 1 - offset0 + offset) / stride + 0.5) + 1
     last = np.ceil((windows[:, 2:] - offset0 - offset) / stride - 0.5) + 1
     middle = np.trunc((first + last) / 2)

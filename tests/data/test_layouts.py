@@ -266,7 +266,7 @@ def test_splits_inside_classes_are_refused_and_what_may_be_splits_is_told(tmp_pa
     _, _, notes = _open(f"{tmp_path}/s")
     assert notes == (
         f"the class folders of {tmp_path}/s, as seg_test, all hold folders called ant and bee: if "
-        "those are the classes, give --config.data.split=seg_train",
+        "those are the classes, set config.data.split to seg_train",
     )
     train = opening.open_train("folder", f"{tmp_path}/s", "seg_train", 0.5, 0)
     assert train.class_names == ("ant", "bee")

@@ -292,7 +292,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
         return str(info.value)
 
     tar = tmp_path / "ILSVRC2012_img_train.tar"
-    needed = f"no file {tar}; --manual_dir must hold ILSVRC2012_img_train.tar and"
+    needed = f"no file {tar}; that folder must hold ILSVRC2012_img_train.tar and"
     assert message(prepare.prepare_256, str(tmp_path)).startswith(needed)
     unknown = "'no_such' is neither imagenet2012_256, digit_scenes nor a set TFDS knows"
     assert message(prepare.prepare_stock, "no_such", "") == unknown

@@ -123,7 +123,7 @@ def test_a_folder_with_splits_keeps_them(with_splits):
 def test_only_train_leaves_nothing_to_evaluate_on(tmp_path):
     _write_image(tmp_path / "train" / "x" / "0.png")
     assert opening.open_held_out("folder", str(tmp_path), "", 0.1, 0, ("x",)) is None
-    with pytest.raises(errors.InputError, match="has only train/; give"):
+    with pytest.raises(errors.InputError, match="has only train/; set config"):
         opening.open_eval("folder", str(tmp_path), "", ("x",))
     assert len(opening.open_eval("folder", str(tmp_path), "train", ("x",))) == 1
 
@@ -162,7 +162,9 @@ def test_wrong_folders_are_named(tmp_path, flat):
             opening.open_train("folder", str(path), "train", 0.1, 0)
         return str(info.value)
 
-    assert message("") == "config.data.path is not set; give --config.data.path=FOLDER"
+    assert message("") == (
+        "config.data.path is not set; it is the folder that holds the class folders"
+    )
     assert message(tmp_path / "nowhere") == f"no folder {tmp_path}/nowhere"
     (tmp_path / "empty").mkdir()
     assert message(tmp_path / "empty") == (
@@ -212,7 +214,7 @@ def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monke
     stored = json.loads(info.read_text())
     stored["fileFormat"] = "tfrecord"
     info.write_text(json.dumps(stored))
-    with pytest.raises(errors.InputError, match=r"not stored as ArrayRecord; run `tfds convert_f"):
+    with pytest.raises(errors.InputError, match=r"not stored as ArrayRecord; .*`tfds convert_f"):
         opening.open_train("digit_scenes", str(path), "train", 0.1, 0)
 
 

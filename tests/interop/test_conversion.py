@@ -140,7 +140,7 @@ def test_the_authors_caffe_halves_what_dropout_could_drop(images):
     expected = _caffe_head(np.stack(pooled), layers, after_dropout=0.5)
     np.testing.assert_allclose(maps["logits"], expected, rtol=0, atol=1e-5 * abs(expected).max())
     for model, options in ((_model(), {"fresh_head": True}), (_model((1,), CELLS), {})):
-        with pytest.raises(errors.InputError, match="--unscaled_dropout halves fc7 and fc8, and"):
+        with pytest.raises(errors.InputError, match="unscaled_dropout halves fc7 and fc8, and"):
             conversion.to_params(model, layers, unscaled_dropout=True, **options)
 
 
@@ -243,7 +243,7 @@ def test_without_a_head_the_way_out_is_named():
     assert _difference(layers)[-3:] == [
         "  fc7 is missing: (7, 8) (7,)",
         "  fc8 is missing: (6, 7) (6,)",
-        "  all convolutions fit; --fresh_head imports them and starts a new head",
+        "  all convolutions fit; fresh_head imports them and starts a new head",
     ]
     assert _difference({"extra": [np.ones(1)], **layers}, fresh_head=True)[1:] == [
         "  extra is only in the file: (1,)"

@@ -128,7 +128,7 @@ def test_wrong_flags_are_one_sentence(files, tmp_path, arguments, sentence):
 
 def test_a_fresh_head_for_another_pyramid(files, tmp_path):
     weights, _, layers = files
-    config = pretrained.make_config("squeezenet1_1", 3, (2, 1), "max")
+    config = pretrained.make_config("squeezenet1_1", 3, levels=(2, 1), reduce="max")
     found = pretrained.import_weights(
         config, weights, ("a", "b", "c"), str(tmp_path), fresh_head=True
     )
@@ -202,4 +202,4 @@ def test_the_published_form_is_the_default(name, levels, reduce, size):
     config = pretrained.make_config(name, 1000)
     assert (config.model.levels, config.model.reduce) == (levels, reduce)
     assert (config.train.sizes, config.data.crop_size) == ((size,), size)
-    assert pretrained.make_config("zf5", 10, ()).model.levels is None
+    assert pretrained.make_config("zf5", 10, levels=()).model.levels is None

@@ -1,4 +1,4 @@
-"""Digit groups: digit scenes in a detection form, 1 to 5 digits an image, each with its box.
+"""Digit groups: digit scenes in a detection form, 1 to 5 digits per image, each with its box.
 
 Embedded TFDS builder `digit_groups`: 800 train and 300 test images made from the same digits, by
 split, as `digits` makes its scenes. The features are those of TFDS's voc: `image` and `objects` of
@@ -23,7 +23,7 @@ CANVAS_SIDES = (110, 220)  # pixels, both included
 PLOT_SIDES = (48, 120)  # of the rectangle a digit is placed in, pixels
 MAX_DIGITS = 5
 
-# Tries to find a place for a digit before a group stays smaller.
+# Attempts to place digits; a group that runs out of them stays smaller.
 _NUM_TRIES = 30
 
 
@@ -38,17 +38,17 @@ class Group(NamedTuple):
 def make_group(
     rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray, candidates: np.ndarray
 ) -> Group:
-    """Makes one image; digits do not touch.
+    """Makes one image whose digits do not touch.
 
     Args:
       rng: numpy generator, the only source of chance.
       digits: (D, 8, 8) float32 ink in 0..1.
       labels: (D,) integers in 0..9.
-      candidates: (K,) indices into digits, from which each is drawn evenly.
+      candidates: (K,) indices into digits, from which each digit is drawn evenly.
     """
     height, width = (int(side) for side in rng.integers(*CANVAS_SIDES, size=2, endpoint=True))
     image = digits_lib.make_background(rng, height, width)
-    found: list[int] = []
+    drawn: list[int] = []
     boxes: list[tuple[int, int, int, int]] = []
     wanted = int(rng.integers(1, MAX_DIGITS, endpoint=True))
     for _ in range(_NUM_TRIES):
@@ -65,16 +65,16 @@ def make_group(
         coverage = np.zeros((height, width), np.float32)
         coverage[top : top + plot[0], left : left + plot[1]] = part
         image = digits_lib.paste_ink(rng, image, coverage, box)
-        found.append(int(labels[index]))
+        drawn.append(int(labels[index]))
         boxes.append(box)
         if len(boxes) == wanted:
             break
-    return Group(image, tuple(found), tuple(boxes))
+    return Group(image, tuple(drawn), tuple(boxes))
 
 
 def _is_near(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
-    """Whether the surroundings of `box`, in which ink is to show, touch another digit."""
-    reach = digits_lib.surroundings(box) + 2  # and soft edges
+    """Whether the surroundings of `box`, from which its ink must stand out, touch another digit."""
+    reach = digits_lib.surroundings(box) + 2  # for soft edges
     x1, y1, x2, y2 = box
     return (
         x1 - reach < other[2]
@@ -85,7 +85,7 @@ def _is_near(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 
 class DigitGroups(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the groups; every one is a function of (SEED, split, index) alone."""
+    """TFDS builder of the groups; every group is a function of (SEED, split, index) alone."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # as in DigitScenes
@@ -124,7 +124,7 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, split: str, digits: np.ndarray, labels: np.ndarray, pool: np.ndarray
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        # Apart from the scenes' seeds by its length.
+        # MAX_DIGITS makes the seed of a group differ from that of the scene of the same index.
         number = digits_lib.SPLITS.index(split)
         for index in range(NUM_GROUPS[split]):
             rng = np.random.default_rng((digits_lib.SEED, number, index, MAX_DIGITS))

@@ -176,7 +176,7 @@ def paste_ink(
 
 
 def surroundings(box: tuple[int, int, int, int]) -> int:
-    """Returns how many pixels around a digit's box its ink is told apart from."""
+    """Returns how far around a digit's box, in pixels, its ink must stand out from the image."""
     return int(np.ceil(_SURROUNDINGS * (box[3] - box[1])))
 
 
@@ -203,8 +203,8 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the scenes; every scene is a function of (SEED, split, index) alone."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # There are no downloads to check; TFDS would look for checksums by way of importlib_resources,
-    # which it does not declare as a dependency (4.9.10).
+    # There are no downloads to check. TFDS would look for checksums by importlib_resources, a
+    # dependency that it does not declare (4.9.10).
     url_infos = None
 
     on_scene: Callable[[], object] = staticmethod(lambda: None)  # called after each scene made
@@ -334,7 +334,7 @@ def _draw_shape(rng: np.random.Generator, canvas: np.ndarray) -> None:
 def _color_of(rng: np.random.Generator, luminance: float) -> np.ndarray:
     """Draws a colour (3,) float32 in 0..255 that has the given luminance."""
     colors = rng.uniform(0.0, 255.0, (8, 3)).astype(np.float32)
-    # The nearest of several needs the least mixing with white or black, which would pale it.
+    # The colour nearest in luminance needs the least mixing with white or black, which pales it.
     color = colors[np.abs(colors @ _LUMA - luminance).argmin()]
     current = float(color @ _LUMA)
     if luminance > current:

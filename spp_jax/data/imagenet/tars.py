@@ -1,7 +1,7 @@
-"""The official tars of ILSVRC 2012: where each image is in them, and its class.
+"""The official tars of ILSVRC 2012: the place of each image in them, and its class.
 
 ILSVRC2012_img_train.tar is a tar of class tars nXXXXXXXX.tar, ILSVRC2012_img_val.tar one of images.
-The classes, their order and those of the validation images are TFDS's own, from the lists it ships.
+The classes, their order and the labels of the validation images are from the lists TFDS ships.
 """
 
 import os
@@ -31,16 +31,16 @@ def find_tars(manual_dir: str) -> dict[str, str]:
     """Returns {split: path} of the official tars.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of the tars is missing.
     """
-    found = {split: os.path.join(manual_dir, name) for split, name in TARS.items()}
-    for path in found.values():
+    paths = {split: os.path.join(manual_dir, name) for split, name in TARS.items()}
+    for path in paths.values():
         if not os.path.isfile(path):
             raise errors.InputError(
-                f"no file {path}; --manual_dir must hold {' and '.join(TARS.values())} from "
+                f"no file {path}; that folder must hold {' and '.join(TARS.values())} from "
                 "image-net.org"
             )
-    return found
+    return paths
 
 
 def load_wnids() -> list[str]:
@@ -49,9 +49,9 @@ def load_wnids() -> list[str]:
 
 
 def list_class_tars(tar: str) -> list[Item]:
-    """Lists the class tars in the training tar, by label."""
+    """Lists the class tars in the training tar, in the order of their labels."""
     labels = {wnid: label for label, wnid in enumerate(load_wnids())}
-    found = []
+    items = []
     for member in _members(tar):
         name = os.path.basename(member.name)
         label = labels.get(name.removesuffix(".tar"))
@@ -59,28 +59,28 @@ def list_class_tars(tar: str) -> list[Item]:
             raise errors.InputError(
                 f"{tar} holds {name!r}, which is not the tar of one of the {len(labels)} classes"
             )
-        found.append(Item(member.offset_data, member.size, name, label))
-    if not found:
+        items.append(Item(member.offset_data, member.size, name, label))
+    if not items:
         raise errors.InputError(f"{tar} holds no class tars")
-    return sorted(found, key=lambda item: item.label)
+    return sorted(items, key=lambda item: item.label)
 
 
 def list_class(tar: str, class_tar: Item) -> list[Item]:
     """Lists the images of one of the class tars in the training tar."""
-    found = [
+    items = [
         Item(member.offset_data, member.size, os.path.basename(member.name), class_tar.label)
         for member in _members(tar, class_tar.offset, class_tar.name)
     ]
-    if found and found[-1].offset + found[-1].size > class_tar.offset + class_tar.size:
+    if items and items[-1].offset + items[-1].size > class_tar.offset + class_tar.size:
         raise errors.InputError(f"{tar}: {class_tar.name} in it is damaged")
-    return found
+    return items
 
 
 def list_validation(tar: str) -> list[Item]:
-    """Lists the images of the validation tar; number 1 has the class of TFDS's first line."""
+    """Lists the images of the validation tar; line i of TFDS's list is the class of image i."""
     order = {wnid: label for label, wnid in enumerate(load_wnids())}
     labels = [order[wnid] for wnid in _read_tfds_words("validation_labels.txt")]
-    found = []
+    items = []
     for member in _members(tar):
         name = os.path.basename(member.name)
         match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
@@ -89,8 +89,8 @@ def list_validation(tar: str) -> list[Item]:
                 f"{tar} holds {name!r}, which is none of ILSVRC2012_val_00000001.JPEG to "
                 f"{len(labels):08}"
             )
-        found.append(Item(member.offset_data, member.size, name, labels[int(match[1]) - 1]))
-    return found
+        items.append(Item(member.offset_data, member.size, name, labels[int(match[1]) - 1]))
+    return items
 
 
 def _members(tar: str, offset: int = 0, name: str = "") -> Iterator[tarfile.TarInfo]:

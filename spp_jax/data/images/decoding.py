@@ -6,8 +6,8 @@ functions are pure and safe in threads, and release the GIL while pixels are dec
 JPEG goes through simplejpeg, every other format through Pillow. OpenCV reads those formats too,
 little faster (375x500 PNG 4.9 ms against 5.6, WebP 2.3 against 2.8), but it logs each damaged file
 to stderr, which only a process-wide setting silences, and accepts a decompression bomb in PNG text.
-Of Pillow only TIFF is not silent: warnings about tags, and libtiff's lines about damaged data, can
-be stopped for the whole process alone, which is left to the program.
+Pillow is silent but for TIFF: its warnings about tags, and libtiff's lines about damaged data, can
+only be stopped for the whole process, which is left to the program.
 """
 
 import contextlib
@@ -75,16 +75,16 @@ def decode(
 
     A truncated file is refused unless all its pixels are there, and so is all damage the decoder
     notices; formats without checksums can hide some. A JPEG without an end marker, or with stray
-    bytes before a marker, is read where the file shows that its pixels are whole (`jpeg`, which
-    says when a whole file cannot be told from a damaged one).
+    bytes before a marker, is read where the file shows that its pixels are whole (see
+    `jpeg`, also for whole files that cannot be told from damaged ones).
 
     Args:
         data: the whole file.
-        name: what errors call the file.
+        name: the name of the file in errors.
         shorter_side: decode a JPEG at the smallest of the scales 1/8 .. 8/8 that leaves its shorter
             side at least this long, for the caller to resize. Other formats keep their size.
-        max_pixels: largest height * width the header may claim. Whatever is given, Pillow refuses
-            GIF and WebP, and TIFF tiles, above 179 million, and AVIF above 268 million.
+        max_pixels: largest height * width the header may claim. Pillow has limits of its own: 179
+            million for GIF, WebP and tiles of TIFF, 268 million for AVIF.
         max_aspect: largest ratio of the longer side to the shorter.
 
     Returns:
@@ -110,12 +110,12 @@ def decode(
 def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     """Reads the (height, width) that `decode` gives an image, from the file's header alone.
 
-    What the header shows to be no image, too large or too narrow is refused as by `decode`; damage
-    in the pixels is not seen.
+    A file that its header shows to be no image, too large or too narrow is refused as by `decode`;
+    damage in the pixels goes unnoticed.
 
     Args:
         file: the file, open for reading at its start.
-        name: what errors call it.
+        name: the name of the file in errors.
 
     Raises:
         ImageError: the file is empty, no image, too large or too narrow.
@@ -125,7 +125,7 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
 
 
 def read_orientation(file: BinaryIO, name: str) -> int:
-    """Reads how `decode` turns an image, EXIF's 1 (upright as stored) to 8.
+    """Reads the EXIF orientation by which `decode` turns an image: 1 (upright as stored) to 8.
 
     Arguments and errors as `read_size`.
     """
@@ -163,10 +163,10 @@ def is_pillow(image: object) -> bool:
 
 
 def from_pillow(image: Image.Image, name: str) -> np.ndarray:
-    """Returns an image of Pillow as `decode` returns the file that it was read from, upright too.
+    """Converts an image of Pillow to the upright array that `decode` makes of its file.
 
     Raises:
-        ImageError: it is too large or too narrow, or its file is truncated or corrupt.
+        ImageError: the image is too large or too narrow, or its file is truncated or corrupt.
     """
 
     def check_size(height: int, width: int) -> None:
@@ -194,8 +194,8 @@ def _find_reader(data: bytes, name: str) -> tuple[str, Callable[..., ImageFile.I
     advice = f" but {kind}, which is not read; convert it to JPEG or PNG" if kind else ""
     if kind == "AVIF":
         advice = " but AVIF, which Pillow reads from version 11.3 on; this one does not"
-    name, known = errors.printable(name), ", ".join(_READERS)
-    raise errors.ImageError(f"{name}: not an image of a known format ({known}){advice}")
+    name, kinds = errors.printable(name), ", ".join(_READERS)
+    raise errors.ImageError(f"{name}: not an image of a known format ({kinds}){advice}")
 
 
 def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> None:
@@ -207,7 +207,7 @@ def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> 
 
 @contextlib.contextmanager
 def _named(name: str, kind: str) -> Iterator[None]:
-    """Turns what the decoders raise into an ImageError about the file."""
+    """Turns any exception of a decoder into an ImageError about the file."""
     try:
         yield
     except errors.ImageError as error:
@@ -235,8 +235,8 @@ def _decode_jpeg(
                 raise
             except ValueError:
                 continue
-        # TurboJPEG takes six chroma samplings, and counts odd headers as errors. Pillow reads both,
-        # and refuses a premature end, but passes over damaged data: that must not reach it.
+        # TurboJPEG reads six chroma samplings only, and counts odd headers as errors. Pillow reads
+        # both and refuses a premature end, but it overlooks damaged data, which must not reach it.
         if "Corrupt" in str(error) or "Premature" in str(error):
             raise
         return _decode_with_pillow(JpegImagePlugin.JpegImageFile(io.BytesIO(data)), check_size)
@@ -267,7 +267,7 @@ def _decode_with_pillow(file: Image.Image, check_size: Callable[[int, int], None
         image = np.array(file.convert("RGB"))
         if transparency is not None:  # the image may be the caller's
             file.info["transparency"] = transparency
-    # A TIFF has no such entry: Pillow turns it while loading.
+    # A TIFF has no such entry: Pillow has turned it upright while loading.
     return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
 
 

@@ -1,26 +1,27 @@
-"""JPEG files with something amiss around pixels that are all there.
+"""Mends JPEG files that have all of their pixels, but stray bytes or no end marker.
 
 Cameras and programs leave stray bytes before a marker, or no end marker. A decoder reports stray
 bytes as well when damaged data made it lose its place, so bytes are taken for stray only where the
 file shows that the pixels before them are whole:
 
-- Between the segments of the header anything may stand: each table has a length of its own.
+- Between the segments of the header any bytes may stand, as each segment states its length.
 - The end marker may be missing where every scan of the image is there and none ends too soon.
-- Bytes after the last scan are stray if they begin right where the image ends, and are no part of
-  one: they repeat one value or are text, and the byte before them is neither. Before text the
-  scan of a file that has one only must also be what an encoder writes.
-- Where that byte looks like them it may be stray itself, in place of one that was lost: zeros do
-  for the last byte of many an image. It is the image's own if the scan is what an encoder writes,
-  each block of known codes and no 65th coefficient, and ones fill its last byte; and if the unit
-  before the last ends in the same way.
-- Other bytes, and text after up to four characters, are stray if the scan is what an encoder
-  writes, and they are not more of it: they cannot be read as blocks to their end, as the rest of an
-  image can that damage made end too soon.
+- Bytes after the last scan are stray if they begin right where the image ends and are no part of an
+  image: they repeat one value or are text, and the byte before them is not. Before text, if the
+  file has a single scan, that scan must also be one that an encoder writes.
+- Where the byte before them looks like them, it may itself be stray, in place of a byte that was
+  lost: a zero can stand for the last byte of many images. It belongs to the image if the scan is
+  one that an encoder writes (each block has known codes and no 65th coefficient, and ones fill the
+  last byte), and if the unit before the last ends in the same way.
+- Other bytes, and text after up to four characters, are stray if the scan is one that an encoder
+  writes and the bytes do not continue it: unlike the rest of an image that damage made end too
+  soon, they cannot be read as blocks to their end.
 
-The last two hold of files that are not progressive, whose scan is the only one. What they cannot
-tell: a file may be the same, byte for byte, as one that lost its last byte and has the first of the
-zeros after it in its place. So it is refused, unless a flat corner makes it plain what that byte
-was. Damage that text, or other bytes that are not of one value, makes good by chance passes.
+The last two rules apply to files that are not progressive and have a single scan. One case remains
+undecidable: a whole file may be the same, byte for byte, as a file that lost its last byte and has
+the first of the zeros after it in its place. Such a file is refused, unless a flat corner of the
+image shows what that byte was. Damage goes unnoticed where text, or other bytes that are not all
+the same, happen to complete the image.
 """
 
 import re
@@ -34,10 +35,10 @@ from spp_jax.data.images import jpeg_scan
 _END = b"\xff\xd9"
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
-# A marker that ends a scan: no byte 255 of its data, nor one of the restarts inside it.
+# A marker that ends a scan, unlike the bytes 255 of its data and the restart markers inside it.
 _SCAN_STOP = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
-# Frames with other codings, which are not looked into.
+# Frames with other codings; such files are not mended.
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 # Fewer bytes of one value may be the end of an image's own data by chance.
@@ -45,8 +46,8 @@ _LEAST_RUN = 8
 # One byte in three of an image's data is a character, so that fewer may be its own data.
 _TEXT = bytes([*b"\t\n\r", *range(32, 127)])
 _LEAST_TEXT = 16
-# How many of an image's last bytes may look like the stray ones after them: they look so by chance,
-# or they are stray, read in place of bytes that the image lost.
+# How many of an image's last bytes may look like the stray bytes after them: by chance, or because
+# they are stray themselves, read in place of bytes that the image lost.
 _MOST_SAME, _MOST_TEXT = 1, 4
 
 
@@ -67,19 +68,18 @@ class _Trimmed(NamedTuple):
 
 def header(data: bytes) -> bytes:
     """Returns the segments before the first scan, without the stray bytes between them."""
-    kept = [data[:2]]
+    parts = [data[:2]]
     for start, stop in _segments(data, 2):
-        kept.append(data[start:stop])
+        parts.append(data[start:stop])
         if data[start + 1] == _SCAN:
             break
-    return b"".join(kept)
+    return b"".join(parts)
 
 
 def mend(data: bytes) -> Iterator[bytes]:
-    """Yields what to try in place of a file that a strict decoder refused, if there is anything.
+    """Yields mended versions of a file that a strict decoder refused, if there are any.
 
-    What the decoder takes then has the pixels of the file; each is tried where the one before it
-    was refused.
+    Try them in order: the first version that the decoder accepts has the pixels of the file.
     """
     trimmed = _trim(data)
     if trimmed is None:
@@ -92,8 +92,8 @@ def mend(data: bytes) -> Iterator[bytes]:
 
 def _segments(data: bytes, position: int) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of each segment from a position to the end marker or a damaged one."""
-    while found := _MARKER.search(data, position):
-        start = found.end() - 2
+    while marker := _MARKER.search(data, position):
+        start = marker.end() - 2
         length = int.from_bytes(data[start + 2 : start + 4], "big")
         stop = start + 2 + length
         is_segment = not 0xD0 <= data[start + 1] <= 0xD9 and length >= 2
@@ -106,18 +106,18 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int]]:
 def _trim(data: bytes) -> _Trimmed | None:
     """Returns the file up to its last scan; None where scans are missing or it is of a rare kind.
 
-    After the last scan means after every bit of every coefficient.
+    The last scan is the one that completes every bit of every coefficient.
     """
-    kept, position = [data[:2]], 2
-    missing: dict[int, set[int]] = {}  # coefficients of each component
+    parts, position = [data[:2]], 2
+    missing: dict[int, set[int]] = {}  # the incomplete coefficients of each component
     is_progressive = False
     while True:
-        found = next(_segments(data, position), None)
-        if found is None:
+        span = next(_segments(data, position), None)
+        if span is None:
             return None
-        segment = data[slice(*found)]
-        kept.append(segment)
-        position, marker = found[1], segment[1]
+        segment = data[slice(*span)]
+        parts.append(segment)
+        position, marker = span[1], segment[1]
         if marker in _OTHER_FRAMES or (marker in (*_BASELINE, _PROGRESSIVE) and missing):
             return None
         if marker in (*_BASELINE, _PROGRESSIVE):
@@ -137,8 +137,8 @@ def _trim(data: bytes) -> _Trimmed | None:
             elif bits & 15 == 0:
                 missing.get(name, set()).difference_update(range(first, last + 1))
         if not any(missing.values()):
-            return _Trimmed(b"".join(kept), scan, end is None)
-        kept.append(scan)
+            return _Trimmed(b"".join(parts), scan, end is None)
+        parts.append(scan)
         position += len(scan)
 
 
@@ -149,7 +149,7 @@ def _find_length(trimmed: _Trimmed) -> int | None:
     counted = re.search(r"(\d+) extraneous bytes before marker 0xd9", complaint)
     if not counted:
         return None
-    # The decoder does not count what it had fetched, at most 8 bytes of data.
+    # The decoder does not count the bytes that it had fetched, at most 8 bytes of data.
     enough = length - int(counted[1])
     too_few = max(0, enough - 17)
     while enough - too_few > 1:
@@ -162,7 +162,7 @@ def _find_length(trimmed: _Trimmed) -> int | None:
 
 
 def _complaint(data: bytes) -> str:
-    """Returns what the decoder says of a file, "" if nothing; at an eighth of its size."""
+    """Returns the decoder's complaint about a file, "" if it has none, at an eighth of its size."""
     try:
         simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1)
     except ValueError as error:
@@ -171,7 +171,7 @@ def _complaint(data: bytes) -> str:
 
 
 def _ends_at(trimmed: _Trimmed, length: int) -> bool:
-    """Whether the image ends there, and what follows in its last scan is stray."""
+    """Whether the image ends after `length` bytes of its last scan, and the others are stray."""
     scan, stray = trimmed.scan[:length], trimmed.scan[length:]
     data = scan.replace(b"\xff\x00", b"\xff")
     head = stray[:_LEAST_TEXT]
@@ -200,10 +200,10 @@ def _ends_at(trimmed: _Trimmed, length: int) -> bool:
 
 
 def _rests(stray: bytes) -> set[bytes]:
-    """Returns what may be left of an image that ended too soon, if stray bytes follow it in turn.
+    """Returns the bytes that may be the rest of an image, should it have ended too soon.
 
-    Those are bytes of one value, or text: as much of the end as looks like either, or less by some
-    characters.
+    They are `stray` itself; `stray` without the last byte and its repetitions; and `stray` without
+    the text at its end, of which some first characters may belong to the rest.
     """
     rests = {stray, stray.rstrip(stray[-1:])}
     start = len(stray.rstrip(_TEXT))

@@ -1,4 +1,4 @@
-"""The Huffman codes of a baseline JPEG's only scan: where its blocks end, without any pixel.
+"""Finds the end of the blocks in the only scan of a baseline JPEG, by its Huffman codes alone.
 
 Decodes codes, not pixels: about a megabyte in a third of a second.
 """
@@ -20,12 +20,12 @@ _ALIKE = 24  # bits: the last byte's and twice as many
 
 
 class _Table(NamedTuple):
-    """For the next 16 bits, read as a number, what they begin with.
+    """A Huffman table as two lists, indexed by the next 16 bits read as a number.
 
-    `codes`: the length of the first code times 256 plus its symbol, 0 for no code.
-    `steps`: of all the coefficients whose codes are among the 16 bits, how many bits they take,
-    plus 128 if they end the block, plus 256 times the places they take; 0 where an encoder writes
-    no such code.
+    `codes`: the length of the first code times 256 plus its symbol; 0 where there is no such code.
+    `steps`: the number of bits of all the coefficients whose codes are among the 16 bits, plus 128
+    if they end the block, plus 256 times the number of places they take; 0 where no encoder writes
+    the first code.
     """
 
     codes: list[int]
@@ -33,7 +33,7 @@ class _Table(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a scan is made of: the tables of the blocks of a unit, in order, for mean and rest."""
+    """The order of a scan: the tables (for mean, for rest) of each block of a unit, in order."""
 
     blocks: list[tuple[_Table, _Table]]
     num_units: int
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 class End(NamedTuple):
     """The bit after a scan's last block, and whether the unit before ends in the same 24 bits.
 
-    Bits count from the last restart marker, zeros for the markers' sake left out.
+    Bits count from the last restart marker, without the zeros that `_unstuff` removes.
     """
 
     bit: int
@@ -94,9 +94,10 @@ def read_layout(segments: Iterable[tuple[int, bytes]]) -> Layout | None:
 
 
 def find_end(layout: Layout, scan: bytes) -> End | None:
-    """Returns where the last block ends; None unless the scan is what an encoder writes, whole.
+    """Returns where the last block ends; None unless the scan is whole and as an encoder writes it.
 
-    That is: each block has known codes and no 65th coefficient, and ones fill the last byte.
+    An encoder writes known codes and no 65th coefficient in each block, and fills the last byte
+    with ones.
     """
     left, end = layout.num_units, None
     for part in _RESTART.split(scan):
@@ -117,10 +118,10 @@ def find_end(layout: Layout, scan: bytes) -> End | None:
 
 
 def reads_on(layout: Layout, scan: bytes, end: End, rest: bytes, is_cut: bool) -> bool:
-    """Whether the bytes `rest` after a scan with such an end can all be read as its blocks.
+    """Whether the bytes `rest` after a scan with this end can all be read as blocks of the scan.
 
-    Where the file `is_cut` the last of them need not be whole. Data that was read out of place may
-    be in step again there at any block of a unit.
+    Where the file `is_cut` the last block need not be whole. The first block may be any block of a
+    unit, as damage may have made the decoder lose its place.
     """
     data = _unstuff(_RESTART.split(scan)[-1] + rest)[end.bit // 8 :]
     bits = _to_bits(data)
@@ -132,14 +133,14 @@ def reads_on(layout: Layout, scan: bytes, end: End, rest: bytes, is_cut: bool) -
 
 def _read_tables(body: bytes) -> dict[int, _Table]:
     """Returns {class * 16 + number: table} of a segment of Huffman tables."""
-    found = {}
+    tables = {}
     position = 0
     while position + 17 <= len(body):
         counts = body[position + 1 : position + 17]
         stop = position + 17 + sum(counts)
-        found[body[position]] = _make_table(counts, body[position + 17 : stop])
+        tables[body[position]] = _make_table(counts, body[position + 17 : stop])
         position = stop
-    return found
+    return tables
 
 
 @functools.lru_cache(maxsize=16)  # most files have the tables of the standard
@@ -154,7 +155,7 @@ def _make_table(counts: bytes, symbols: bytes) -> _Table:
 
 
 def _find_steps(codes: np.ndarray) -> np.ndarray:
-    """Returns the steps of a table of coefficients, see `_Table`."""
+    """Returns the `steps` of a `_Table`, (65536,), from its `codes`."""
     length, run, size = codes >> 8, codes >> 4 & 15, codes & 15
     is_known = (codes > 0) & ((size > 0) | (run == 0) | (run == 15))
     is_end = is_known & (codes & 255 == 0)
@@ -173,7 +174,7 @@ def _find_steps(codes: np.ndarray) -> np.ndarray:
 
 
 def _unstuff(scan: bytes) -> bytes:
-    """Returns the data without the zero that follows each byte 255, for its markers' sake."""
+    """Returns the data without the zeros that tell its bytes 255 apart from markers."""
     return scan.replace(b"\xff\x00", b"\xff")
 
 
@@ -184,13 +185,13 @@ def _to_bits(data: bytes) -> _Bits:
 
 
 def _last_bits(data: bytes, stop: int) -> int:
-    """Returns the value of the bits before `stop` that two units are compared by."""
-    some = data[max(0, stop - _ALIKE) // 8 : -(-stop // 8)]
-    return (int.from_bytes(some, "big") >> -stop % 8) & ((1 << _ALIKE) - 1)
+    """Returns the last bits before `stop` as a number, by which two units are compared."""
+    tail = data[max(0, stop - _ALIKE) // 8 : -(-stop // 8)]
+    return (int.from_bytes(tail, "big") >> -stop % 8) & ((1 << _ALIKE) - 1)
 
 
 def _is_filled(data: bytes, end: int) -> bool:
-    """Whether the data ends within a byte after bit `end`, with ones; not for a negative one."""
+    """Whether ones, less than a byte of them, are all that follows bit `end`; False if negative."""
     num_left = 8 * len(data) - end
     ones = (1 << num_left) - 1 if 0 <= num_left < 8 else 0
     return 0 <= num_left < 8 and end >= 0 and (not ones or data[-1] & ones == ones)
@@ -199,7 +200,7 @@ def _is_filled(data: bytes, end: int) -> bool:
 def _reads_to_its_end(
     data: bytes, bits: _Bits, position: int, order: Sequence[tuple[_Table, _Table]], is_cut: bool
 ) -> bool:
-    """Whether all that is left of the data, some bytes, can be read as blocks."""
+    """Whether the data from bit `position` on can all be read as blocks with tables in `order`."""
     for tables in itertools.cycle(order):
         position = _read_blocks(bits, position, [tables])
         if position > bits.size:
@@ -210,9 +211,9 @@ def _reads_to_its_end(
 
 
 def _read_blocks(bits: _Bits, start: int, blocks: Sequence[tuple[_Table, _Table]]) -> int:
-    """Returns the bit after as many blocks, each of its tables; -1 where an encoder writes none.
+    """Returns the bit after one block per pair of tables; -1 where no encoder writes such blocks.
 
-    Beyond the last bit where the data does not suffice.
+    The bit lies beyond the end of the data where the data is too short.
     """
     words, size = bits
     position = start
@@ -228,7 +229,7 @@ def _read_blocks(bits: _Bits, start: int, blocks: Sequence[tuple[_Table, _Table]
             position += step & 127
             k += step >> 8
             if k > 63 or not step:
-                # A full block has no code for its end: of the codes seen some are not its own.
+                # A full block has no end code: some of the codes may be those of the next block.
                 position = _read_codes(bits, first, rest.codes)
                 break
             if step & 128:

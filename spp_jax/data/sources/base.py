@@ -1,6 +1,7 @@
-"""What every source of images is: a sequence of encoded examples in a fixed order, read at random.
+"""The protocol of a source of images, and how class names of data and of networks are matched.
 
-A source can be sent to loader processes.
+A source is a sequence of encoded examples in a fixed order, read at random. It can be sent to
+loader processes.
 """
 
 import bisect
@@ -25,9 +26,10 @@ class Example(NamedTuple):
 
 
 class Source(Protocol):
-    """A sequence of examples; one whose file cannot be read raises `errors.ImageError`.
+    """A sequence of examples; reading one raises `errors.ImageError` where its file cannot be read.
 
-    `notes` are sentences about what was taken for what, and what was passed over.
+    `notes` are sentences for the user about how the source was read: for example which folder was
+    taken for a split, and which files were passed over.
     """
 
     class_names: tuple[str, ...]
@@ -69,37 +71,44 @@ class Joined:
         return part.name(place)
 
 
-def find_class(name: str, known: Sequence[str]) -> int:
+def find_class(name: str, class_names: Sequence[str]) -> int:
     """Returns the index of one class in a network's classes as `match_classes` does, -1 if none."""
     try:
-        return match_classes([name], known, "")[0]
+        return match_classes([name], class_names, "")[0]
     except errors.InputError:
         return -1
 
 
-def match_classes(found: Sequence[str], known: Sequence[str], where: str) -> list[int]:
-    """Returns the index in a network's classes of each class found in data.
+def match_classes(names: Sequence[str], class_names: Sequence[str], where: str) -> list[int]:
+    """Returns the index in a network's classes of each class of the data.
 
-    Folders n01440764 and "tench" are class "n01440764 tench": beside its whole name, a class that
-    begins with a WordNet identifier is known by that, and by the rest if no other has the same.
+    Folders n01440764 and "tench" both match class "n01440764 tench": a class that begins with a
+    WordNet identifier is matched by its whole name, by the identifier, and by the rest of its name
+    if no other class has the same rest.
+
+    Args:
+        names: the classes of the data.
+        class_names: the classes of the network.
+        where: the name of the data in errors.
 
     Raises:
-        InputError: a class that the network does not know, or two that are one to it; `where` names
-            the data.
+        InputError: the network has no such class, or two names match the same class.
     """
-    index = {name: i for i, name in reversed(list(enumerate(known)))}
+    index = {name: i for i, name in reversed(list(enumerate(class_names)))}
     by_wnid = {m[0]: i for name, i in index.items() if (m := WNID.match(name))}
-    rests = [WNID.sub("", name, count=1).strip() for name in known]
+    rests = [WNID.sub("", name, count=1).strip() for name in class_names]
     by_rest = {rest: i for i, rest in enumerate(rests) if rests.count(rest) == 1}
     matched: list[int] = []
     unknown: list[str] = []
-    for name in found:
+    for name in names:
         wnid = WNID.match(name)
         i = index.get(name, by_wnid.get(wnid[0]) if wnid else by_rest.get(name))
         if i is None:
             unknown.append(name)
         elif i in matched:
-            raise errors.InputError(f"{where}: {name!r} and another are both class {known[i]!r}")
+            raise errors.InputError(
+                f"{where}: {name!r} and another are both class {class_names[i]!r}"
+            )
         else:
             matched.append(i)
     if unknown:

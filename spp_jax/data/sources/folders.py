@@ -1,4 +1,4 @@
-"""Folders of photographs: class folders, train/ and val/ of them, or images in any folders."""
+"""Folders of photographs: class folders, alone or in train/ and val/, or images in any folders."""
 
 import itertools
 import os
@@ -13,10 +13,10 @@ class FolderSource:
     """Images of class folders, classes and files in sorted order; nested folders are walked.
 
     Attributes:
-        path: the folder of the class folders.
-        class_names: their names.
-        split: "train", "val" ... for a folder of its own, "" for the whole folder.
-        notes: sentences about what was taken for what, and what was passed over.
+        path: the folder that holds the class folders.
+        class_names: the names of the classes, by label.
+        split: the name of the split, "train", "val" ...; "" where the folder has no splits.
+        notes: sentences for the user about how the folder was read, as of `base.Source`.
     """
 
     def __init__(
@@ -64,30 +64,30 @@ class FolderSource:
         return FolderSource(self.path, self.class_names, files, labels, self.split, self.notes)
 
     def relabel(self, class_names: Sequence[str]) -> "FolderSource":
-        """Returns the source with the labels its classes have in a network's list of classes.
+        """Returns the same images, labelled by index in a network's list of classes.
 
         Raises:
-            InputError: a class folder that the network does not know.
+            InputError: the network does not have the class of a folder.
         """
-        new = base.match_classes(self.class_names, class_names, self.path)
-        labels = [new[label] if label >= 0 else -1 for label in self._labels]
+        indices = base.match_classes(self.class_names, class_names, self.path)
+        labels = [indices[label] if label >= 0 else -1 for label in self._labels]
         return FolderSource(self.path, class_names, self._files, labels, self.split, self.notes)
 
 
 def scan_folder(
-    path: str, split: str, *, classes: Sequence[str] = (), has_to_be_full: bool = True
+    path: str, split: str, *, classes: Sequence[str] = (), refuse_empty: bool = True
 ) -> FolderSource:
     """Lists the images of the class folders under path/split, or under path for split "".
 
-    A folder without folders whose images are named by class, n01440764_10026.JPEG as ImageNet's
-    are, has the classes of these names. A folder that holds nothing but one folder of class folders
-    or splits stands for that.
+    Images named by class, as ImageNet's n01440764_10026.JPEG, may also lie in one folder without
+    class folders: then these names give the classes. A folder that holds nothing but one folder of
+    class folders or splits (a wrapper) is replaced by that one.
 
     Args:
         path: the folder.
-        split: the name of a folder in it, or of one as `layouts.split_of` knows them.
-        classes: names that are known to be classes.
-        has_to_be_full: refuse a class without images, as there is nothing to learn it from.
+        split: the name of a folder in it, in any spelling that `layouts.split_of` understands.
+        classes: names of classes; a folder with such a name is never a wrapper.
+        refuse_empty: whether to refuse a class without images, which nothing could be learnt from.
 
     Raises:
         InputError: a missing or empty folder, a class without images, splits beside class folders,
@@ -107,45 +107,47 @@ def scan_folder(
     root, notes = layouts.unwrap(folder, classes), [*layout.notes]
     if root != folder:
         notes.append(f"{folder} holds one folder of images, {root}, which is taken in its place")
-    notes += _what_is_beside(path, root, layout, name)
+    notes += _notes_beside(path, root, layout, name)
     names = layouts.list_folders(root)
     if not names:
         return _scan_flat(root, split, notes)
     files, labels = [], []
     for label, name in enumerate(names):
-        found = layouts.list_images(os.path.join(root, name))
-        notes += found.notes
-        if not found.files and has_to_be_full:
+        images_of_class = layouts.list_images(os.path.join(root, name))
+        notes += images_of_class.notes
+        if not images_of_class.files and refuse_empty:
             raise errors.InputError(
                 f"class folder {os.path.join(root, name)} holds no image that is read; remove it, "
                 "or put images of the class in it"
             )
-        files += [os.path.join(name, file) for file in found.files]
-        labels += [label] * len(found.files)
+        files += [os.path.join(name, file) for file in images_of_class.files]
+        labels += [label] * len(images_of_class.files)
     if not files:
         raise errors.InputError(f"the class folders of {root} hold no image that is read")
     return FolderSource(root, names, files, labels, split, notes)
 
 
 def open_pair(path: str) -> tuple[FolderSource, FolderSource] | None:
-    """Returns train/ of a folder and what there is to test on, with the classes of train/.
+    """Returns the training split of a folder and the split to test on, with one list of classes.
 
-    None where the folder has no train/, or nothing beside it.
+    The classes of both are those of train/. Returns None where the folder has no train/, or no
+    split beside it.
 
     Raises:
-        InputError: a class to train on without images, or one that train/ does not have.
+        InputError: a class of train/ has no images, or the other split has a class that train/
+            does not have.
     """
-    known = layouts.find(path).splits
-    split = layouts.eval_split(known)
-    if not layouts.find_split(known, "train") or not split:
+    splits = layouts.find(path).splits
+    split = layouts.eval_split(splits)
+    if not layouts.find_split(splits, "train") or not split:
         return None
     train = scan_folder(path, "train")
-    test = scan_folder(path, split, classes=train.class_names, has_to_be_full=False)
+    test = scan_folder(path, split, classes=train.class_names, refuse_empty=False)
     return train, test.relabel(train.class_names)
 
 
 def check_classes(source: FolderSource) -> None:
-    """Raises InputError if there is one class only: a network would learn to say nothing else."""
+    """Raises InputError if there is one class only: a network would learn to answer only that."""
     if len(source.class_names) > 1:
         return
     name = "".join(source.class_names)
@@ -161,25 +163,25 @@ def check_classes(source: FolderSource) -> None:
 
 
 def list_all(path: str) -> layouts.Images:
-    """Lists every image under a folder, whatever the folders in it are; at least one.
+    """Lists every image under a folder, at least one, whatever its folders are named.
 
     Raises:
         InputError: a missing folder, or no image in it.
     """
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
-    found = layouts.list_images(path)
-    if not found.files:
-        raise errors.InputError("; ".join((f"folder {path} holds no image", *found.notes)))
-    return found
+    listed = layouts.list_images(path)
+    if not listed.files:
+        raise errors.InputError("; ".join((f"folder {path} holds no image", *listed.notes)))
+    return listed
 
 
 def scan_images(path: str) -> FolderSource:
-    """Lists every image under a folder, with the labels that it has in training and evaluation.
+    """Lists every image under a folder, each with the label that training and evaluation give it.
 
-    The classes are those of training that have images: of train/ where there is one, else of all
-    splits, or of the folder. Any other image has the label -1, and so have all where the folder is
-    refused; the notes count them and say why.
+    The classes are those that have images in train/; without train/, in any split; without splits,
+    in the folder. Images of no such class have the label -1, and so have all images of a folder
+    that training refuses. The notes count the images without a label and say why they have none.
 
     Raises:
         InputError: a missing folder, or no image in it.
@@ -187,63 +189,63 @@ def scan_images(path: str) -> FolderSource:
     files, notes = list_all(path)
     try:
         layout = layouts.find(path)
-        own = layouts.find_split(layout.splits, "train")
+        train = layouts.find_split(layout.splits, "train")
         parts = []
-        for split in sorted(layout.splits or ("",), key=lambda split: split != own):
-            # A class is no wrapper in the splits that are evaluated.
-            known = parts[0].class_names if own and parts else ()
-            parts.append(scan_folder(path, split, classes=known, has_to_be_full=False))
+        for split in sorted(layout.splits or ("",), key=lambda split: split != train):
+            # In the other splits a folder named as a class of train/ is no wrapper.
+            names = parts[0].class_names if train and parts else ()
+            parts.append(scan_folder(path, split, classes=names, refuse_empty=False))
     except errors.InputError as e:
         notes = (*notes, f"no image of {path} has a label, as for training: {e}")
         return FolderSource(path, (), files, [-1] * len(files), "", notes)
-    found = {file: name for part in parts for file, name in part.classes_below(path)}
-    trained = parts[:1] if own else parts
+    class_of = {file: name for part in parts for file, name in part.classes_below(path)}
+    trained = parts[:1] if train else parts
     classes = sorted({name for part in trained for _, name in part.classes_below(path)})
-    index = {name: base.find_class(name, classes) for name in set(found.values())}
-    labels = [index[found[file]] if file in found else -1 for file in files]
-    outside = [file for file in files if file not in found]
-    unknown = [file for file in found if index[found[file]] < 0]
+    index = {name: base.find_class(name, classes) for name in set(class_of.values())}
+    labels = [index[class_of[file]] if file in class_of else -1 for file in files]
+    outside = [file for file in files if file not in class_of]
+    unknown = [file for file in class_of if index[class_of[file]] < 0]
     notes = [*notes, *layout.notes]
-    for some, reason in (
+    for unlabelled, reason in (
         (outside, "in no class folder that training or evaluation takes"),
         (unknown, "of a class that the training split does not have"),
     ):
-        if some:
+        if unlabelled:
             notes.append(
-                f"{path}: {len(some)} of {len(files)} image(s) have no label, "
-                f"{errors.printable(some[0])} the first: they are {reason}"
+                f"{path}: {len(unlabelled)} of {len(files)} image(s) have no label, "
+                f"{errors.printable(unlabelled[0])} the first: they are {reason}"
             )
     return FolderSource(path, classes, files, labels, "", notes)
 
 
-def _what_is_beside(path: str, root: str, layout: layouts.Layout, taken: str) -> Iterator[str]:
-    """Yields sentences about what is beside the folders on the way from `path` to its classes.
+def _notes_beside(path: str, root: str, layout: layouts.Layout, scanned: str) -> Iterator[str]:
+    """Yields notes on images and splits that lie beside the folders from `path` down to `root`.
 
     Args:
-        path: the folder that was given.
-        root: of the class folders.
-        layout: of `path`.
-        taken: the name of its split that is scanned, or "".
+        path: the folder that the user named.
+        root: the folder that holds the class folders.
+        layout: the layout of `path`.
+        scanned: the name of the split that is scanned, or "".
     """
     for name in layout.splits:
-        split = layouts.split_of(taken)
-        if split and name != taken and layouts.split_of(name) == split:
-            twin, own = (os.path.join(layout.path, n) for n in (name, taken))
-            yield f"{own} is taken for the {split} split; {twin}, another, is passed over"
+        split = layouts.split_of(scanned)
+        if split and name != scanned and layouts.split_of(name) == split:
+            twin, folder = (os.path.join(layout.path, n) for n in (name, scanned))
+            yield f"{folder} is taken for the {split} split; {twin}, another, is passed over"
     way = os.path.relpath(root, path)
     inner = [] if way == os.curdir else way.split(os.sep)
     for folder in itertools.accumulate([path, *inner], os.path.join):
         if not layouts.list_folders(folder):
-            return  # of images that are named by class
-        found = layouts.list_images(folder, is_deep=False)
-        yield from found.notes
-        if found.files:
-            what = "class folders" if folder == root else "folders"
-            yield f"{folder}: passed over {len(found.files)} image(s) beside the {what}"
+            return  # its images are named by class
+        beside = layouts.list_images(folder, deep=False)
+        yield from beside.notes
+        if beside.files:
+            kind = "class folders" if folder == root else "folders"
+            yield f"{folder}: passed over {len(beside.files)} image(s) beside the {kind}"
 
 
 def _scan_flat(folder: str, split: str, notes: Sequence[str]) -> FolderSource:
-    files, own_notes = layouts.list_images(folder)
+    files, more_notes = layouts.list_images(folder)
     wnids = [base.WNID.match(file) for file in files]
     if not files or not all(wnids):
         raise errors.InputError(
@@ -252,4 +254,4 @@ def _scan_flat(folder: str, split: str, notes: Sequence[str]) -> FolderSource:
     names = [m[0] for m in wnids if m]
     classes = sorted(set(names))
     labels = [classes.index(n) for n in names]
-    return FolderSource(folder, classes, files, labels, split, [*notes, *own_notes])
+    return FolderSource(folder, classes, files, labels, split, [*notes, *more_notes])

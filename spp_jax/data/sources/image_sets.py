@@ -1,4 +1,4 @@
-"""The lists of a VOC folder: which images a set names, and what files and labels they have.
+"""The image sets of a VOC folder: which images a set lists, and their files and labels.
 
 An id is the path of an image below JPEGImages, without suffix: "000005", or "train/n01/a" where
 there are folders.
@@ -19,12 +19,12 @@ from spp_jax.runs import files
 ANNOTATIONS, IMAGES, SETS = "Annotations", "JPEGImages", os.path.join("ImageSets", "Main")
 
 _SUFFIXES = layouts.IMAGE_SUFFIXES | {".xml"}
-# VOC's labels are -1, 0 and 1; ILSVRC's sets number their lines.
+# A label of VOC, -1, 0 or 1, or the line number that ILSVRC's sets have.
 _LAST_NUMBER = re.compile(r"\s+[+-]?\d+$")
 
 
 class ImageFiles:
-    """The image files of a folder by id; each of its folders is listed once, when asked for."""
+    """The image files of a folder by id; each folder is listed once, when first needed."""
 
     def __init__(self, path: str):
         self.path = path
@@ -34,12 +34,12 @@ class ImageFiles:
         """Returns the path of an image below the folder, "" where there is none.
 
         Raises:
-            InputError: there are several, as a.jpg and a.png.
+            InputError: several files have the id, as a.jpg and a.png.
         """
-        inner, own = posixpath.split(image_id)
+        inner, stem = posixpath.split(image_id)
         if inner not in self._listed:
             self._listed[inner] = self._list(inner)
-        names = self._listed[inner].get(own, [])
+        names = self._listed[inner].get(stem, [])
         if len(names) > 1:
             raise errors.InputError(
                 f"{os.path.join(self.path, inner)} holds {' and '.join(sorted(names))}, so that "
@@ -52,12 +52,12 @@ class ImageFiles:
         try:
             names = os.listdir(os.path.join(self.path, inner))
         except OSError:
-            return by_stem  # only who needs an image may say that there is none
+            return by_stem  # the caller knows whether it needs these images
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in layouts.IMAGE_SUFFIXES:
                 by_stem.setdefault(stem, []).append(name)
-                # Of an id that ends with a suffix, whose annotation is a.jpg.xml.
+                # An id may end with a suffix itself: its annotation then is a.jpg.xml.
                 by_stem.setdefault(name, []).append(name)
         return by_stem
 
@@ -65,12 +65,12 @@ class ImageFiles:
 def read_ids(root: str, split: str) -> tuple[str, ...]:
     """Returns the image ids of ImageSets/Main/SPLIT.txt.
 
-    A line is an id, with or without a suffix or a path that ends in JPEGImages, and what may follow
-    it: a label or number. An id may have spaces in it: of several ways to read a line, the first is
-    taken of which an annotation or an image is there.
+    A line holds an id, with or without a suffix or a path that ends in JPEGImages, and perhaps a
+    label or a number after it. As ids may have spaces, some lines can be read in several ways: the
+    first way is taken whose annotation or image exists.
 
     Raises:
-        InputError: there is no such file, nothing in it, an id twice, or one outside JPEGImages.
+        InputError: the file is missing or empty, or an id is there twice or outside JPEGImages.
     """
     image_files = ImageFiles(os.path.join(root, IMAGES))
     ids = []
@@ -80,9 +80,9 @@ def read_ids(root: str, split: str) -> tuple[str, ...]:
             raise errors.InputError(
                 f"image set {split} of {root} names {line!r}, which is outside {root}"
             )
-        # Most lines can be read in one way, and nothing has to be looked for.
-        is_there = (r for r in readings if _is_there(root, r, image_files))
-        ids.append(likely if len(readings) == 1 else next(is_there, likely))
+        # Most lines can be read in one way only: then no file has to be looked for.
+        existing = (r for r in readings if _is_there(root, r, image_files))
+        ids.append(likely if len(readings) == 1 else next(existing, likely))
     if not ids:
         raise errors.InputError(f"image set {split} of {root} is empty")
     twice = [image_id for image_id, count in collections.Counter(ids).items() if count > 1]
@@ -92,12 +92,12 @@ def read_ids(root: str, split: str) -> tuple[str, ...]:
 
 
 def match(text: str, ids: Collection[str]) -> str | None:
-    """Returns which of the ids a text means, None if none: as it is, or without path and suffix."""
+    """Returns the id that a text is, as it stands or without path and suffix; None if none."""
     return next((t for t in (text, clean(text)) if t in ids), None)
 
 
 def clean(text: str) -> str:
-    """Returns an id without what tools add: a path to JPEGImages, a suffix, "\\" for "/"."""
+    """Returns an id without what tools add to it: a path to JPEGImages, a suffix, "\\" for "/"."""
     text = posixpath.normpath(text.replace("\\", "/"))
     for folder in (IMAGES, ANNOTATIONS):
         _, is_in_path, inner = f"/{text}".rpartition(f"/{folder}/")
@@ -107,9 +107,10 @@ def clean(text: str) -> str:
 
 
 def _readings(line: str) -> tuple[list[str], str]:
-    """Returns the ids that a line may mean, the likeliest first, and which one if none is there.
+    """Returns the ids that a line may mean, in the order to try them, and the one to fall back on.
 
-    Those outside the folder are left out: the list may be empty, and the one then is "".
+    Ids outside the folder are left out. Where this leaves none, the list is empty and the id to
+    fall back on is "".
     """
     unnumbered = _LAST_NUMBER.sub("", line)
     texts = (line, unnumbered, line.split()[0])
@@ -128,7 +129,7 @@ def list_classes(root: str, split: str) -> list[str]:
     """Returns the classes that have a label file CLASS_SPLIT.txt, sorted."""
     end = f"_{split}.txt"
     names = sorted(f for f in os.listdir(os.path.join(root, SETS)) if f.endswith(end))
-    # small_train.txt may also be an image set: one that has no labels.
+    # small_train.txt may also be an image set, which has no labels.
     return [n.removesuffix(end) for n in names if _has_labels(root, n.removesuffix(".txt"))]
 
 
@@ -137,7 +138,7 @@ def _has_labels(root: str, name: str) -> bool:
 
 
 def read_labels(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
-    """Returns the labels in ImageSets/Main/NAME.txt of images: (N,) of -1, 0 and 1.
+    """Returns the labels of N images in ImageSets/Main/NAME.txt: (N,) int8 of -1, 0 and 1.
 
     Raises:
         InputError: the file has a line that is not "ID LABEL", or no label for an image.
@@ -162,10 +163,10 @@ def read_labels(root: str, name: str, ids: Sequence[str]) -> np.ndarray:
 
 
 def read_lines(root: str, name: str) -> list[str]:
-    """Returns the lines of ImageSets/Main/NAME.txt without space around them, empty ones left out.
+    """Returns the lines of ImageSets/Main/NAME.txt, stripped, without the empty ones.
 
     Raises:
-        InputError: there is no such file, or it is no text.
+        InputError: the file is missing or no text in UTF-8.
     """
     path = os.path.join(root, SETS, f"{name}.txt")
     try:
@@ -176,6 +177,6 @@ def read_lines(root: str, name: str) -> list[str]:
         raise errors.InputError(f"{path} is no text in UTF-8: {e}") from e
     except OSError as e:
         names = os.listdir(os.path.dirname(path))
-        known = ", ".join(sorted(f.removesuffix(".txt") for f in names if "_" not in f))
-        raise errors.InputError(f"no image set {name} in {root}; there are {known}") from e
+        set_names = ", ".join(sorted(f.removesuffix(".txt") for f in names if "_" not in f))
+        raise errors.InputError(f"no image set {name} in {root}; there are {set_names}") from e
     return [line.strip() for line in lines if line.strip()]

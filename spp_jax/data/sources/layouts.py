@@ -1,7 +1,8 @@
-"""How folders of photographs are arranged: what is a class, what a split, and what is neither.
+"""Tells which folders of photographs are classes, which are splits, and which are neither.
 
-PATH/CLASS/images, PATH/train/CLASS/images beside PATH/val/CLASS/images, and either of them inside
-folders that hold nothing else (wrappers). Links to folders are followed.
+Folders may be arranged as PATH/CLASS/images, as PATH/train/CLASS/images beside
+PATH/val/CLASS/images, and as either of them inside folders that hold nothing else (wrappers). Links
+to folders are followed.
 """
 
 import os
@@ -18,23 +19,23 @@ IMAGE_SUFFIXES = frozenset(
         *(".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),
     }
 )
-# Images that are not read: they are counted and named. Those of cameras begin as TIFF does.
+# Formats that are not read; notes count such files. Raw files of cameras begin as TIFF does.
 _OTHER_SUFFIXES = frozenset(
     {
         *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".tga", ".exr", ".raw"),
         *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     }
 )
-# What systems and programs leave in any folder; names that begin with a dot are passed over too.
+# Left by systems and programs in any folder; names that begin with a dot are passed over too.
 _JUNK = frozenset(
     {
         *("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"),
         *("system volume information", "__pycache__"),
     }
 )
-# What folders of splits are called, "Val" and "val-set" as well. Evaluation takes the first there
-# is of all but the first row, from left to right: what is called test is not watched in training
-# while there is another.
+# Names of the folders of splits, also spelled as "Val" and "val-set". Evaluation takes the first
+# name below the first row, read from left to right, that a folder has. So training does not watch
+# the test split while there is another one.
 _SPLITS = {
     "train": ("train", "training", "train_set", "training_set", "trainset"),
     "validation": ("validation", "val", "valid", "validation_set", "val_set", "valid_set"),
@@ -44,12 +45,12 @@ _SPLITS = {
 
 
 class Layout(NamedTuple):
-    """What a folder holds.
+    """The splits or class folders of a folder.
 
     Attributes:
-        path: the folder of the splits, or of the classes: the one given, or inside its wrappers.
-        splits: names of the folders of splits, none where there are none.
-        notes: sentences about what was taken for what, and what was passed over.
+        path: the folder that holds them: the folder asked for, or one inside its wrappers.
+        splits: the names of the split folders; empty where there are class folders only.
+        notes: sentences for the user about how the folder was read, as of `base.Source`.
     """
 
     path: str
@@ -58,7 +59,7 @@ class Layout(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images under a folder, as paths below it, and sentences about what is passed over."""
+    """The images under a folder, as paths below it, and notes on files that are passed over."""
 
     files: tuple[str, ...]
     notes: tuple[str, ...]
@@ -70,28 +71,29 @@ def split_of(name: str) -> str:
     return next((split for split, names in _SPLITS.items() if plain in names), "")
 
 
-def eval_split(known: Sequence[str]) -> str:
-    """Returns the first of the names that evaluation takes by itself, else ""."""
-    plain = {name.lower().replace("-", "_").replace(" ", "_"): name for name in reversed(known)}
+def eval_split(splits: Sequence[str]) -> str:
+    """Returns the split that evaluation takes by default, "" if none has a name for that."""
+    plain = {name.lower().replace("-", "_").replace(" ", "_"): name for name in reversed(splits)}
     names = [name for split, names in _SPLITS.items() if split != "train" for name in names]
     return next((plain[name] for name in names if name in plain), "")
 
 
-def find_split(known: Sequence[str], wanted: str) -> str:
-    """Returns the name of a split among those known: as it is, or of another spelling; or "".
+def find_split(splits: Sequence[str], wanted: str) -> str:
+    """Returns the split of the wanted name, or the one of another spelling of it; "" if none.
 
     Raises:
-        InputError: two are spellings of it.
+        InputError: two splits are other spellings of it.
     """
-    if wanted in known:
+    if wanted in splits:
         return wanted
-    found = [name for name in known if split_of(wanted) and split_of(name) == split_of(wanted)]
-    if len(found) > 1:
+    kind = split_of(wanted)
+    matches = [name for name in splits if kind and split_of(name) == kind]
+    if len(matches) > 1:
         raise errors.InputError(
-            f"{found[0]}/ and {found[1]}/ may both be the split {wanted}; name one of them in "
+            f"{matches[0]}/ and {matches[1]}/ may both be the split {wanted}; name one of them in "
             "config.data.split or config.data.eval_split"
         )
-    return found[0] if found else ""
+    return matches[0] if matches else ""
 
 
 def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
@@ -99,14 +101,16 @@ def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
 
     Args:
         path: the folder.
-        named: a split of any name that the user gave, or "".
-        classes: names that are known to be classes: such a folder is no wrapper.
+        named: the split that the user asks for, which may have any name, or "".
+        classes: names of classes; a folder with such a name is never a wrapper.
 
     Raises:
-        InputError: no such folder, splits and classes side by side, or splits inside classes.
+        InputError: the folder is missing, or splits are beside or inside class folders.
     """
     if not path:
-        raise errors.InputError("config.data.path is not set; give --config.data.path=FOLDER")
+        raise errors.InputError(
+            "config.data.path is not set; it is the folder that holds the class folders"
+        )
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
     notes: list[str] = []
@@ -130,28 +134,28 @@ def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
 
 
 def unwrap(path: str, classes: Sequence[str] = ()) -> str:
-    """Returns the folder of the class folders: `path`, or the one inside its wrappers."""
+    """Returns the folder that holds the class folders: `path`, or a folder inside its wrappers."""
     while wrapped := _wrapped(path, classes):
         path = wrapped
     return path
 
 
 def list_folders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder, but for what systems leave there; sorted."""
+    """Returns the names of the folders in a folder, sorted, without those that systems leave."""
     return [entry.name for entry in _entries(path) if _is_folder(entry)]
 
 
-def list_images(path: str, *, is_deep: bool = True) -> Images:
-    """Lists the images under a folder, or right in it; sorted.
+def list_images(path: str, *, deep: bool = True) -> Images:
+    """Lists the images under a folder, sorted; unless `deep`, only those right in it.
 
-    An image is what is called so, and of files without a suffix what begins as an image does.
+    A file is an image by its suffix or, where it has none, by its first bytes.
 
     Raises:
-        InputError: a folder that cannot be read.
+        InputError: a folder cannot be read.
     """
     files, others, loops = [], [], []
-    for inner, entry in _walk(path, loops, is_deep):
-        kind = _kind(entry, is_named=False)
+    for inner, entry in _walk(path, loops, deep=deep):
+        kind = _kind(entry, trust_suffix=False)
         if kind:
             (files if kind == "image" else others).append(os.path.join(inner, entry.name))
     notes = []
@@ -169,7 +173,7 @@ def list_images(path: str, *, is_deep: bool = True) -> Images:
 def _check_others(
     path: str, inner: Sequence[str], filled: Sequence[str], named: str
 ) -> Iterator[str]:
-    """Yields sentences about folders beside those of splits; raises if they may be classes."""
+    """Yields notes on folders beside the split folders; raises if those may be classes."""
     rest = [n for n in inner if n not in filled]
     has_both = len({split_of(n) for n in filled}) > 1
     is_told = named in filled and not split_of(named)
@@ -183,12 +187,12 @@ def _check_others(
         )
     for name in rest:
         if _has_image(os.path.join(path, name), or_other=True):
-            what = "holds no class folders" if split_of(name) else "is no split"
-            yield f"{os.path.join(path, name)} {what}; training and evaluation pass over it"
+            reason = "holds no class folders" if split_of(name) else "is no split"
+            yield f"{os.path.join(path, name)} {reason}; training and evaluation pass over it"
 
 
 def _check_classes(path: str, names: Sequence[str]) -> Iterator[str]:
-    """Yields a sentence if class folders look like splits; raises if the splits are inside them."""
+    """Yields a note if class folders look like splits; raises if they hold the splits."""
     inside = [set(list_folders(os.path.join(path, name))) for name in names]
     shared = sorted(set.intersection(*inside)) if len(inside) > 1 else []
     if len(shared) > 1 and all(split_of(name) for name in shared):
@@ -199,38 +203,41 @@ def _check_classes(path: str, names: Sequence[str]) -> Iterator[str]:
     if len(shared) > 1:
         yield (
             f"the class folders of {path}, as {names[0]}, all hold folders called {shared[0]} and "
-            f"{shared[1]}: if those are the classes, give --config.data.split={names[-1]}"
+            f"{shared[1]}: if those are the classes, set config.data.split to {names[-1]}"
         )
 
 
 def _holds_classes(path: str) -> bool:
     if list_folders(path):
         return True
-    files = list_images(path, is_deep=False).files
+    files = list_images(path, deep=False).files
     return bool(files) and all(base.WNID.match(file) for file in files)
 
 
 def _wrapped(path: str, classes: Sequence[str]) -> str:
-    """Returns the one folder in a folder that holds images, if it holds them in folders only."""
+    """Returns the folder that a wrapper holds; "" if `path` is no wrapper.
+
+    A wrapper holds images in one of its folders only, and that one holds them in folders.
+    """
     filled = (name for name in list_folders(path) if _has_image(os.path.join(path, name)))
     first = next(filled, "")
     if not first or next(filled, "") or base.find_class(first, classes) >= 0:
         return ""
-    found = os.path.join(path, first)
-    has_own = any(list_images(folder, is_deep=False).files for folder in (path, found))
-    return "" if has_own else found
+    wrapped = os.path.join(path, first)
+    has_images = any(list_images(folder, deep=False).files for folder in (path, wrapped))
+    return "" if has_images else wrapped
 
 
 def _has_image(path: str, *, or_other: bool = False) -> bool:
-    """Returns whether there is an image under a folder; with `or_other` one that is not read."""
+    """Whether there is an image under a folder; `or_other`: or one of a format that is not read."""
     kinds = ("image", "other") if or_other else ("image",)
-    return any(_kind(entry, is_named=True) in kinds for _, entry in _walk(path, [], True))
+    return any(_kind(entry, trust_suffix=True) in kinds for _, entry in _walk(path, [], deep=True))
 
 
-def _kind(entry: os.DirEntry[str], *, is_named: bool) -> str:
+def _kind(entry: os.DirEntry[str], *, trust_suffix: bool) -> str:
     """Returns "image" for a file that is read as one, "other" for one that looks like one, or "".
 
-    With `is_named` only files without a suffix are looked into.
+    With `trust_suffix` only files without a suffix are opened.
     """
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in IMAGE_SUFFIXES:
@@ -238,21 +245,21 @@ def _kind(entry: os.DirEntry[str], *, is_named: bool) -> str:
     if suffix in _OTHER_SUFFIXES:
         return "other"
     has_none = not suffix or suffix[1:].isdecimal()
-    start = _first_bytes(entry) if has_none or not is_named else b""
+    start = _first_bytes(entry) if has_none or not trust_suffix else b""
     if not formats.is_sure(start):
         return ""
     return "image" if has_none and formats.find(start) not in formats.UNREAD else "other"
 
 
-def _walk(path: str, loops: list[str], is_deep: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _walk(path: str, loops: list[str], *, deep: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields (folder below `path`, entry) of every file; `loops` gets links to folders above."""
     spelled = (os.path.abspath(path), os.path.realpath(path))
     parents = {_identity(p) for full in spelled for p in _parents(full)}
-    yield from _walk_below(path, "", parents, loops, is_deep)
+    yield from _walk_below(path, "", parents, loops, deep=deep)
 
 
 def _walk_below(
-    path: str, inner: str, above: set[tuple[int, int]], loops: list[str], is_deep: bool
+    path: str, inner: str, above: set[tuple[int, int]], loops: list[str], *, deep: bool
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     folder = os.path.join(path, inner)
     entries = _entries(folder)
@@ -262,10 +269,10 @@ def _walk_below(
         if not _is_folder(entry):
             if entry.is_symlink() or entry.is_file():  # a link to nothing is refused when read
                 yield inner, entry
-        elif is_deep and _identity(entry.path) in above:
+        elif deep and _identity(entry.path) in above:
             loops.append(name)
-        elif is_deep:
-            yield from _walk_below(path, name, above, loops, is_deep)
+        elif deep:
+            yield from _walk_below(path, name, above, loops, deep=True)
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -275,19 +282,19 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(path) as entries:
-            found = [
-                e for e in entries if not e.name.startswith(".") and e.name.lower() not in _JUNK
+        with os.scandir(path) as scanned:
+            entries = [
+                e for e in scanned if not e.name.startswith(".") and e.name.lower() not in _JUNK
             ]
     except OSError as e:
         raise errors.InputError(f"folder {path} cannot be read: {e.strerror}") from e
-    return sorted(found, key=lambda entry: entry.name)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Images with boxes: VOC's layout, and TFDS sets that have `objects`, VOC's among them.
+"""Images with boxes, in VOC's layout or in TFDS sets with a feature `objects`, as TFDS's own voc.
 
 Boxes are (x1, y1, x2, y2) floats in image pixels, right and bottom exclusive.
 """
@@ -12,7 +12,7 @@ from spp_jax.data.sources import base, opening, voc
 
 
 class ObjectSource(Protocol):
-    """Images in a fixed order and what is in each; what cannot be read raises ImageError."""
+    """Images in a fixed order and the objects in each; an unreadable file raises ImageError."""
 
     split: str
     image_ids: tuple[str, ...]
@@ -22,7 +22,7 @@ class ObjectSource(Protocol):
     def __getitem__(self, index: int) -> base.Example: ...
 
     def name(self, index: int) -> str:
-        """Returns what the user knows an image by."""
+        """Returns the name of an image in messages: its path, or "voc/2007[test][7]"."""
         ...
 
     def annotation(self, index: int) -> voc.Annotation:
@@ -36,7 +36,7 @@ class TfdsObjects:
     def __init__(self, name: str, split: str, data_dir: str):
         builder = opening.load_builder(name, data_dir)
         features: Any = builder.info.features or {}
-        # Of a Sequence; anything else has no parts.
+        # Only a Sequence has parts, its `feature`.
         objects: Any = getattr(features["objects"], "feature", {}) if "objects" in features else {}
         if "bbox" not in objects or "label" not in objects or "image" not in features:
             raise errors.InputError(f"{name} has no features `image` and `objects` of boxes")
@@ -61,23 +61,23 @@ class TfdsObjects:
         example = self._examples[index]
         data = io.BytesIO(bytes(example["image"]))
         height, width = images.read_size(data, self.name(index))
-        found, skipped = [], []
-        objects = example["objects"]
-        difficult = objects.get("is_difficult", [False] * len(objects["label"]))
+        objects, skipped = [], []
+        stored = example["objects"]
+        difficult = stored.get("is_difficult", [False] * len(stored["label"]))
         for (y1, x1, y2, x2), label, is_difficult in zip(
-            objects["bbox"], objects["label"], difficult
+            stored["bbox"], stored["label"], difficult
         ):
             # Stored as float32 shares of the sides; whole pixels come back exact.
             shares = ((x1, width), (y1, height), (x2, width), (y2, height))
             a, b, c, d = (round(float(share) * side, 3) for share, side in shares)
-            # Splits whose labels are kept secret have -1.
+            # -1 in splits whose labels are secret.
             is_known = 0 <= label < len(self._names)
             name = self._names[int(label)] if is_known else ""
             where = f"{self.name(index)}: box ({a:g}, {b:g}, {c:g}, {d:g})"
             box = voc.Object(name, (a, b, c, d), bool(is_difficult))
             item = voc.cut(box, (height, width), where)
-            (found if isinstance(item, voc.Object) else skipped).append(item)
-        return voc.Annotation(tuple(found), tuple(skipped), (height, width))
+            (objects if isinstance(item, voc.Object) else skipped).append(item)
+        return voc.Annotation(tuple(objects), tuple(skipped), (height, width))
 
 
 def open_objects(name: str, path: str, split: str) -> ObjectSource:

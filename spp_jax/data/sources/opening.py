@@ -12,7 +12,7 @@ from spp_jax.data.embedded import digit_groups, digits
 from spp_jax.data.imagenet import preparing
 from spp_jax.data.sources import base, folders, layouts
 
-# Modules of the sets that need no download; they are made when they are first asked for.
+# Modules of the sets that need no download; each set is made when it is first opened.
 EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
 
 
@@ -44,7 +44,7 @@ class TfdsSource:
         return f"{self._name}[{self.split}][{index}]"
 
     def relabel(self, class_names: Sequence[str]) -> "TfdsSource":
-        """As FolderSource.relabel; changes this source."""
+        """Changes this source as `FolderSource.relabel` does and returns it."""
         self._labels = base.match_classes(self.class_names, class_names, self._name)
         self.class_names = tuple(class_names)
         return self
@@ -54,25 +54,25 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
     """Returns the examples of a split of a prepared set, images encoded, read at random.
 
     Raises:
-        InputError: no such split, or the set is not stored as ArrayRecord.
+        InputError: the set has no such split, or is not stored as ArrayRecord.
     """
-    # "train+test[:10%]" is TFDS's as well.
+    # TFDS also takes "train+test[:10%]".
     if any(part.split("[")[0].strip() not in builder.info.splits for part in split.split("+")):
-        known = ", ".join(builder.info.splits)
-        raise errors.InputError(f"{name} has no split {split!r}, only {known}")
+        splits = ", ".join(builder.info.splits)
+        raise errors.InputError(f"{name} has no split {split!r}, only {splits}")
     try:
         # A decorated method, whose arguments pyright cannot see.
         open_split: Any = builder.as_data_source
         return open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as e:
         raise errors.InputError(
-            f"{name} under {builder.data_dir} is not stored as ArrayRecord; run `tfds "
-            f"convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record` once"
+            f"{name} under {builder.data_dir} is not stored as ArrayRecord; convert that folder "
+            "once, by TFDS's command `tfds convert_format` with out_file_format array_record"
         ) from e
 
 
 def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a prepared set; an embedded one is prepared if it is not yet.
+    """Returns the builder of a prepared set; an embedded set is prepared first if necessary.
 
     Raises:
         InputError: TFDS does not know the name, or the set is not prepared.
@@ -83,9 +83,9 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
-    # What TFDS makes of names with slashes, colons, or nothing in them.
+    # TFDS raises these for unknown and empty names, and for names with slashes or colons.
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
-        if name == preparing.NAME:  # which TFDS knows once it is there
+        if name == preparing.NAME:  # TFDS knows it only once it is prepared
             raise errors.InputError(_not_prepared(name, data_dir or "TFDS's data_dir")) from e
         raise errors.InputError(
             f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
@@ -98,19 +98,23 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 def _not_prepared(name: str, where: object) -> str:
     return (
         f"{name} is not prepared under {where}; run `python -m spp_jax.data.prepare {name}` once, "
-        "or give --config.data.path"
+        "or set config.data.path to the folder that holds it"
     )
 
 
 def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> base.Source:
     """Returns the training examples.
 
-    A folder without splits of its own is split by seed, class by class: a share `held_out` of it is
-    left to `open_held_out`.
+    Args:
+        name: "folder", "digit_scenes" or a TFDS set.
+        path: the folder, or TFDS's data_dir.
+        split: the name of the training split.
+        held_out: the share of each class that a folder without splits leaves to `open_held_out`.
+        seed: chooses the images of that share.
 
     Raises:
-        InputError: a missing or empty folder, a class without images, one class only, an unknown
-            set or split.
+        InputError: the folder is missing or empty, a class has no images, there is one class only,
+            or the set or split is unknown.
     """
     if name != "folder":
         return TfdsSource(name, split, path)
@@ -128,13 +132,14 @@ def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> 
 def open_held_out(
     name: str, path: str, split: str, held_out: float, seed: int, class_names: Sequence[str]
 ) -> base.Source | None:
-    """Returns the examples training is watched on: an evaluation split, or what was held out.
+    """Returns the examples that watch training: an evaluation split, or the held-out share.
 
-    None where there is only training data, or nothing was held out.
+    None where all splits are for training, or the share holds no image. Arguments as of
+    `open_train` and `open_eval`; `split` is the one of evaluation.
     """
-    known = _known_splits(name, path, split, class_names)
-    if known:
-        has_any = bool(split or layouts.eval_split(known))
+    splits = _split_names(name, path, split, class_names)
+    if splits:
+        has_any = bool(split or layouts.eval_split(splits))
         return open_eval(name, path, split, class_names) if has_any else None
     _check_no_split(path, split)
     whole = folders.scan_folder(path, "")
@@ -143,35 +148,35 @@ def open_held_out(
 
 
 def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> base.Source:
-    """Returns the examples of a split; a folder without splits of its own is taken whole.
+    """Returns the examples of a split, or of a whole folder that has no splits.
 
     Args:
         name: "folder", "digit_scenes" or a TFDS set.
         path: the folder, or TFDS's data_dir.
-        split: its name; "" is validation, val, valid, dev or test, the first there is.
-        class_names: the network's; a folder's classes are matched to them by name.
+        split: its name; "" is the first of validation, val, valid, dev and test that there is.
+        class_names: the classes of the network, to which those of the data are matched by name.
 
     Raises:
-        InputError: as `open_train`, or a class the network was not trained on.
+        InputError: as `open_train`, or the network was not trained on a class of the data.
     """
-    known = _known_splits(name, path, split, class_names)
-    if not known:
+    splits = _split_names(name, path, split, class_names)
+    if not splits:
         _check_no_split(path, split)
-    split = split or layouts.eval_split(known)
-    if known and not split:
+    split = split or layouts.eval_split(splits)
+    if splits and not split:
         raise errors.InputError(
-            f"{path if name == 'folder' else name} has only {'/, '.join(known)}/; give "
-            f"--config.data.eval_split={known[0]} to score that"
+            f"{path if name == 'folder' else name} has only {'/, '.join(splits)}/; set "
+            f"config.data.eval_split to {splits[0]} to score that"
         )
     if name == "folder":
-        source = folders.scan_folder(path, split, classes=class_names, has_to_be_full=False)
+        source = folders.scan_folder(path, split, classes=class_names, refuse_empty=False)
     else:
         source = TfdsSource(name, split, path)
     return source.relabel(class_names)
 
 
 def _check_no_split(path: str, split: str) -> None:
-    """Raises InputError if a split is asked for of a folder without any."""
+    """Raises InputError if the user named a split of a folder without splits."""
     if split:
         raise errors.InputError(
             f"no folder {os.path.join(path, split)}; {path} holds no splits: leave out "
@@ -180,8 +185,8 @@ def _check_no_split(path: str, split: str) -> None:
         )
 
 
-def _known_splits(name: str, path: str, named: str, class_names: Sequence[str]) -> Sequence[str]:
-    """Returns the splits of a TFDS set, or the split folders of a path."""
+def _split_names(name: str, path: str, named: str, class_names: Sequence[str]) -> Sequence[str]:
+    """Returns the names of the splits of a TFDS set, or of the split folders of a folder."""
     if name == "folder":
         return layouts.find(path, named, class_names).splits
     return list(load_builder(name, path).info.splits)
@@ -192,19 +197,20 @@ def _split_by_seed(
 ) -> tuple[list[int], list[int]]:
     """Returns the indices to train on and those held out: the same share of each class.
 
-    Where that is no whole number of images, the classes with the largest rest give one more, so
-    that all classes together give their share. Each class keeps an image to train on.
+    Where the share of a class is no whole number of images it is rounded down; the classes with the
+    largest fractions then give one image more, until all classes together have given the share.
+    Each class keeps at least one image to train on.
     """
     count, values = len(labels), np.asarray(labels)
     order = np.random.default_rng([seed, count]).permutation(count)
     sizes = np.bincount(values)
     wanted = sizes * held_out
-    given = np.minimum(np.floor(wanted).astype(int), sizes - 1)
-    # Of equal rests the class that comes first in the random order.
+    counts = np.minimum(np.floor(wanted).astype(int), sizes - 1)
+    # Among equal fractions the class that comes first in the random order goes first.
     first = np.array([np.flatnonzero(values[order] == label)[0] for label in range(len(sizes))])
-    ranked = np.lexsort((first, given - wanted))
-    for label in ranked[: max(0, round(count * held_out) - int(given.sum()))]:
-        given[label] = min(given[label] + 1, sizes[label] - 1)
-    rest = np.concatenate([order[values[order] == k][:n] for k, n in enumerate(given)])
-    kept = np.setdiff1d(order, rest)
-    return kept.tolist(), np.sort(rest).tolist()
+    ranked = np.lexsort((first, counts - wanted))
+    for label in ranked[: max(0, round(count * held_out) - int(counts.sum()))]:
+        counts[label] = min(counts[label] + 1, sizes[label] - 1)
+    left_out = np.concatenate([order[values[order] == k][:n] for k, n in enumerate(counts)])
+    train = np.setdiff1d(order, left_out)
+    return train.tolist(), np.sort(left_out).tolist()

@@ -26,16 +26,17 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """What is known of an image.
+    """The objects of an image and its size.
 
     Attributes:
         objects: in the file's order.
-        skipped: a sentence for each object left out: no pixel of the image is in its box, or it has
-            none that can be understood.
-        size: (height, width) that boxes are cut to, in pixels; None: nobody gives it, so that boxes
-            are as they are written.
-        is_unsure: EXIF turns the image and its size does not tell (turned by 180 degrees, mirrored,
-            square, no size given) whether the boxes are of the upright image, as they are taken.
+        skipped: one sentence per object that is left out, because its box holds no pixel of the
+            image or cannot be understood.
+        size: (height, width) in pixels that boxes are cut to; None where neither the image nor the
+            annotation gives it: boxes are then as the file has them.
+        is_unsure: whether the boxes may be of the image as stored, although they are taken as boxes
+            of the upright image: EXIF turns it, and its size does not tell the two apart (a turn by
+            180 degrees, a mirror image, a square, no size in the annotation).
     """
 
     objects: tuple[Object, ...]
@@ -49,9 +50,9 @@ class VocSource:
 
     Attributes:
         root: the folder that holds Annotations, ImageSets and JPEGImages.
-        split: "trainval", "test" ...: a file of ImageSets/Main.
-        image_ids: of the examples.
-        class_names: none; `read_labels` and `read_annotation` have them.
+        split: the name of a file of ImageSets/Main, "trainval", "test" ...
+        image_ids: the ids of the examples, in order.
+        class_names: empty; `read_labels` and `read_annotation` return class names.
     """
 
     def __init__(self, path: str, split: str):
@@ -79,48 +80,48 @@ class VocSource:
         return base.Example(images.read_file(self.name(index)), -1, self.name(index))
 
     def name(self, index: int) -> str:
-        """Returns the path of an image: ID.jpg, or whichever suffix its file has."""
+        """Returns the path of an image; ID.jpg where there is no file of any suffix."""
         return os.path.join(self._folder, self._files[index] or self.image_ids[index] + ".jpg")
 
     def annotation(self, index: int) -> Annotation:
-        """Returns the objects of an image, as `read_annotation`; the image need not be there."""
+        """Returns the objects of an image as `read_annotation` does; its file may be missing."""
         image = self.name(index) if self._files[index] else ""
         return read_annotation(self.root, self.image_ids[index], image)
 
 
 def find_root(path: str) -> str:
-    """Returns `path`, or the one VOC2007 ... in it, whichever has ImageSets/Main.
+    """Returns the folder that has ImageSets/Main: `path`, or the only such folder in it.
 
     Raises:
-        InputError: neither has, or several have.
+        InputError: there is no such folder, or `path` holds several.
     """
     if not path:
-        raise errors.InputError("config.data.path is not set; give --config.data.path=VOCROOT")
+        raise errors.InputError("config.data.path is not set; it is the folder of a VOC set")
     if not os.path.isdir(path):
         raise errors.InputError(f"no folder {path}")
     inner = [path] + [os.path.join(path, name) for name in sorted(os.listdir(path))]
-    found = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
-    if not found:
+    roots = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
+    if not roots:
         raise errors.InputError(f"{path} is no VOC folder: it has no ImageSets/Main")
-    if len(found) > 1 and found[0] != path:
-        raise errors.InputError(f"{path} holds several VOC folders: {', '.join(found)}; give one")
-    return found[0]
+    if len(roots) > 1 and roots[0] != path:
+        raise errors.InputError(f"{path} holds several VOC folders: {', '.join(roots)}; give one")
+    return roots[0]
 
 
 def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
     """Reads Annotations/ID.xml.
 
-    Boxes are cut to the image; an object no pixel of which is left is skipped and named.
+    Boxes are cut to the image; an object of whose box nothing is left is skipped with a sentence.
 
     Args:
-        root: as `find_root` gives it.
-        image_id: of the image set.
-        image: the path of the image file, whose size then must be the annotation's: boxes in an
-            image of another size, or not turned upright as EXIF says, are anywhere. "", or an image
-            that cannot be read: the size is the annotation's own, if it has one.
+        root: as `find_root` returns it.
+        image_id: an id of the image set.
+        image: the path of the image file. It must have the size that the annotation gives: the
+            boxes would not fit an image of another size, or one that is not upright as EXIF says.
+            Where it is "", or cannot be read, the size is that of the annotation, if it has one.
 
     Raises:
-        ImageError: the file is missing or damaged, or it is of an image of another size.
+        ImageError: the annotation is missing or damaged, or the image has another size.
     """
     path = os.path.join(root, image_sets.ANNOTATIONS, f"{image_id}.xml")
     try:
@@ -142,10 +143,10 @@ def _read_box(box: voc_xml.Box, size: tuple[float, float] | None, path: str) -> 
     x1, y1, x2, y2 = box.corners
     missing = [name for name, c in zip(voc_xml.CORNERS, box.corners) if np.isnan(c)]
     if missing:
-        what = f"the object {box.name}" if box.name else "an object without a name"
+        owner = f"the object {box.name}" if box.name else "an object without a name"
         if len(missing) == len(box.corners):
-            return f"{path}: {what} has no <bndbox> with corners"
-        return f"{path}: the <bndbox> of {what} has no <{missing[0]}>"
+            return f"{path}: {owner} has no <bndbox> with corners"
+        return f"{path}: the <bndbox> of {owner} has no <{missing[0]}>"
     where = f"{path}: box ({', '.join(f'{c:g}' for c in box.corners)})"
     item = cut(Object(box.name, (x1 - 1, y1 - 1, x2, y2), box.is_difficult), size, where)
     # (1, 1, 1, 1) is VOC's first pixel.
@@ -161,15 +162,15 @@ def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | 
     """Returns an object cut to its image, or a sentence that says why nothing is left of it.
 
     Args:
-        item: its box may be anywhere, empty or no number.
+        item: the object; its box may be empty, NaN or outside the image.
         size: (height, width) of the image; None leaves right and bottom as they are.
-        where: what the sentence begins with.
+        where: the beginning of the sentence.
     """
     height, width = size or (np.inf, np.inf)
     x1, y1, x2, y2 = item.box
     if not item.name:
         return f"{where} is of an object without a name"
-    if not (x2 > x1 and y2 > y1):  # also no number is not more
+    if not (x2 > x1 and y2 > y1):  # also where one is NaN
         return f"{where} of {item.name} is empty"
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
     if not (x2 > x1 and y2 > y1):
@@ -182,62 +183,62 @@ def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, i
     """Returns the (height, width) of an image file, None if it cannot be read, and `is_unsure`.
 
     Raises:
-        ImageError: an annotation gives other sides.
+        ImageError: the annotation gives another size.
     """
     try:
         with open(image, "rb") as f:
             real = images.read_size(f, image)
     except (OSError, errors.ImageError):
-        return None, False  # it is refused where it is to be seen
-    given, orientation = (file.height, file.width), _read_orientation(image)
-    if _is_same(given, real):
-        # The unturned image would be of another size than is given.
-        is_sure = orientation >= 5 and not _is_same(given, real[::-1])
+        return None, False  # the image is refused where its pixels are read
+    annotated, orientation = (file.height, file.width), _read_orientation(image)
+    if _is_same(annotated, real):
+        # A quarter turn shows in the size, unless both sides fit either way.
+        is_sure = orientation >= 5 and not _is_same(annotated, real[::-1])
         return real, orientation > 1 and not is_sure
-    sides = "x".join("?" if side is None else f"{side:g}" for side in reversed(given))
-    said = f"{path}: its <size> is {sides} and the image {image} is {real[1]}x{real[0]}"
-    if not _is_same(given, real[::-1]):
-        raise errors.ImageError(f"{said}: annotate this image, or give it that size again")
+    sides = "x".join("?" if side is None else f"{side:g}" for side in reversed(annotated))
+    problem = f"{path}: its <size> is {sides} and the image {image} is {real[1]}x{real[0]}"
+    if not _is_same(annotated, real[::-1]):
+        raise errors.ImageError(f"{problem}: annotate this image, or give it that size again")
     if orientation >= 5:
         raise errors.ImageError(
-            f"{said}, turned upright as its EXIF orientation says: draw the boxes on the upright "
-            f"image, or take the EXIF orientation out of the file"
+            f"{problem}, turned upright as its EXIF orientation says: draw the boxes on the "
+            f"upright image, or take the EXIF orientation out of the file"
         )
     raise errors.ImageError(
-        f"{said}: the image was turned after it was annotated, or lost its EXIF orientation; "
+        f"{problem}: the image was turned after it was annotated, or lost its EXIF orientation; "
         f"annotate this image, or turn it back"
     )
 
 
-def _is_same(given: Sequence[float | None], real: Sequence[int]) -> bool:
-    return all(a is None or abs(a - b) < 1 for a, b in zip(given, real))
+def _is_same(annotated: Sequence[float | None], real: Sequence[int]) -> bool:
+    return all(a is None or abs(a - b) < 1 for a, b in zip(annotated, real))
 
 
 def _read_orientation(path: str) -> int:
-    """Returns how EXIF says that an image is turned, 1 to 8; 1 if it does not say."""
+    """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none or cannot be read."""
     try:
         with open(path, "rb") as f:
             return images.read_orientation(f, path)
-    except (OSError, errors.ImageError):  # it is refused where its size is asked for
+    except (OSError, errors.ImageError):  # the image is refused where its size is read
         return 1
 
 
 def read_labels(
     root: str, split: str, class_names: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the class names and what each image shows of each class: (N, K) of 1, 0 and -1.
+    """Returns the K class names and the labels of N images: (N, K) int8 of 1, 0 and -1.
 
-    1 is present, -1 absent, 0 neither: only difficult objects, which the devkit does not score.
-    They are those of ImageSets/Main/CLASS_SPLIT.txt where all classes have one, else from the
-    annotations.
+    1: the class is present; -1: it is absent; 0: the image has only difficult objects of it, which
+    the devkit does not score. The labels are read from ImageSets/Main/CLASS_SPLIT.txt where every
+    class has that file, else from the annotations.
 
     Args:
-        root: as `find_root` gives it.
+        root: as `find_root` returns it.
         split: the image set.
-        class_names: the classes; None is all there are, sorted.
+        class_names: the classes; None stands for all classes of the set, sorted.
 
     Raises:
-        InputError: no classes, or a label file that does not fit the image set.
+        InputError: there are no classes, or a label file does not fit the image set.
         ImageError: an annotation is missing or damaged.
     """
     ids = image_sets.read_ids(root, split)

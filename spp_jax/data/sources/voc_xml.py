@@ -1,6 +1,6 @@
-"""What a VOC annotation file says, in its own terms, whichever tool wrote it.
+"""Parses VOC annotation files, whichever tool wrote them.
 
-Corners are the file's: counted from 1, right and bottom inclusive.
+Corners are as in the file: counted from 1, right and bottom inclusive.
 """
 
 import codecs
@@ -22,9 +22,9 @@ class Box:
     """A box of an object.
 
     Attributes:
-        name: of the object's class; "" where the file gives none.
+        name: the class of the object; "" where the file has none.
         corners: xmin, ymin, xmax, ymax; NaN where one is missing.
-        is_difficult: of the object.
+        is_difficult: whether the object is marked as difficult.
     """
 
     name: str
@@ -37,7 +37,7 @@ class File:
     """An annotation file.
 
     Attributes:
-        height, width: what `<size>` says, in pixels; None where it says nothing, or 0.
+        height, width: the sides in `<size>`, in pixels; None where one is missing or 0.
         boxes: of all objects, in the file's order; an object with several boxes counts as several.
     """
 
@@ -47,10 +47,10 @@ class File:
 
 
 def parse(data: bytes) -> File:
-    """Reads an annotation.
+    """Parses an annotation file.
 
     Raises:
-        ValueError: it is no XML, or a number in it is none; the message says what.
+        ValueError: it is no annotation in XML, or holds text where a number belongs.
     """
     tree = _parse_xml(data)
     if tree.tag != "annotation" and tree.find(".//object") is None:
@@ -72,11 +72,11 @@ def _side(text: str | None, name: str) -> float | None:
     value = _number(text, name)
     if math.isinf(value) or value < 0:
         raise ValueError(f"<{name}> of its <size> is {value:g}")
-    return value if value > 0 else None  # NaN, nothing given, is not more
+    return value if value > 0 else None  # NaN, a missing side, is not above 0
 
 
 def _number(text: str | None, name: str) -> float:
-    """Returns a number, NaN where nothing is given."""
+    """Returns the number in a text, NaN for an empty or missing text."""
     try:
         return float((text or "").strip() or "nan")
     except ValueError:
@@ -97,7 +97,7 @@ def _parse_xml(data: bytes) -> xml.etree.ElementTree.Element:
     data = data.lstrip()
     try:
         return xml.etree.ElementTree.fromstring(data)
-    # LookupError: an encoding that nobody knows; ValueError: one that the XML reader does not.
+    # LookupError: an unknown encoding; ValueError: one that only the XML reader does not know.
     except (xml.etree.ElementTree.ParseError, LookupError, ValueError) as e:
         reason = e
     for name in _encodings(data):
@@ -109,7 +109,7 @@ def _parse_xml(data: bytes) -> xml.etree.ElementTree.Element:
 
 
 def _encodings(data: bytes) -> list[str]:
-    """Returns how to decode a file that says its encoding; Windows tools say "ANSI", "cp65001"."""
+    """Returns the encodings to try for the one a file declares: Windows tools declare "ANSI"."""
     declared = _ENCODING.match(data.removeprefix(codecs.BOM_UTF8))
     if not declared:
         return []

@@ -84,7 +84,7 @@ def to_cells(
             layer,
             np.concatenate([first, last], axis=1),
             arithmetic.shorter_size(*size, scale),
-            has_tolerance=rule == "released",
+            tolerant=rule == "released",
         )
     return found
 
