@@ -82,7 +82,7 @@ def extract(
     parts = [config_lib.Part(layer, levels, reduce)] if isinstance(layer, str) else layer
     parts = check_parts(model, parts)
     given, reasons = inputs.take(images)
-    sizes = inputs.shown_sizes(given, scale, reasons)
+    sizes = inputs.read_sizes(given, scale, reasons)
     if reasons and refused == "raise":
         raise errors.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
@@ -91,7 +91,7 @@ def extract(
 
     found = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
     order = [i for batch in batches for i in batch.indices]
-    shown = inputs.show_all(given, order, scale, None if refused == "raise" else reasons)
+    shown = inputs.load_all(given, order, scale, None if refused == "raise" else reasons)
     has_extents = model.levels is not None
     for batch, values in compute(
         model, variables, parts, batches, shown, is_normalized, has_extents
