@@ -100,7 +100,7 @@ def _write(
     target: str,
     path: str,
     size: tuple[int, int],
-    found: detector.Found,
+    found: detector.ImageDetections,
     class_names: tuple[str, ...],
     config: config_lib.DetectionConfig,
 ) -> None:

@@ -84,12 +84,12 @@ def _read_splits(
 ) -> tuple[dataset.Dataset, dataset.Dataset | None]:
     """Returns the training split, and that of `config.data.positives_split`, and prints counts."""
     name, path = config.data.name, config.data.path
-    data = dataset.read(objects.open_objects(name, path, config.data.split), skips_damaged=True)
+    data = dataset.read(objects.open_objects(name, path, config.data.split), skip_damaged=True)
     print(data.lines(), flush=True)
     if not config.data.positives_split:
         return data, None
     source = objects.open_objects(name, path, config.data.positives_split)
-    further = dataset.read(source, data.class_names, skips_damaged=True)
+    further = dataset.read(source, data.class_names, skip_damaged=True)
     print(further.lines(), flush=True)
     return data, further
 
@@ -157,7 +157,7 @@ class _Trainer:
 
     def _pass(
         self,
-        choose: Callable[[int, regions.Shown], np.ndarray],
+        choose: Callable[[int, regions.LoadedImage], np.ndarray],
         title: str,
         further: dataset.Dataset | None = None,
     ) -> Iterator[regions.Pooled]:
@@ -198,7 +198,7 @@ class _Trainer:
         norms: list[np.ndarray] = []
         num_near: dict[int, int] = {}
 
-        def choose(index: int, shown: regions.Shown) -> np.ndarray:
+        def choose(index: int, shown: regions.LoadedImage) -> np.ndarray:
             known = self._data.objects[index].boxes
             best = boxes.iou(shown.proposals, known).max(axis=1, initial=0)
             near_them = shown.proposals[best > config.regression.min_iou]
@@ -228,7 +228,7 @@ class _Trainer:
                 counts[k] += len(rows)
                 # Half the memory; a tenth of a percent matters less than any window.
                 near[k].append(pool[rows].astype(np.float16))
-                deltas[k].append(regression.encode(windows[rows], known.boxes[nearest[rows]]))
+                deltas[k].append(boxes.encode_deltas(windows[rows], known.boxes[nearest[rows]]))
         if not any(positives):
             raise errors.InputError("no training image with an object can be read")
         if further is not None:
@@ -255,9 +255,11 @@ class _Trainer:
     def mine(self, examples: Examples) -> mining.Linear:
         """Trains the SVMs in one pass over all windows."""
         config = self._config.svm
-        miner = mining.Miner(config, examples.positives, examples.factors[0], self._config.seed)
+        miner = mining.Miner(
+            config, examples.positives, factor=examples.factors[0], seed=self._config.seed
+        )
 
-        def choose(index: int, shown: regions.Shown) -> np.ndarray:
+        def choose(index: int, shown: regions.LoadedImage) -> np.ndarray:
             # Objects of one class are negatives of the others.
             return np.concatenate([self._data.objects[index].boxes, shown.proposals])
 

@@ -165,7 +165,7 @@ def detect_all(
     refused: dict[int, str],
     done: frozenset[int] = frozenset(),
 ):
-    """Yields (index, Found) of every image that can be read and is not `done`, in batches' order.
+    """Yields (index, detections) of every image that can be read and is not `done`, batch by batch.
 
     Several detectors see each image one after the other.
     """
@@ -203,7 +203,9 @@ def _by_class(found, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]:
     }
 
 
-def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
+def _count_reached(
+    by_image: Mapping[int, detector.ImageDetections], max_detections: int
+) -> dict[str, int]:
     """Returns how many times, and in how many images, a class has as many as it may have."""
     counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in by_image.values()]
     return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
@@ -239,7 +241,7 @@ class _Unfinished:
 
     def __init__(self, path: str, facts: dict[str, Any], images: frozenset[int], num_classes: int):
         self._images, self._num_classes = images, num_classes
-        self.found: dict[int, detector.Found] = {}
+        self.found: dict[int, detector.ImageDetections] = {}
         self.refused: dict[int, str] = {}
         self._path, self._facts = path, facts
 
@@ -259,7 +261,7 @@ class _Unfinished:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, index: int, found: detector.Found) -> None:
+    def write(self, index: int, found: detector.ImageDetections) -> None:
         """Keeps the detections of an image."""
         self.found[index] = found
         self._file.write(json.dumps([index, *(x.tolist() for x in found)]) + "\n")
@@ -287,9 +289,9 @@ class _Unfinished:
             f.truncate(len(whole))
         return True
 
-    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.Found:
+    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.ImageDetections:
         """Returns what a line holds; raises ValueError if that cannot be."""
-        found = detector.Found(
+        found = detector.ImageDetections(
             np.asarray(labels, np.int64),
             np.asarray(scores, np.float32),
             np.asarray(shown, np.float32).reshape(-1, 4),
