@@ -133,9 +133,7 @@ def make_stages(
         )
 
     def suppress() -> Any:
-        return boxes.suppress(
-            windows, scores, iou_threshold=0.3, score_threshold=-1.5, max_kept=100
-        )
+        return boxes.nms(windows, scores, iou_threshold=0.3, score_threshold=-1.5, max_kept=100)
 
     scores = device.apply_linear(svm["weights"], svm["bias"], features)
     found: dict[str, Callable[[], Any]] = {}

@@ -1,8 +1,8 @@
-"""Saves, resumes and loads: the only file that knows Orbax.
+"""Saves and restores checkpoints; no other file uses Orbax.
 
 A step directory, DIR/checkpoints/STEP, holds `params`, after training also `optimizer`, and
-`constants` where the network has any (its mean image); in its metadata the config, the class names,
-the metrics and the versions it was made with. The step is also the place in the data: batches are a
+`constants` if the network has any (its mean image). Its metadata hold the config, the class names,
+the metrics and the versions of libraries. The step is also the position in the data: batches are a
 function of seed and step.
 """
 
@@ -29,15 +29,15 @@ _PARTS = ("params", "optimizer")
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says of itself.
+    """The metadata of a checkpoint.
 
     Attributes:
         step: number of updates made.
         config: of the run.
         class_names: name of each output of the network.
-        num_examples: that it was trained on; 0 for imported weights.
-        metrics: of the last evaluation before it was saved.
-        versions: of the libraries it was made with.
+        num_examples: number of training examples; 0 for imported weights.
+        metrics: of the last evaluation before the checkpoint was saved.
+        versions: {library: version} that saved it.
     """
 
     step: int
@@ -49,7 +49,10 @@ class Meta:
 
 
 class Writer:
-    """Saves the steps of a run in the background and keeps the last few; close it when done."""
+    """Saves steps of a run in the background and keeps the last `keep` of them.
+
+    Call `close` at the end.
+    """
 
     def __init__(self, workdir: str, keep: int):
         self._checkpointer = ocp.training.Checkpointer(
@@ -60,9 +63,11 @@ class Writer:
         self._pending: Any = None
 
     def save(self, meta: Meta, parts: dict[str, Any]) -> None:
-        """Starts to save; an error shows at the next `save` or at `wait`.
+        """Starts to save a step; the next `save` or `wait` raises an error that saving meets.
 
-        `parts` are trees by name: params, optimizer, constants; what is empty is left out.
+        Args:
+            meta: the metadata.
+            parts: trees by name, "params", "optimizer" and "constants"; empty trees are left out.
         """
         self.wait()
         stored = {f.name: getattr(meta, f.name) for f in dataclasses.fields(meta)}
@@ -78,13 +83,13 @@ class Writer:
         )
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk; raises what went wrong."""
+        """Waits until the last step saved is on disk; raises an error that saving met."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
 
     def close(self) -> None:
-        """Waits and gives back what Orbax holds."""
+        """Waits as `wait`, and frees Orbax's threads and files."""
         try:
             self.wait()
         finally:
@@ -92,7 +97,13 @@ class Writer:
 
 
 def save_network(workdir: str, variables: dict, meta: Meta) -> None:
-    """Saves a network alone, without an optimizer; returns when it is on disk."""
+    """Saves a network without an optimizer, and waits until it is on disk.
+
+    Args:
+        workdir: gets the checkpoint.
+        variables: of the network, "params" and perhaps "constants".
+        meta: the metadata.
+    """
     writer = Writer(workdir, keep=1)
     try:
         writer.save(meta, dict(variables))
@@ -101,15 +112,18 @@ def save_network(workdir: str, variables: dict, meta: Meta) -> None:
 
 
 def latest_step_dir(path: str) -> str | None:
-    """Returns the newest whole step directory under a workdir, its checkpoints, or `path` itself.
+    """Returns the newest whole step directory, None if there is none.
 
-    None where there is none. A step that was being written when its process died is not whole.
+    A step is not whole if its process died while it wrote the step.
+
+    Args:
+        path: a workdir, its checkpoints directory, or a step directory, which is returned itself.
     """
     root = config_lib.whole_path(path)
     is_root = os.path.basename(root) == CHECKPOINTS
     folder = root if is_root else os.path.join(root, CHECKPOINTS)
     if os.path.isdir(folder):
-        # Orbax renames a step into place when it is whole.
+        # Orbax gives a step its name, a number, when it is whole.
         steps = [int(d) for d in os.listdir(folder) if d.isdigit()]
         return os.path.join(folder, str(max(steps))) if steps else None
     in_root = os.path.basename(os.path.dirname(root)) == CHECKPOINTS
@@ -118,12 +132,12 @@ def latest_step_dir(path: str) -> str | None:
 
 
 def read_meta(step_dir: str) -> Meta:
-    """Returns what a step directory says of itself.
+    """Returns the metadata of a step directory.
 
     Raises:
-        InputError: it is damaged, or was not written by this package.
+        InputError: they are damaged, or were not written by this package.
     """
-    stored = _stored(step_dir).custom_metadata
+    stored = _read_metadata(step_dir).custom_metadata
     if not isinstance(stored, dict) or not {f.name for f in dataclasses.fields(Meta)} <= set(
         stored
     ):
@@ -139,13 +153,17 @@ def read_meta(step_dir: str) -> Meta:
 
 
 def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
-    """Restores `params`, `optimizer` ..., as the given trees of shapes and shardings say.
+    """Returns parts of a checkpoint, {name: tree}.
+
+    Args:
+        step_dir: the step directory.
+        specs: for each part, as params= or optimizer=, a tree of shapes, dtypes and shardings.
 
     Raises:
-        InputError: the checkpoint is damaged, or a parameter is missing, unexpected or of
-            another shape; each is named.
+        InputError: the checkpoint is damaged, or a parameter is missing, unexpected or of another
+            shape; the sentence names each.
     """
-    metadata = _stored(step_dir).metadata or {}
+    metadata = _read_metadata(step_dir).metadata or {}
     for part, spec in specs.items():
         if metadata.get(part) is None:
             raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
@@ -156,20 +174,25 @@ def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
 def stored_spec(
     step_dir: str, part: str, layout: jax.sharding.Sharding | None = None
 ) -> dict[str, Any]:
-    """Returns the tree of shapes, in one layout, of a part as stored; {} if there is none.
+    """Returns the tree of shapes and dtypes of a part as stored; {} if the checkpoint has none.
+
+    Args:
+        step_dir: the step directory.
+        part: "params", "optimizer" or "constants".
+        layout: the sharding of every leaf.
 
     Raises:
         InputError: the part was saved and cannot be read.
     """
-    found = _stored(step_dir)
-    stored = (found.metadata or {}).get(part) or {}
-    if not stored and part in (found.custom_metadata or {}).get("parts", ()):
+    metadata = _read_metadata(step_dir)
+    stored = (metadata.metadata or {}).get(part) or {}
+    if not stored and part in (metadata.custom_metadata or {}).get("parts", ()):
         raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), stored)
 
 
 def read_constants(step_dir: str) -> dict[str, Any]:
-    """Returns the constants of a network, {"mean": ...} on every device, or {}."""
+    """Returns the constants of a network, {"mean": array on every device}, or {}."""
     spec = stored_spec(step_dir, "constants", sharding.replicated(sharding.make_mesh()))
     return restore(step_dir, constants=spec)["constants"] if spec else {}
 
@@ -178,23 +201,23 @@ def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.
     """Loads a network from its checkpoint alone, on whatever devices there are.
 
     Args:
-        path: a workdir of train.py, its checkpoints directory (the newest step is taken), or one
-            step directory.
+        path: a workdir of train.py or its checkpoints directory, whose newest step is loaded, or
+            one step directory.
 
     Returns:
-        (model, variables, config): `model.apply(variables, images)` gives logits for (N, H, W, 3)
-        RGB images, 0 to 255, of any size. The variables, "params" and, with a mean image,
-        "constants", lie on every local device.
+        (model, variables, config): `model.apply(variables, images)` returns logits (N, K) of
+        images (N, H, W, 3), RGB, 0 to 255, of any size. The variables, "params" and, with a mean
+        image, "constants", are on every local device.
 
     Raises:
-        InputError: no checkpoint there, or a damaged one.
+        InputError: there is no checkpoint at `path`, or a damaged one.
     """
     model, variables, meta = load_with_meta(path)
     return model, variables, meta.config
 
 
 def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, Meta]:
-    """Loads as `load`, with everything the checkpoint says of itself in place of the config."""
+    """Loads a network as `load`, and returns all its metadata in place of the config."""
     step_dir = _find_step_dir(path)
     meta = read_meta(step_dir)
     model = network.make(meta.config.model, len(meta.class_names))
@@ -213,7 +236,7 @@ def class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         path: of its checkpoint, as for `load`.
 
     Raises:
-        InputError: no checkpoint there, or a damaged one.
+        InputError: there is no checkpoint at `path`, or a damaged one.
     """
     return read_meta(_find_step_dir(path)).class_names
 
@@ -229,7 +252,7 @@ def _find_step_dir(path: str | os.PathLike[str]) -> str:
 
 
 def checksum(variables: dict) -> int:
-    """Returns a CRC-32 of all numbers of a network: of equal networks it is equal."""
+    """Returns a CRC-32 of all numbers of a network; equal networks have equal ones."""
     total = 0
     for leaf in jax.tree.leaves(variables):
         values: Any = np.ascontiguousarray(leaf)
@@ -237,21 +260,22 @@ def checksum(variables: dict) -> int:
     return total
 
 
-def _stored(step_dir: str) -> Any:
+def _read_metadata(step_dir: str) -> Any:
     return _read(step_dir, lambda: ocp.checkpointables_metadata(step_dir))
 
 
 def _read(step_dir: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    # Orbax and TensorStore answer damage with many kinds of exceptions.
+    # Orbax and TensorStore raise many kinds of exceptions for damage.
     except Exception as e:
         reason = str(e).strip().split("\n")[0][:200]
         raise errors.InputError(f"checkpoint {step_dir} is damaged: {reason}") from e
 
 
 def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:
-    """Orbax's own complaints about a wrong tree name no parameter, and some trees pass it."""
+    """Raises InputError, which names each difference, if a stored part does not fit its spec."""
+    # Orbax's own errors for a wrong tree name no parameter, and it accepts some wrong trees.
     old, new = _shapes(stored), _shapes(spec)
     lines = [f"{name} is only in the checkpoint" for name in sorted(set(old) - set(new))]
     lines += [f"{name} is missing in the checkpoint" for name in sorted(set(new) - set(old))]
@@ -265,6 +289,7 @@ def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
+    """Returns {name of a leaf: its dtype and shape in words}."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(x.dtype)}{x.shape}"

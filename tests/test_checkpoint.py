@@ -94,9 +94,9 @@ def test_class_names_of_a_checkpoint(saved, part, tmp_path):
 def test_the_optimizer_comes_back_as_it_was(saved):
     workdir, params, opt_state = saved
     step_dir = checkpoint.latest_step_dir(workdir)
-    found = checkpoint.restore(step_dir, params=_spec(params), optimizer=_spec(opt_state))
-    assert jax.tree.structure(found["optimizer"]) == jax.tree.structure(opt_state)
-    jax.tree.map(np.testing.assert_array_equal, found["optimizer"], opt_state)
+    restored = checkpoint.restore(step_dir, params=_spec(params), optimizer=_spec(opt_state))
+    assert jax.tree.structure(restored["optimizer"]) == jax.tree.structure(opt_state)
+    jax.tree.map(np.testing.assert_array_equal, restored["optimizer"], opt_state)
 
 
 def test_restores_on_another_number_of_devices(saved):
@@ -105,9 +105,9 @@ def test_restores_on_another_number_of_devices(saved):
     spec = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), params
     )
-    found = checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)["params"]
-    jax.tree.map(np.testing.assert_array_equal, found, params)
-    assert jax.tree.leaves(found)[0].devices() == {jax.devices()[0]}
+    restored = checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)["params"]
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+    assert jax.tree.leaves(restored)[0].devices() == {jax.devices()[0]}
 
 
 def test_each_parameter_that_does_not_fit_is_named(saved):

@@ -1,10 +1,10 @@
-"""Sizes of images and places of crops as plain arithmetic; sizes are (height, width) in pixels."""
+"""Sizes of images and positions of crops as plain arithmetic; sizes are (height, width), pixels."""
 
 NUM_POSITIONS = 5  # of five_crop_origin
 
 
 def round_up(height: int, width: int, step: int) -> tuple[int, int]:
-    """Returns the sides rounded up to multiples of `step`: few canvases hold all image sizes."""
+    """Returns (height, width) rounded up to multiples of `step`, so that images share canvases."""
     return -(-height // step) * step, -(-width // step) * step
 
 
@@ -18,10 +18,11 @@ def shorter_size(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def five_crop_origin(height: int, width: int, size: int, position: int) -> tuple[int, int]:
-    """Finds the top and left of one of the paper's five square crops of a whole image.
+    """Returns the (top, left) of one of the paper's five square crops of a whole image.
 
-    Positions are 0 centre (half pixels to the top and left), 1 top left, 2 top right, 3 bottom
-    left, 4 bottom right. The corners are the whole image's, not its central square's (paper 3.1).
+    Positions are 0 centre (half pixels are rounded to the top and left), 1 top left, 2 top right,
+    3 bottom left, 4 bottom right. The corners are the whole image's, not its central square's
+    (section 3.1).
 
     Args:
         height, width: of the image.

@@ -1,7 +1,7 @@
 """Which images share a compiled program: a few canvases, each for images of several sizes.
 
-Sizes are (height, width) in pixels. All sizes are known beforehand, from the files' headers, so the
-canvases are made for them, and the batches are filled; a grid of canvases would do neither.
+Sizes are (height, width) in pixels. All sizes are known beforehand, from the files' headers. So the
+canvases fit them and the batches are full, which those of a fixed grid of canvases would not be.
 """
 
 import collections
@@ -14,11 +14,12 @@ from spp_jax.canvas import arithmetic
 
 Size = tuple[int, int]
 
-# What is computed in the time it takes to compile a program for another canvas: on two cores 8
-# million pixels for GoogLeNet, 3 million for ZF-5. On a GPU it is many more.
+# Pixels that are computed in the time it takes to compile a program for another canvas: on two
+# cores 8 million for GoogLeNet and 3 million for ZF-5; on a GPU many more.
 COMPILE_PIXELS = 8_000_000
 
-# Distinct sizes beyond this are rounded up to multiples of 2, 4 ... pixels: merging is cubic.
+# If there are more distinct sizes, sides are rounded up to multiples of 2, 4 ... pixels until there
+# are not: the time to merge grows with the cube of their number.
 _MAX_SIZES = 256
 
 
@@ -27,9 +28,9 @@ class Batch:
     """Images that are computed together.
 
     Attributes:
-        canvas: (height, width) that holds each of them.
-        num_rows: of the program, at least the number of images.
-        indices: the images.
+        canvas: a (height, width) that holds each of them.
+        num_rows: rows of the program's batch, at least the number of images.
+        indices: of the images.
     """
 
     canvas: tuple[int, int]
@@ -45,19 +46,21 @@ def plan(
     *,
     compile_pixels: int = COMPILE_PIXELS,
 ) -> list[Batch]:
-    """Groups images into batches of few shapes with few padded pixels, as `choose` does.
+    """Returns batches of few shapes and with few padded pixels; `choose` picks the canvases.
 
-    A function of its arguments alone, so that an interrupted run finds the same batches again.
+    The batches depend on nothing but the arguments, so that an interrupted run gets them again.
 
     Args:
-        sizes: {image: (height, width)}.
-        num_programs, compile_pixels: as in `choose`; all batches of a canvas have the same rows.
-        max_pixels: most pixels of a batch, unless one image a device is more.
+        sizes: {index: (height, width)} of the images.
+        num_programs: the most canvases wanted, as in `choose`.
+        max_pixels: the most pixels of a batch, unless one image per device has more.
         num_devices: the rows of a batch are a multiple of it.
+        compile_pixels: as in `choose`.
 
     Returns:
-        Batches of every image exactly once, canvas by canvas, the largest first: if memory does not
-        suffice, that shows at once.
+        Batches that hold every image exactly once, canvas by canvas; all batches of a canvas have
+        the same number of rows. The largest canvas comes first, so that a lack of memory shows at
+        once.
     """
     of_size = choose(
         collections.Counter(sizes.values()),
@@ -79,9 +82,15 @@ def plan(
 
 
 def num_rows(canvas: Size, num_images: int, max_pixels: int, num_devices: int) -> int:
-    """Returns the rows of a program for a canvas, as few as its number of batches needs.
+    """Returns the number of rows of a canvas's batches.
 
-    So the last batch is nearly full as well. Arguments are as in `plan`.
+    Batches of as many rows as `max_pixels` allows set the number of batches. The rows are then the
+    fewest with which that number suffices, so that the last batch is nearly full as well.
+
+    Args:
+        canvas: (height, width).
+        num_images: on this canvas.
+        max_pixels, num_devices: as in `plan`.
     """
     fitting = max(1, max_pixels // (canvas[0] * canvas[1]) // num_devices) * num_devices
     num_batches = -(-num_images // fitting)
@@ -96,20 +105,21 @@ def choose(
     *,
     compile_pixels: int = COMPILE_PIXELS,
 ) -> dict[Size, Size]:
-    """Returns the canvas of each size: few programs to compile, few pixels to compute, and memory.
+    """Returns {size: its canvas}: a compromise of programs to compile, pixels to compute, memory.
 
-    Starts from a canvas for each size and merges, again and again, the two whose union adds the
-    fewest computed pixels: while that costs less than compiling a program, and on until there are
-    `num_programs`. No union has more than `max_pixels`, or twice the pixels of the largest image if
-    that is more. So a panorama and a tall image do not share a canvas as wide as the one and as
-    tall as the other, and there are more than `num_programs` where only such canvases are left.
+    At first each size has its own canvas. Then the two canvases whose union adds the fewest
+    computed pixels are merged, again and again: as long as that costs less than to compile a
+    program, and further until there are `num_programs`. No union has more than `max_pixels`, or
+    twice the pixels of the largest image if that is more: a panorama and a tall image must not
+    share a canvas as wide as the one and as tall as the other. So more than `num_programs` canvases
+    remain if all their unions are too large.
 
     Args:
         counts: {(height, width): number of images}.
-        num_programs: the canvases wanted at most, at least 1.
+        num_programs: the most canvases wanted, at least 1.
         max_pixels: of a batch.
-        num_devices: rows of a batch are a multiple of it, those without an image computed as well.
-        compile_pixels: how many pixels are computed in the time it takes to compile a program.
+        num_devices: the rows of a batch are a multiple of it; rows without an image cost as much.
+        compile_pixels: number of pixels computed in the time it takes to compile a program.
     """
     step = 1
     while len({arithmetic.round_up(*size, step) for size in counts}) > _MAX_SIZES:
@@ -132,20 +142,25 @@ def choose(
         areas = np.maximum(sides[:, None], sides[None]).prod(axis=2)
         added = areas * rows(amounts[:, None] + amounts) - pixels[:, None] - pixels
         added[(areas > largest) | np.tri(len(sides), dtype=bool)] = never
-        kept, gone = np.unravel_index(np.argmin(added), added.shape)
-        cost = added[kept, gone]
+        first, second = np.unravel_index(np.argmin(added), added.shape)
+        cost = added[first, second]
         if cost == never or (cost >= compile_pixels and len(sides) <= num_programs):
             break
-        sides[kept] = np.maximum(sides[kept], sides[gone])
-        amounts[kept] += amounts[gone]
-        sides, amounts = np.delete(sides, gone, 0), np.delete(amounts, gone)
-        group = {c: int(kept if g == gone else g - (g > gone)) for c, g in group.items()}
+        sides[first] = np.maximum(sides[first], sides[second])
+        amounts[first] += amounts[second]
+        sides, amounts = np.delete(sides, second, 0), np.delete(amounts, second)
+        group = {c: int(first if g == second else g - (g > second)) for c, g in group.items()}
     chosen = [(int(height), int(width)) for height, width in sides]
     return {size: chosen[group[canvas]] for size, canvas in canvas_of.items()}
 
 
 def padded_share(batches: list[Batch], sizes: Mapping[int, tuple[int, int]]) -> float:
-    """Returns the share of the pixels computed that belong to no image."""
+    """Returns the share of the computed pixels that belong to no image, 0 to 1.
+
+    Args:
+        batches: of `plan`.
+        sizes: {index: (height, width)} of their images.
+    """
     computed = sum(b.num_rows * b.canvas[0] * b.canvas[1] for b in batches)
     used = sum(height * width for height, width in sizes.values())
     return 1 - used / computed if computed else 0.0

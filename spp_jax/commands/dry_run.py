@@ -50,7 +50,7 @@ def detect(config: config_lib.DetectionConfig, progress: progress_lib.Progress) 
     """Says config, data, network and programs of training a detector."""
     _say_config(config, progress)
     source = objects.open_objects(config.data.name, config.data.path, config.data.split)
-    data = dataset.read(source, skips_damaged=True)
+    data = dataset.read(source, skip_damaged=True)
     progress.say(data.lines())
     model, variables, _ = checkpoint.load(config.checkpoint)
     regions.check_features(model, config.features)

@@ -1,6 +1,7 @@
 """Configs: pure data. Presets return one; `validate` checks it, whichever it is."""
 
 from spp_jax.config.detection import (
+    METHODS,
     DetectionConfig,
     DetectionDataConfig,
     FeatureConfig,
@@ -25,6 +26,7 @@ from spp_jax.config.run import (
 from spp_jax.config.svm import Row, SvmConfig, SvmDataConfig
 
 __all__ = [
+    "METHODS",
     "PROTOCOLS",
     "Config",
     "DataConfig",

@@ -1,7 +1,10 @@
-"""Boxes: overlap, and greedy suppression of all classes at once on the device.
+"""Boxes: areas, overlap, deltas, and non-maximum suppression (NMS) on the device.
 
-Shapes: R windows · K classes. Boxes are (x1, y1, x2, y2) in image pixels, right and bottom
-exclusive, so that a width is x2 - x1: VOC's "+ 1" is in the coordinates already.
+Shapes: R boxes or windows · K classes · M boxes that NMS keeps per class, padded. Boxes are
+(x1, y1, x2, y2) in image pixels, right and bottom exclusive, so that a width is x2 - x1: VOC's
+"+ 1" is in the coordinates already. Deltas are (dx, dy, dw, dh): the way from a window's centre to
+a box's centre, in widths and heights of the window, and the logarithms of the ratios of the box's
+width and height to the window's.
 """
 
 import functools
@@ -18,7 +21,7 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns intersection over union of each box with each other: (R, 4), (S, 4) -> (R, S)."""
+    """Returns the intersection over union, (R, S), of each of (R, 4) with each of (S, 4) boxes."""
     upper = np.maximum(boxes[:, None, :2], others[None, :, :2])
     lower = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.prod(np.maximum(lower - upper, 0), axis=-1)
@@ -27,34 +30,57 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns boxes (..., 4) cut off at the sides of an image."""
+    """Returns boxes (..., 4) cut off at the sides of an image, pixels."""
     return np.clip(boxes, 0, [width, height, width, height])
 
 
 def reaches_beyond(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Returns (R,): which boxes (R, 4) leave their image by more than a pixel, as rounding does.
+    """Returns a mask (R,) of the boxes that leave their image by more than a pixel.
+
+    Rounding may move a side by up to a pixel, so that much does not count.
 
     Args:
-        boxes: of any images.
-        sides: (R, 2) or (2,), the (width, height) of these.
+        boxes: (R, 4), of any images.
+        sides: (R, 2) or (2,), the (width, height) of the images.
     """
     return np.any((boxes < -1) | (boxes > np.tile(sides, 2) + 1), axis=1)
 
 
 def are_swapped(num_boxes: int, num_beyond: int, num_beyond_swapped: int) -> bool:
-    """Returns whether x and y must be swapped: many boxes reach beyond, and none would then.
+    """Returns whether x and y of all boxes are swapped.
 
-    A twentieth is more than careless annotation leaves.
+    They are if many boxes reach beyond their image, and none would with x and y exchanged. Many is
+    more than a twentieth, which careless annotation does not reach.
+
+    Args:
+        num_boxes: of all images.
+        num_beyond: number of boxes that reach beyond their image.
+        num_beyond_swapped: number of boxes that would with x and y exchanged.
     """
     return num_beyond > 0.05 * num_boxes and not num_beyond_swapped
 
 
-class Kept(NamedTuple):
-    """What suppression keeps, best first.
+def encode_deltas(windows: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Returns the deltas (R, 4) that lead from windows (R, 4) to objects (R, 4)."""
+    sides, wanted = windows[:, 2:] - windows[:, :2], objects[:, 2:] - objects[:, :2]
+    shift = (objects[:, :2] + wanted / 2 - windows[:, :2] - sides / 2) / sides
+    return np.concatenate([shift, np.log(wanted / sides)], axis=1)
+
+
+def decode_deltas(windows: jax.Array, deltas: jax.Array) -> jax.Array:
+    """Returns the boxes (R, K, 4) to which deltas (R, K, 4) lead from windows (R, 4)."""
+    sides = (windows[:, 2:] - windows[:, :2])[:, None]
+    centers = windows[:, None, :2] + sides / 2 + deltas[..., :2] * sides
+    halves = jnp.exp(deltas[..., 2:]) * sides / 2
+    return jnp.concatenate([centers - halves, centers + halves], axis=-1)
+
+
+class Selection(NamedTuple):
+    """The boxes that NMS keeps of each class, best first.
 
     Attributes:
-        row: (K, M) int32 which of the boxes; 0 where there are no more.
-        is_kept: (K, M) whether there is one.
+        row: (K, M) int32 row of each box among those given; 0 in the places after the last box.
+        is_kept: (K, M) which places hold a box.
     """
 
     row: jax.Array
@@ -62,30 +88,30 @@ class Kept(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("max_kept",))
-def suppress(
+def nms(
     boxes: jax.Array,
     scores: jax.Array,
     *,
     iou_threshold: float,
     score_threshold: float,
     max_kept: int,
-) -> Kept:
-    """Greedy non-maximum suppression of every class at once, equal to the loop over sorted boxes.
+) -> Selection:
+    """Returns the boxes that greedy non-maximum suppression keeps, for all classes at once.
 
-    Takes the best box that is left, drops all that overlap it by more than `iou_threshold`, and
-    goes on: as many rounds as boxes are kept in the class that keeps most, not as there are boxes.
-    Of equal scores the first is taken.
+    Each round takes the best remaining box of each class and drops all boxes that overlap it by
+    more than `iou_threshold`. So there are as many rounds as boxes in the class that keeps most.
+    The result is that of the usual loop over sorted boxes; of equal scores the first is taken.
 
     Args:
         boxes: (R, 4), or (R, K, 4) where each class has its own.
-        scores: (R, K); only those above `score_threshold` take part.
-        iou_threshold: section 4.1's 0.3.
+        scores: (R, K); only boxes with scores above `score_threshold` take part.
+        iou_threshold: 0 to 1; section 4.1 uses 0.3.
         score_threshold: any number, -inf for all boxes.
-        max_kept: M, most boxes to keep of a class.
+        max_kept: M, the most boxes to keep per class.
     """
     num_classes = scores.shape[1]
     per_class = boxes[:, None] if boxes.ndim == 2 else boxes
-    # (4, K, R): rows of windows last, where the loop is over long contiguous vectors.
+    # (4, K, R): rows of boxes last, where the loop is over long contiguous vectors.
     corners = jnp.broadcast_to(per_class, (scores.shape[0], num_classes, 4)).transpose(2, 1, 0)
     sizes = jnp.prod(jnp.maximum(corners[2:] - corners[:2], 0), axis=0)
     left = jnp.where(score_threshold < scores.T, scores.T, -jnp.inf)
@@ -98,18 +124,18 @@ def suppress(
     def take(carry):
         i, left, index, is_kept = carry
         best = jnp.argmax(left, axis=1)
-        found = left[classes, best] > -jnp.inf
+        is_left = left[classes, best] > -jnp.inf
         box = corners[:, classes, best][..., None]
         sides = jnp.minimum(corners[2:], box[2:]) - jnp.maximum(corners[:2], box[:2])
         shared = jnp.prod(jnp.maximum(sides, 0), axis=0)
-        # Of thresholds, not of quotients: also right where both boxes are empty.
+        # Compares products, not quotients, so that two empty boxes need no division by 0.
         total = sizes + sizes[classes, best][:, None] - shared
         drop = shared > iou_threshold * total
         left = jnp.where(drop, -jnp.inf, left).at[classes, best].set(-jnp.inf)
-        index = index.at[:, i].set(jnp.where(found, best, 0).astype(jnp.int32))
-        return i + 1, left, index, is_kept.at[:, i].set(found)
+        index = index.at[:, i].set(jnp.where(is_left, best, 0).astype(jnp.int32))
+        return i + 1, left, index, is_kept.at[:, i].set(is_left)
 
     index = jnp.zeros((num_classes, max_kept), jnp.int32)
     carry = (0, left, index, jnp.zeros((num_classes, max_kept), bool))
     _, _, index, is_kept = jax.lax.while_loop(goes_on, take, carry)
-    return Kept(index, is_kept)
+    return Selection(index, is_kept)

@@ -45,7 +45,7 @@ class Detector:
     regressor: regression.Regressor | None
 
 
-class Found(NamedTuple):
+class ImageDetections(NamedTuple):
     """Detections of an image, best first in each class: labels (D,), scores (D,), boxes (D, 4)."""
 
     labels: np.ndarray
@@ -57,7 +57,7 @@ def detect(
     detectors: Sequence[Detector],
     pooled: Sequence[regions.Pooled],
     test: config_lib.TestConfig,
-) -> Found:
+) -> ImageDetections:
     """Scores the windows of an image, moves them, and suppresses those of lower scores.
 
     Several detectors score the same windows, and what all of them say is suppressed together
@@ -70,7 +70,9 @@ def detect(
     """
     windows = pooled[0].windows
     if not len(windows):
-        return Found(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+        return ImageDetections(
+            np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+        )
     count = regions.padded_count(len(windows))
     parts = []
     for detector, own in zip(detectors, pooled):
@@ -79,7 +81,7 @@ def detect(
         if detector.regressor is not None:
             arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
         parts.append(arrays)
-    height, width = pooled[0].shown.size
+    height, width = pooled[0].loaded.size
     found = device.detect(
         parts,
         regions.pad_rows(windows.astype(np.float32), count),
@@ -91,7 +93,7 @@ def detect(
     )
     shown, scores, is_kept = (np.asarray(x) for x in found)
     labels = np.repeat(np.arange(len(is_kept)), is_kept.sum(axis=1))
-    return Found(labels, scores[is_kept], shown[is_kept])
+    return ImageDetections(labels, scores[is_kept], shown[is_kept])
 
 
 def network_dir(workdir: str) -> str | None:

@@ -1,8 +1,8 @@
-"""What runs on the device: maps, pooled windows, and detections of an image.
+"""Detection's programs on the device: maps, features of windows, and an image's detections.
 
-Shapes: B images, one a device · U windows on distinct cells and R windows, both padded to a few
-counts · P pooled features · F features of the SVMs' layer · K classes · M detections of a class,
-padded.
+Shapes: B images, one per device · R windows of an image · U distinct cells of these windows, R and
+U padded to a few counts · P pooled features · F features of the SVMs' layer · K classes ·
+M detections per class, padded.
 """
 
 import functools
@@ -20,7 +20,14 @@ from spp_jax.pooling import windows as pool_windows
 def make_map(
     model: sppnet.SPPNet, name: str, variables: dict, batch: dict[str, jax.Array]
 ) -> jax.Array:
-    """Returns the named map, (B, h, w, C), of `images` on a canvas and their `extents`."""
+    """Returns the named map, (B, h, w, C), of images on a canvas.
+
+    Args:
+        model: the network.
+        name: of the map.
+        variables: the network's.
+        batch: `images` (B, H, W, 3) uint8 and their `extents` (B, 2), (height, width) in pixels.
+    """
     extents = batch["extents"]
     maps: Any = model.apply(variables, batch["images"], extents=extents, method="maps")
     return maps[name]
@@ -35,42 +42,34 @@ def pool_maps(
     maps: tuple[jax.Array, ...],
     batch: dict[str, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns float32 pooled features (B, U, P) of cells, and those of a layer (B, U, F).
+    """Returns the pooled features (B, U, P) of cells, and a layer's features (B, U, F), float32.
 
     Args:
         model: the network.
-        pyramid: levels, and what a bin holds.
-        layer: "pool", which is the first result again, or "fc6", "fc7".
+        pyramid: levels, and the reduction of each bin, "max" or "mean".
+        layer: "fc6" or "fc7"; "pool" returns the pooled features twice.
         variables: the network's.
-        maps: one a scale, (B, h, w, C).
-        batch: `cells` (B, U, 4) and `map_index` (B, U).
+        maps: one per scale, (B, h, w, C).
+        batch: `cells` (B, U, 4), and `map_index` (B, U), the index in `maps` of each one's map.
     """
     levels, reduce = pyramid
 
-    # Mapped over images, not one pool of all: so devices that share a batch share no maps.
+    # Mapped over images, so that devices that share a batch need none of each other's maps.
     def pool(maps: tuple[jax.Array, ...], cells: jax.Array, map_index: jax.Array) -> jax.Array:
         return pool_windows.pool_windows(maps, cells, levels, map_index=map_index, reduce=reduce)
 
     pooled = jax.vmap(pool)(maps, batch["cells"], batch["map_index"])
-    found = pooled
+    features = pooled
     if layer != "pool":
         layers: Any = model.apply(variables, pooled, method="head_layers")
-        found = layers[layer]
-    return pooled.astype(jnp.float32), found.astype(jnp.float32)
+        features = layers[layer]
+    return pooled.astype(jnp.float32), features.astype(jnp.float32)
 
 
 @jax.jit
 def apply_linear(weights: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
-    """Returns features (R, F) @ weights (F, K) + bias (K,), as exact as float32 is."""
+    """Returns features (R, F) @ weights (F, K) + bias (K,), in full float32 precision."""
     return jnp.dot(features, weights, precision="highest") + bias[None]
-
-
-def decode_deltas(windows: jax.Array, deltas: jax.Array) -> jax.Array:
-    """Returns the boxes (R, K, 4) that deltas (R, K, 4) make of windows (R, 4)."""
-    sides = (windows[:, 2:] - windows[:, :2])[:, None]
-    centers = windows[:, None, :2] + sides / 2 + deltas[..., :2] * sides
-    halves = jnp.exp(deltas[..., 2:]) * sides / 2
-    return jnp.concatenate([centers - halves, centers + halves], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames=("max_detections",))
@@ -84,16 +83,17 @@ def detect(
     *,
     max_detections: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns boxes (K, M, 4), scores (K, M) and which are detections (K, M), best first.
+    """Returns boxes (K, M, 4), scores (K, M) and a mask of detections (K, M), best first.
 
     Args:
-        parts: of each detector {"svm": {"weights", "bias"}, "layer": (U, F), "row": (R,) of each
-            window in it} and, where it moves windows, {"regressor": {"weights", "bias"}, "pool":
-            (U, P)}.
+        parts: one dictionary per detector: {"svm": {"weights", "bias"}, "layer": (U, F) features,
+            "row": (R,) row of each window in them} and, if the detector moves windows,
+            {"regressor": {"weights", "bias"}, "pool": (U, P) features}.
         windows: (R, 4) pixels.
-        count: of them that are windows; the others are padding.
+        count: number of windows; the rows after them are padding.
         sides: (4,) width, height, width, height of the image, to which boxes are clipped.
-        min_score, nms_iou, max_detections: as `boxes.suppress`.
+        min_score, nms_iou, max_detections: `score_threshold`, `iou_threshold` and `max_kept` of
+            `boxes.nms`.
     """
     is_window = (jnp.arange(windows.shape[0], dtype=count.dtype) < count)[:, None]
     all_boxes, all_scores = [], []
@@ -105,12 +105,16 @@ def detect(
             weights, bias = part["regressor"]["weights"], part["regressor"]["bias"]
             deltas = jnp.einsum("up,pkc->ukc", part["pool"], weights, precision="highest")
             deltas += bias[None]
-            moved = decode_deltas(windows, deltas[part["row"]])
+            moved = boxes.decode_deltas(windows, deltas[part["row"]])
         all_scores.append(scores)
         all_boxes.append(jnp.clip(moved, 0, sides[None, None]))
-    found, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
-    kept = boxes.suppress(
-        found, scores, iou_threshold=nms_iou, score_threshold=min_score, max_kept=max_detections
+    candidates, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
+    selection = boxes.nms(
+        candidates,
+        scores,
+        iou_threshold=nms_iou,
+        score_threshold=min_score,
+        max_kept=max_detections,
     )
-    classes = jnp.arange(scores.shape[1])[:, None]
-    return found[kept.row, classes], scores[kept.row, classes], kept.is_kept
+    classes, row = jnp.arange(scores.shape[1])[:, None], selection.row
+    return candidates[row, classes], scores[row, classes], selection.is_kept

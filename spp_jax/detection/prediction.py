@@ -106,7 +106,7 @@ def _make_prediction(
     path: str,
     name: str,
     size: tuple[int, int],
-    detections: detector.Found,
+    detections: detector.ImageDetections,
     class_names: tuple[str, ...],
     test: config_lib.TestConfig,
 ) -> Prediction:

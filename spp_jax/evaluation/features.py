@@ -107,7 +107,7 @@ def _extract(
 ) -> np.ndarray:
     """Returns what `extract` does; `raises`: an image that cannot be read ends it."""
     given, reasons = inputs.take(images)
-    sizes = inputs.shown_sizes(given, scale, reasons)
+    sizes = inputs.read_sizes(given, scale, reasons)
     if reasons and raises:
         raise errors.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
@@ -115,7 +115,7 @@ def _extract(
     batches = planning.plan(sizes, num_programs, max_pixels, jax.device_count())
     features = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
     order = [i for batch in batches for i in batch.indices]
-    shown = inputs.show_all(given, order, scale, None if raises else reasons)
+    shown = inputs.load_all(given, order, scale, None if raises else reasons)
     takes_any_size = model.levels is not None
     with progress.bar("features", len(order)) as advance:
         for batch, values in compute(

@@ -1,6 +1,6 @@
-"""What `features.extract` takes for images, and makes of them what the network is shown.
+"""The images given to `features.extract`, in whatever form, as the network takes them.
 
-Images are (h, w, 3) uint8 RGB once they are here.
+Images that this module returns are (h, w, 3) uint8 RGB.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from spp_jax.pooling import pyramid
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """An image that a user gave.
+class InputImage:
+    """An image that a user gave: pixels, a file in memory, or the path of a file.
 
     Attributes:
         name: what errors call it: its path, or images[3].
-        image: its pixels, or None for a file, which is read when it is shown.
+        image: its pixels (h, w, 3) uint8; None for a file, which is read when needed.
         data: the bytes of a file in memory, or None.
     """
 
@@ -33,44 +33,48 @@ class Given:
     image: np.ndarray | None = None
     data: bytes | None = None
 
-    def shown_size(self, scale: int | None) -> tuple[int, int]:
-        """Returns the (height, width) at which it is shown; raises ImageError as `show`."""
+    def size(self, scale: int | None) -> tuple[int, int]:
+        """Returns the (height, width) of what `load` returns, from the file's header.
+
+        Raises:
+            ImageError: the file's header cannot be read.
+        """
         if self.image is not None:
             height, width, _ = self.image.shape
         else:
-            height, width = images_lib.read_size(io.BytesIO(self._read()), self.name)
+            height, width = images_lib.read_size(io.BytesIO(self._encoded()), self.name)
         return (height, width) if scale is None else arithmetic.shorter_size(height, width, scale)
 
-    def show(self, scale: int | None) -> np.ndarray:
-        """Returns it with the shorter side `scale`, None: its own.
+    def load(self, scale: int | None) -> np.ndarray:
+        """Returns the image, resized to the shorter side `scale`; None keeps its size.
 
         Raises:
-            ImageError: a file that cannot be read.
+            ImageError: the file cannot be read.
         """
         if self.image is not None:
             if scale is None:
                 return self.image
             return images_lib.resize_shorter(self.image, scale, kernel="triangle")
         if scale is None:
-            return images_lib.decode(self._read(), self.name)
-        return protocols.Protocol("full", scale, scale)(self._read(), self.name)[0]
+            return images_lib.decode(self._encoded(), self.name)
+        return protocols.Protocol("full", scale, scale)(self._encoded(), self.name)[0]
 
-    def _read(self) -> bytes:
+    def _encoded(self) -> bytes:
         if self.data is not None:
             return self.data
         return images_lib.read_file(config_lib.whole_path(self.name))
 
 
-def take(images: Any) -> tuple[list[Given], dict[int, str]]:
-    """Returns the images a user gave, one after the other, and {index: why it cannot be read}.
+def take(images: Any) -> tuple[list[InputImage], dict[int, str]]:
+    """Returns the images that a user gave, in order, and {index: why the image cannot be read}.
 
     Args:
-        images: any iterable, also one that can be gone through only once, of paths, encoded files
-            as bytes, PIL images, and arrays, NumPy's, JAX's or of whatever becomes one of NumPy:
-            (h, w, 3), or (h, w) or (h, w, 1) grey, uint8.
+        images: an iterable, which is read only once, of paths, encoded files as bytes, PIL images,
+            and arrays of NumPy, JAX or any library whose arrays NumPy converts: (h, w, 3), or grey
+            (h, w) or (h, w, 1), uint8.
 
     Raises:
-        InputError: no iterable, or something in it that is none of these.
+        InputError: `images` is no iterable, or an element is none of these.
     """
     example = "; give a list, as [image] for one"
     if isinstance(images, (str, os.PathLike, bytes)) or images_lib.is_pillow(images):
@@ -89,59 +93,73 @@ def take(images: Any) -> tuple[list[Given], dict[int, str]]:
         raise errors.InputError(
             f"images must be a sequence of images or paths, got {images!r:.200}{example}"
         )
-    taken, refused = [], {}
+    inputs, refused = [], {}
     for index, image in enumerate(images):
         try:
-            taken.append(_take(image, f"images[{index}]"))
+            inputs.append(_take(image, f"images[{index}]"))
         except errors.ImageError as e:
-            taken.append(Given(f"images[{index}]"))
+            inputs.append(InputImage(f"images[{index}]"))
             refused[index] = str(e)
-    return taken, refused
+    return inputs, refused
 
 
 def check_scale(scale: Any) -> int | None:
-    """Returns a shorter side as an int, or None; raises InputError if it is none."""
-    found = None if scale is None else pyramid.whole_number(scale) or 0
-    if found is not None and found < 1:
+    """Returns the shorter side `scale` as an int, None as None; raises InputError below 1."""
+    side = None if scale is None else pyramid.whole_number(scale) or 0
+    if side is not None and side < 1:
         raise errors.InputError(f"scale must be None or a whole number of pixels, got {scale!r}")
-    return found
+    return side
 
 
 def check_count(value: Any, name: str) -> int:
     """Returns a whole number of Python, NumPy or JAX as an int; raises InputError below 1."""
-    found = pyramid.whole_number(value)
-    if found is None or found < 1:
+    count = pyramid.whole_number(value)
+    if count is None or count < 1:
         raise errors.InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return found
+    return count
 
 
-def shown_sizes(
-    given: Sequence[Given], scale: int | None, refused: dict[int, str]
+def read_sizes(
+    images: Sequence[InputImage], scale: int | None, refused: dict[int, str]
 ) -> dict[int, tuple[int, int]]:
-    """Returns {index: (height, width)} of those that can be read; the others go to `refused`."""
-    found = {}
-    for index in (i for i in range(len(given)) if i not in refused):
+    """Returns {index: (height, width)} at which images are loaded.
+
+    Args:
+        images: all images.
+        scale: the shorter side to which they are resized; None keeps their sizes.
+        refused: {index: why the image cannot be read}, of images to leave out; those whose header
+            cannot be read are added.
+    """
+    sizes = {}
+    for index in (i for i in range(len(images)) if i not in refused):
         try:
-            found[index] = given[index].shown_size(scale)
+            sizes[index] = images[index].size(scale)
         except errors.ImageError as e:
             refused[index] = str(e)
-    return found
+    return sizes
 
 
-def show_all(
-    given: Sequence[Given],
+def load_all(
+    images: Sequence[InputImage],
     order: Iterable[int],
     scale: int | None,
     refused: dict[int, str] | None,
 ) -> Iterator[np.ndarray | None]:
-    """Yields the images as they are shown; None for one that cannot be read, told in `refused`.
+    """Yields images, loaded, and None in place of one that cannot be read.
+
+    Args:
+        images: all images.
+        order: indices of the images to load.
+        scale: the shorter side to which they are resized; None keeps their sizes.
+        refused: {index: why the image cannot be read}; images that cannot be read are added. None
+            raises for them.
 
     Raises:
         ImageError: an image cannot be read and `refused` is None.
     """
     for index in order:
         try:
-            yield given[index].show(scale)
+            yield images[index].load(scale)
         except errors.ImageError as e:
             if refused is None:
                 raise
@@ -149,14 +167,14 @@ def show_all(
             yield None
 
 
-def _take(image: Any, name: str) -> Given:
+def _take(image: Any, name: str) -> InputImage:
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
-        return Given(os.fsdecode(path))
+        return InputImage(os.fsdecode(path))
     if isinstance(image, bytes):
-        return Given(name, data=image)
+        return InputImage(name, data=image)
     if images_lib.is_pillow(image):
-        return Given(name, images_lib.from_pillow(image, name))
+        return InputImage(name, images_lib.from_pillow(image, name))
     if not hasattr(image, "ndim"):
         raise errors.InputError(
             f"{name} must be an array (h, w, 3) uint8, a PIL image or a path, got {image!r:.200}"
@@ -166,7 +184,7 @@ def _take(image: Any, name: str) -> Given:
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
             array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
         if array.ndim == 3 and array.shape[2] == 3:
-            return Given(name, array)
+            return InputImage(name, array)
     raise errors.InputError(
         f"{name}: an image must be (h, w, 3) uint8, got {array.shape} of {array.dtype}"
         + _advice(array)
@@ -174,6 +192,7 @@ def _take(image: Any, name: str) -> Given:
 
 
 def _advice(array: np.ndarray) -> str:
+    """Returns how to convert an array that is no image, as the end of a sentence, or ""."""
     if array.dtype.kind == "f":
         return "; if 1.0 is white in it, give (255 * image).round().astype('uint8')"
     if array.dtype != np.uint8:

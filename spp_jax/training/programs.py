@@ -1,4 +1,4 @@
-"""One compiled program a size, before the first step: the paper's alternating networks."""
+"""Compiles one training program per size before the first step: section 2.3's two networks."""
 
 import concurrent.futures
 import dataclasses
@@ -17,20 +17,20 @@ from spp_jax.training import steps
 # The side of square images, or the (height, width) of a canvas, pixels.
 Size = int | tuple[int, int]
 
-# XLA compiles on several cores by itself; a few programs at once fill the gaps.
+# XLA compiles one program on several cores, but not all the time; a few at once use the rest.
 _COMPILED_AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled training step of one size, and what it costs.
+    """A compiled training step of one size, and its costs.
 
     Attributes:
         size: side of its images, or (height, width) of their canvas, pixels.
-        run: (state, batch) -> (state, metrics); the state given is consumed.
-        seconds: that compiling took.
-        flops: of a step, all devices; None where XLA does not say.
-        bytes: of memory a device holds while it runs; None where XLA does not say.
+        run: (state, batch) -> (state, metrics); the old state's memory is reused.
+        seconds: time that compiling took.
+        flops: operations of a step on all devices; None if XLA does not count them.
+        bytes: peak memory of a step on one device; None if XLA does not report it.
     """
 
     size: Size
@@ -49,15 +49,15 @@ def compile_programs(
     *,
     deterministic: bool = False,
 ) -> dict[Size, Program]:
-    """Compiles the step once for each distinct size.
+    """Returns {size: its program}, one for each distinct size.
 
-    A shape that was not foreseen is then an error and never a silent recompilation.
+    A batch of any other shape is then an error and never a silent recompilation.
 
     Args:
         step: of `steps.make_train_step`.
         spec: shapes and shardings of the state, from `state_spec`.
         sizes: sides of the square images, or canvases.
-        batch_spec: of a size, {name: (shape, dtype)} of the global batch.
+        batch_spec: size -> {name: (shape, dtype)} of the batch of all devices.
         mesh: its devices share the batch.
         deterministic: forbid operations whose result depends on the order of threads (GPU).
     """

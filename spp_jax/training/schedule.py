@@ -1,4 +1,4 @@
-"""What changes from step to step: the size, and the learning rate."""
+"""The schedules of a run: the sizes of its images, and the learning rate."""
 
 import dataclasses
 
@@ -43,9 +43,10 @@ class Pace:
 def epoch_sizes(train: config_lib.TrainConfig, seed: int) -> tuple[int, ...]:
     """Returns the size, in pixels, of every epoch: section 2.3's multi-size training.
 
-    "epoch" alternates `sizes` so that the last epoch is at the first of them: the paper does not
-    say which comes first, and a network is mostly used at its main size. "random" draws each
-    epoch's size from the whole numbers between the smallest and the largest, from the seed.
+    The schedule "epoch" alternates `train.sizes` so that the last epoch has the first of them: the
+    paper does not say which size comes first, and a network is mostly used at its main size. The
+    schedule "random" draws each epoch's size, by the seed, from the whole numbers between the
+    smallest and the largest.
     """
     if train.size_schedule == "random":
         low, high = min(train.sizes), max(train.sizes)
@@ -57,19 +58,26 @@ def epoch_sizes(train: config_lib.TrainConfig, seed: int) -> tuple[int, ...]:
 
 
 def shares_sizes(old: config_lib.TrainConfig, new: config_lib.TrainConfig, seed: int) -> bool:
-    """Returns whether every epoch that both have is at one size: then a run of `old` that goes on
-    as `new`, with other `num_epochs`, is the unbroken run of `new`."""
+    """Returns whether two configs give each epoch that both have the same size.
+
+    Then a run of `old` that is resumed with `new`, which has another `num_epochs`, is the unbroken
+    run of `new`.
+    """
     return all(a == b for a, b in zip(epoch_sizes(old, seed), epoch_sizes(new, seed)))
 
 
 def make_optimizer(
     train: config_lib.TrainConfig, steps_per_epoch: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns SGD with momentum and weight decay (on every parameter, as released) and the
-    learning-rate schedule of section 3.1; `update` takes the loss as `value`.
+    """Returns SGD with momentum, weight decay and section 3.1's learning-rate schedule.
 
-    The plateau is one of the training loss. It is averaged over as many epochs as there are
-    sizes, because the loss of one size says nothing about another's.
+    Weights of all layers and biases decay, as in the released code. Its `update` takes the loss as
+    `value`, since the rate drops at plateaus of the training loss. The loss is averaged over as
+    many epochs as there are sizes, because that of one size says nothing about that of another.
+
+    Args:
+        train: the constants.
+        steps_per_epoch: of the run.
     """
     rate = train.learning_rate
     if train.lr_schedule == "step":
@@ -99,7 +107,13 @@ def _biases(params: optax.Params) -> optax.Params:
 def learning_rate(
     train: config_lib.TrainConfig, steps_per_epoch: int, step: int, opt_state: optax.OptState
 ) -> float:
-    """Returns the learning rate of a step, for reports."""
+    """Returns the learning rate of a step, for reports.
+
+    Args:
+        train, steps_per_epoch: as for `make_optimizer`.
+        step: counted from 0.
+        opt_state: of the optimizer; it has the scale that plateaus have led to.
+    """
     if train.lr_schedule == "step":
         passed = sum(step >= epoch * steps_per_epoch for epoch in train.drop_epochs)
         return train.learning_rate * train.lr_factor**passed

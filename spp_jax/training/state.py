@@ -1,4 +1,4 @@
-"""What training changes, and the programs start from."""
+"""The state of training: where it begins, and what each step changes."""
 
 from typing import Any
 
@@ -14,9 +14,15 @@ from spp_jax.models import sppnet
 
 @flax.struct.dataclass
 class TrainState:
-    """Step (int32 scalar), parameters (float32), optimizer state, and the constants of the network,
-    {"mean": ...} or {}. Random numbers are a function of seed and step, and so is the place in the
-    data: neither is state.
+    """The state of training.
+
+    Random numbers and the position in the data are functions of seed and step, so neither is here.
+
+    Attributes:
+        step: int32 scalar, number of updates made.
+        params: of the network, float32.
+        opt_state: of the optimizer.
+        constants: of the network, {"mean": (3,) or (s, s, 3) float32} or {}.
     """
 
     step: jax.Array
@@ -26,7 +32,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict:
-        """What the network is applied with."""
+        """The variables with which the network is applied."""
         return {"params": self.params} | ({"constants": self.constants} if self.constants else {})
 
 
@@ -40,21 +46,27 @@ def init_state(
 ) -> TrainState:
     """Returns the state of step 0, on every device of the mesh.
 
-    The parameters do not depend on `size`; it is the side of the image that shapes are found on.
-    `constants` are {"mean": (3,) or (s, s, 3)} or none.
+    Args:
+        model: the network.
+        optimizer: of the run.
+        seed: of the parameters.
+        size: side of the image that initialises the model, pixels; the parameters do not depend on
+            it.
+        mesh: the devices.
+        constants: of the network, {"mean": (3,) or (s, s, 3)}, or None.
     """
 
     def init() -> TrainState:
         images = jnp.zeros((1, size, size, 3), jnp.uint8)
         params: Any = model.init(jax.random.key(seed), images)["params"]
-        found = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), constants or {})
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), found)
+        fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), constants or {})
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), fixed)
 
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()
 
 
 def state_spec(state: TrainState) -> TrainState:
-    """Returns shapes, dtypes and shardings of a state."""
+    """Returns the shapes, dtypes and shardings of a state."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )

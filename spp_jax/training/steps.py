@@ -1,6 +1,6 @@
 """The training step: one pure function for every size.
 
-Shapes: b images · (s, s) pixels · K classes. Images are uint8 RGB until this step.
+Shapes: b images · (s, s) pixels · K classes. A step takes images as uint8 RGB.
 """
 
 import dataclasses
@@ -14,9 +14,8 @@ import optax
 from spp_jax.models import sppnet
 from spp_jax.training import state as state_lib
 
-# Principal components of ImageNet's RGB values and their deviations, on the scale of 0 to 255:
-# the eigenvectors (columns) and square roots of eigenvalues of AlexNet's colour noise, as
-# published with fb.resnet.torch.
+# AlexNet's colour noise: the eigenvectors (columns) of the covariance of ImageNet's RGB values, and
+# the square roots of the eigenvalues on the scale of 0 to 255, as published with fb.resnet.torch.
 PCA_VECTORS = (
     (-0.5675, 0.7192, 0.4009),
     (-0.5808, -0.0045, -0.8140),
@@ -40,14 +39,15 @@ def make_train_step(
 ) -> TrainStep:
     """Returns step(state, batch) -> (state, metrics).
 
-    The batch is {"image": (b, s, s, 3) uint8, "label": (b,), "weight": (b,)}, global when it is
-    sharded. Metrics are sums over the batch: loss, top1 and weight, each float32; an example of
-    weight 0 counts in none of them, nor in the gradient. And grad_norm, the gradient's length.
+    The batch is {"image": (b, s, s, 3) uint8, "label": (b,) int32, "weight": (b,) float32}; if it
+    is sharded, b counts the rows of all devices. Metrics are float32 scalars: loss, top1 and
+    weight, which are sums over the batch, and grad_norm, the gradient's length. An example of
+    weight 0 counts in none of them.
 
     Args:
         model: the network.
-        optimizer: its `update` is given the loss as `value`.
-        seed: of dropout, flips and colours; together with the step it gives their keys.
+        optimizer: its `update` gets the loss as `value`.
+        seed: seed and step together determine dropout, flips and colours.
         flip: whether to mirror half of the images.
         color_noise: deviation of the colour noise, 0 for none.
     """
@@ -79,8 +79,13 @@ def descend(
     optimizer: optax.GradientTransformationExtraArgs,
     loss_fn: Callable[[dict], tuple[jax.Array, Metrics]],
 ) -> tuple[state_lib.TrainState, Metrics]:
-    """Returns the state after a step down `loss_fn`, params -> (loss, sums), and the sums with
-    grad_norm."""
+    """Returns the state after one step of gradient descent, and its metrics.
+
+    Args:
+        state: before the step.
+        optimizer: its `update` gets the loss as `value`.
+        loss_fn: params -> (loss, sums); the metrics are these sums, and grad_norm.
+    """
     (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
     params: Any = optax.apply_updates(state.params, updates)
@@ -90,14 +95,14 @@ def descend(
 
 
 def score(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
-    """Returns the weighted sums of cross entropy and of correct answers, and of the weights.
+    """Returns sums over rows: loss, the cross entropy; top1, the correct answers; and weight.
 
     Args:
         logits: (b, K) float32.
         labels: (b,) class indices.
-        weights: (b,) 1, or 0 for rows that do not count.
+        weights: (b,) 1, or 0 for rows that do not count; multiplies all three.
     """
-    # One-hot: the gradient of picking the label's logit would be a scatter.
+    # One-hot, because the gradient of indexing the label's logit would be a scatter.
     wanted = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     losses = optax.softmax_cross_entropy(logits, wanted)
     correct = jnp.argmax(logits, axis=1) == labels
@@ -117,8 +122,11 @@ def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
 def shift_colors(key: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
     """Adds to each of (b, H, W, 3) images one colour, drawn along ImageNet's principal components.
 
-    AlexNet's colour noise, which section 3.1 takes over: component i is scaled by its own
-    deviation and by N(0, deviation). Returns float32, 0 to 255 and a little beyond.
+    This is AlexNet's colour noise, which section 3.1 uses: component i is scaled by its own
+    deviation and by a draw from N(0, deviation).
+
+    Returns:
+        (b, H, W, 3) float32; values may lie a little outside 0 to 255.
     """
     amounts = deviation * jax.random.normal(key, (images.shape[0], 3), jnp.float32)
     vectors = jnp.asarray(PCA_VECTORS, jnp.float32) * jnp.asarray([PCA_DEVIATIONS], jnp.float32)

@@ -14,15 +14,15 @@ from spp_jax.training import state as state_lib
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is taken from a checkpoint.
+    """The parameters that a network takes over from a checkpoint, and those that it does not.
 
     Attributes:
         step_dir: of the checkpoint.
-        constants: its mean, {} if it has none.
-        restored: names of the parameters taken, backbone/conv1/kernel ...
-        fresh: {name: why it is not taken}.
-        unused: names that are in the checkpoint only.
-        num_restored: numbers in the parameters taken.
+        constants: of the checkpoint, {"mean": array} or {}.
+        restored: names of the parameters taken over, such as backbone/conv1/kernel.
+        fresh: {name: why not} of the network's other parameters.
+        unused: names of the parameters that only the checkpoint has.
+        num_restored: count of numbers in the parameters taken over.
     """
 
     step_dir: str
@@ -33,21 +33,22 @@ class Plan:
     num_restored: int
 
     def lines(self) -> str:
-        """Returns a line for what was restored and one for each layer that was not."""
-        found = [
+        """Returns one line about the parameters restored, and one for each of the others."""
+        lines = [
             f"init_from {self.step_dir}: restored {len(self.restored)} arrays, "
             f"{self.num_restored:,} parameters" + (" and the mean" if self.constants else "")
         ]
-        found += [f"  fresh: {name} ({why})" for name, why in self.fresh.items()]
-        found += [f"  not used: {name}" for name in self.unused]
-        return "\n".join(found)
+        lines += [f"  fresh: {name} ({why})" for name, why in self.fresh.items()]
+        lines += [f"  not used: {name}" for name in self.unused]
+        return "\n".join(lines)
 
 
 def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> Plan:
-    """Compares a checkpoint with a network, parameter by parameter, and reads nothing large.
+    """Returns which parameters of a checkpoint a network takes over; reads none of them yet.
 
-    The kernel and the bias of a layer are taken together or not at all: a bias is of use to its own
-    kernel only. The classifier is taken only where the classes are the same, not merely as many.
+    The kernel and the bias of a layer are taken over together or not at all, because a bias is of
+    use to its own kernel only. The classifier is taken over only if the classes are the same; the
+    same number of classes is not enough.
 
     Args:
         path: a workdir, its checkpoints directory or one step directory.
@@ -55,7 +56,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
         class_names: of its outputs.
 
     Raises:
-        InputError: no checkpoint there, a damaged one, or one of which no convolution fits.
+        InputError: there is no checkpoint at `path`, it is damaged, or no convolution of it fits.
     """
     step_dir = checkpoint.latest_step_dir(path)
     if step_dir is None:
@@ -92,7 +93,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
 
 
 def _whole_layers(names: list[str], fresh: dict[str, str]) -> dict[str, str]:
-    """Returns `fresh` with all parameters of every layer of which one is, in order of `names`."""
+    """Returns `fresh` extended to all parameters of each layer that it names, in `names`' order."""
     cause: dict[str, str] = {}
     for name in fresh:
         cause.setdefault(_layer(name), name)
@@ -108,17 +109,17 @@ def _layer(name: str) -> str:
 
 
 def apply_plan(plan: Plan, state: state_lib.TrainState) -> state_lib.TrainState:
-    """Returns the state with the parameters of the plan in place of its own."""
+    """Returns the state with the plan's parameters, which are read from the checkpoint."""
     whole = jax.tree.leaves(state.params)[0].sharding
     spec = checkpoint.stored_spec(plan.step_dir, "params", whole)
     stored = _flat(checkpoint.restore(plan.step_dir, params=spec)["params"])
-    taken = {name: stored[name] for name in plan.restored}
-    params = flax.traverse_util.unflatten_dict(_flat(state.params) | taken, sep="/")
+    restored = {name: stored[name] for name in plan.restored}
+    params = flax.traverse_util.unflatten_dict(_flat(state.params) | restored, sep="/")
     return dataclasses.replace(state, params=params)
 
 
 def _are_same(class_names: tuple[str, ...], stored: tuple[str, ...]) -> bool:
-    """Whether the classes are the same in the same order, by name or WordNet identifier."""
+    """Returns whether classes are the same in the same order, by name or WordNet identifier."""
     try:
         matched = base.match_classes(class_names, stored, "")
     except errors.InputError:

@@ -1,4 +1,4 @@
-"""What is known of a split: damage is counted and named, whoever may go on without it."""
+"""Annotations of a split: damage is counted and named, whether or not the caller accepts it."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def _make(tmp_path, sizes):
 
 def test_images_that_their_annotation_contradicts_are_not_learnt_from(tmp_path):
     source = _make(tmp_path, {"a": (20, 10), "b": (40, 20), "c": None, "d": (10, 20)})
-    data = dataset.read(source, skips_damaged=True)
+    data = dataset.read(source, skip_damaged=True)
     assert sorted(data.sizes) == sorted(data.limits) == [0, 2]
     assert [len(o.labels) for o in data.objects] == [1, 0, 1, 0]
     assert [s.split(": ")[0][-5:] for s in data.refused] == ["b.xml", "d.xml"]
@@ -35,7 +35,7 @@ def test_a_damaged_annotation_is_left_out_of_training_but_not_of_scoring(tmp_pat
     source = _make(tmp_path, dict.fromkeys("abc", (20, 10)))
     path = tmp_path / "VOC2007/Annotations/b.xml"
     path.write_text(path.read_text()[:60])
-    data = dataset.read(source, skips_damaged=True)
+    data = dataset.read(source, skip_damaged=True)
     assert sorted(data.sizes) == [0, 2]
     (sentence,) = data.refused
     assert sentence.startswith(str(path))
@@ -49,7 +49,7 @@ def test_the_first_reason_is_named_where_nothing_is_left(tmp_path):
         r"no objects of any class; 2 of 2 annotations cannot be used, the first: .*a\.xml: its"
     )
     with pytest.raises(errors.InputError, match=message):
-        dataset.read(source, skips_damaged=True)
+        dataset.read(source, skip_damaged=True)
     beyond = {"x": [test_voc.make_object("cat", (21, 1, 30, 9))]}
     test_voc.make_voc(tmp_path / "2", {"test": "x"}, beyond)
     source = voc.VocSource(str(tmp_path / "2"), "test")

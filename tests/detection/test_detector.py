@@ -57,11 +57,11 @@ def test_its_files_score_as_it_did(trained, root, tmp_path):
 def test_detections_are_suppressed_and_inside_the_image(trained, root):
     workdir, config, _ = trained
     source = voc.VocSource(root, "test")
-    found = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
+    detections = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
     sizes = dataset.read(source).sizes
-    for shown in found.values():
-        for image in np.unique(shown.image):
-            own = shown.boxes[shown.image == image]
+    for of_class in detections.values():
+        for image in np.unique(of_class.image):
+            own = of_class.boxes[of_class.image == image]
             height, width = sizes[int(image)]
             assert own.min() >= -1e-6
             assert np.all(own[:, 2:] <= [width, height])
@@ -69,7 +69,7 @@ def test_detections_are_suppressed_and_inside_the_image(trained, root):
             np.fill_diagonal(overlap, 0)
             # Corners are written to a thousandth of a pixel.
             assert overlap.max(initial=0) <= config.test.nms_iou + 1e-3
-        assert shown.scores.min() > config.test.min_score
+        assert of_class.scores.min() > config.test.min_score
 
 
 def test_a_trained_detector_is_not_trained_again(trained, capsys):
@@ -127,8 +127,8 @@ def test_it_says_where_there_may_be_more(trained, capsys):
     few = dataclasses.replace(config, test=config_lib.TestConfig(max_detections=1))
     capsys.readouterr()
     # One of each class in each of six images.
-    found = testing.evaluate(workdir, few)
-    assert found["max_detections_reached"] == {"times": 12, "images": 6}
+    limited = testing.evaluate(workdir, few)
+    assert limited["max_detections_reached"] == {"times": 12, "images": 6}
     said = (
         "config.test.max_detections=1 of a class and image was reached 12 times, in 6 of 6 images"
     )
@@ -149,13 +149,13 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
             text = text.replace(old, new)
         path.write_text(text)
     data = dataclasses.replace(config.data, path=str(copy))
-    found = testing.evaluate(str(other), dataclasses.replace(config, data=data))
-    assert found["ap_area"] == dict(zip(names, result["ap_area"].values()))
+    scores = testing.evaluate(str(other), dataclasses.replace(config, data=data))
+    assert scores["ap_area"] == dict(zip(names, result["ap_area"].values()))
     again = testing.score_files(
         str(copy), f"{other}/detections", str(tmp_path / "score.json"), split="test"
     )
-    assert again["ap_area"] == pytest.approx(found["ap_area"])
-    assert mean_ap.table(found).splitlines()[3].startswith("| two lines \\| xxx")
+    assert again["ap_area"] == pytest.approx(scores["ap_area"])
+    assert mean_ap.table(scores).splitlines()[3].startswith("| two lines \\| xxx")
 
 
 def test_without_regression_windows_stay_where_they_are(trained, root):
@@ -163,8 +163,8 @@ def test_without_regression_windows_stay_where_they_are(trained, root):
     plain = dataclasses.replace(config, regression=config_lib.RegressionConfig(False))
     testing.evaluate(workdir, plain)
     source = voc.VocSource(root, "test")
-    found = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
-    assert np.all(found["disc"].boxes == np.round(found["disc"].boxes))
+    detections = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
+    assert np.all(detections["disc"].boxes == np.round(detections["disc"].boxes))
     testing.evaluate(workdir, config)
 
 
@@ -214,17 +214,17 @@ def test_predictions_are_pictures_and_json(trained, root, tmp_path):
     paths = [str(folder / "b00.jpg"), str(folder / "b01.jpg"), str(broken)]
     (sentence,) = prediction.predict(workdir, config, paths, str(output))
     assert sentence.startswith(str(broken))
-    found = json.loads((output / "b01.json").read_text())
-    assert {d["class"] for d in found["detections"]} == {"disc", "square"}
-    scores = [d["score"] for d in found["detections"]]
+    report = json.loads((output / "b01.json").read_text())
+    assert {d["class"] for d in report["detections"]} == {"disc", "square"}
+    scores = [d["score"] for d in report["detections"]]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) > config.test.shown_score
     image = cv2.imread(str(folder / "b01.jpg"))
     shown = cv2.imread(str(output / "b01.png"))
-    assert (found["height"], found["width"]) == shown.shape[:2] == image.shape[:2]
+    assert (report["height"], report["width"]) == shown.shape[:2] == image.shape[:2]
     assert np.abs(shown.astype(int) - image).max() > 100
     truth = {o.name: o.box for o in voc.read_annotation(f"{root}/VOC2007", "b01").objects}
-    best = {d["class"]: d["box"] for d in reversed(found["detections"])}
+    best = {d["class"]: d["box"] for d in reversed(report["detections"])}
     for name, box in truth.items():
         overlap = mean_ap.boxes_lib.iou(np.asarray([box]), np.asarray([best[name]]))
         assert overlap[0, 0] > 0.5
@@ -292,14 +292,14 @@ def test_objects_of_a_further_split_are_positives(trained, second):
     assert alone
     assert np.abs(both["weights"] - alone["weights"]).max() > 1e-3
     # Boxes are learnt from the training split alone.
-    found = [
+    arrays = [
         detector.load_arrays(str(pathlib.Path(w) / detector.REGRESSION_FILE))
         for w in (second[0], trained[0])
     ]
-    assert found[0]
-    assert found[1]
+    assert arrays[0]
+    assert arrays[1]
     for name in ("weights", "bias"):
-        np.testing.assert_array_equal(found[0][name], found[1][name])
+        np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
 
 
 def test_an_image_is_never_overwritten(trained, root, tmp_path):
@@ -391,7 +391,7 @@ def test_presets_are_valid():
     config_lib.validate(ilsvrc_det_pretrain.get_config())
     five, released = map(voc07_detection.get_config, ("5scale", "released"))
     config_lib.validate(released)
-    # PAPER 11: where paper and code differ, the paper's is the default.
+    # Where paper and code differ, the paper's is the default.
     assert (five.features.scales, five.features.scale_rule) == ((480, 576, 688, 864, 1200), "area")
     assert (five.finetune.learning_rate, five.finetune.drop_steps) == (1e-4, (250_000,))
     assert (released.features.scales[3], released.features.scale_rule) == (874, "linear")

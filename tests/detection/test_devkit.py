@@ -15,10 +15,10 @@ def _write(path, text):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    found = mean_ap.Detections(
+    detections = mean_ap.Detections(
         np.asarray([1, 0]), np.asarray([-0.25, 0.5]), np.asarray([[0, 0, 10, 20], [1.5, 2, 3, 4.5]])
     )
-    devkit.write(str(tmp_path), "test", IDS, {"cat": found})
+    devkit.write(str(tmp_path), "test", IDS, {"cat": detections})
     lines = (tmp_path / "comp4_det_test_cat.txt").read_text().splitlines()
     assert lines == [
         "000001 0.500000 2.500 3.000 3.000 4.500",
@@ -27,7 +27,7 @@ def test_what_is_written_is_read_again(tmp_path):
     again = devkit.read(str(tmp_path), "test", IDS, ("cat", "dog"))
     assert list(again) == ["cat"]
     assert again["cat"].image.tolist() == [0, 1]
-    np.testing.assert_array_equal(again["cat"].boxes, found.boxes[::-1])
+    np.testing.assert_array_equal(again["cat"].boxes, detections.boxes[::-1])
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_what_other_tools_write(tmp_path):
     text = "my photo 1 0.5 2 1 2 3\nJPEGImages/sub/b.jpg\t.25  1 1 9 9\nmy photo 1.png 0 1 1 2 2\n"
     for data in (text.encode(), text.replace("\n", "\r\n").encode("utf-8-sig")):
         (tmp_path / "comp4_det_test_cat.txt").write_bytes(data)
-        found = devkit.read(str(tmp_path), "test", ids, ("cat",))["cat"]
-        assert found.image.tolist() == [0, 1, 0]
-        assert found.scores.tolist() == [0.5, 0.25, 0]
-        assert found.boxes[0].tolist() == [1, 0, 2, 3]
-    devkit.write(str(tmp_path), "test", ids, {"cat": found})
+        detections = devkit.read(str(tmp_path), "test", ids, ("cat",))["cat"]
+        assert detections.image.tolist() == [0, 1, 0]
+        assert detections.scores.tolist() == [0.5, 0.25, 0]
+        assert detections.boxes[0].tolist() == [1, 0, 2, 3]
+    devkit.write(str(tmp_path), "test", ids, {"cat": detections})
     assert (tmp_path / "comp4_det_test_cat.txt").read_text().startswith("my photo 1 0.5")
     np.testing.assert_array_equal(
-        devkit.read(str(tmp_path), "test", ids, ("cat",))["cat"].image, found.image
+        devkit.read(str(tmp_path), "test", ids, ("cat",))["cat"].image, detections.image
     )
 
 
@@ -65,11 +65,11 @@ NAMES = ("w/o helmet", "$1_$5", "two\nlines", ".dot", "..", "x" * 300, "x" * 299
 
 
 def test_every_class_has_a_file(tmp_path):
-    found = {
+    detections = {
         name: mean_ap.Detections(np.asarray([0]), np.asarray([0.5]), np.asarray([[i, 0, 90, 9]]))
         for i, name in enumerate(NAMES)
     }
-    devkit.write(str(tmp_path), "test", IDS, found)
+    devkit.write(str(tmp_path), "test", IDS, detections)
     again = devkit.read(str(tmp_path), "test", IDS, NAMES)
     assert [again[name].boxes[0, 0] for name in NAMES] == list(range(len(NAMES)))
     written = {p.name for p in tmp_path.iterdir()}
@@ -113,35 +113,35 @@ def test_boxes_of_another_form_are_refused(tmp_path, rows, message):
 )
 def test_tiny_boxes_are_boxes(tmp_path, rows):
     text = "".join(f"000001 0.5 {row}\n" for row in rows)
-    found = devkit.read(_write(tmp_path, text), "test", IDS, ("cat",))
-    assert len(found["cat"].boxes) == len(rows)
+    detections = devkit.read(_write(tmp_path, text), "test", IDS, ("cat",))
+    assert len(detections["cat"].boxes) == len(rows)
 
 
 def test_no_width_of_a_box_written_here_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 1000, (2000, 2)).round(rng.integers(0, 8))
     side = rng.uniform(0, 2, (2000, 2)) * rng.integers(0, 2, (2000, 2))
-    found = mean_ap.Detections(
+    detections = mean_ap.Detections(
         np.zeros(2000, int), np.zeros(2000), np.concatenate([corner, corner + side], axis=1)
     )
-    devkit.write(str(tmp_path), "test", IDS, {"cat": found})
+    devkit.write(str(tmp_path), "test", IDS, {"cat": detections})
     again = devkit.read(str(tmp_path), "test", IDS, ("cat",))["cat"]
-    np.testing.assert_allclose(again.boxes, found.boxes, atol=6e-4)  # three digits are written
+    np.testing.assert_allclose(again.boxes, detections.boxes, atol=6e-4)  # three digits are written
 
 
 def test_boxes_outside_their_image_are_counted():
     shown = np.asarray([[0, 0, 10, 10], [6, 0, 15, 10], [4, 0, 15, 10], [20, 0, 30, 10]], float)
-    found = {
+    detections = {
         "cat": mean_ap.Detections(np.asarray([0, 0, 0, 1]), np.zeros(4), shown),
         "dog": mean_ap.Detections(np.asarray([0]), np.zeros(1), np.asarray([[0.0, 20, 9, 30]])),
         "cow": mean_ap.NONE,
     }
     # Of image 1 no size is known.
-    assert devkit.check_outside(found, {0: (10, 10)}, IDS) == (
+    assert devkit.check_outside(detections, {0: (10, 10)}, IDS) == (
         "2 of 5 boxes lie for more than half outside their image, the first in image 000001 of "
         "class cat: are they in pixels of these images?"
     )
-    assert devkit.check_outside(found, {0: (30, 15)}, IDS) == ""
+    assert devkit.check_outside(detections, {0: (30, 15)}, IDS) == ""
 
 
 def test_a_folder_without_files_of_the_split_is_refused(tmp_path):
@@ -152,5 +152,5 @@ def test_a_folder_without_files_of_the_split_is_refused(tmp_path):
 
 
 def test_an_empty_file_is_no_detection(tmp_path):
-    found = devkit.read(_write(tmp_path, ""), "test", IDS, ("cat",))
-    assert len(found["cat"].scores) == 0
+    detections = devkit.read(_write(tmp_path, ""), "test", IDS, ("cat",))
+    assert len(detections["cat"].scores) == 0

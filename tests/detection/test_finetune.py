@@ -18,19 +18,19 @@ from tests.detection import shapes
 TUNE = config_lib.FinetuneConfig()
 
 
-def _known(*rows, difficult=None):
+def _objects(*rows, difficult=None):
     count = len(rows)
     flags = np.zeros(count, bool) if difficult is None else np.asarray(difficult, bool)
     return dataset.Objects(np.asarray(rows, float).reshape(-1, 4), np.arange(count), flags)
 
 
 def test_a_quarter_of_the_windows_is_positive():
-    known = _known((0, 0, 10, 10), (50, 0, 60, 10))
+    objects = _objects((0, 0, 10, 10), (50, 0, 60, 10))
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 60, (400, 2)) * [1, 0.1]
     windows = np.concatenate([corner, corner + rng.uniform(5, 15, (400, 2))], axis=1)
-    found, labels = window_stream.sample_windows(rng, windows, known, 64, TUNE)
-    overlap = boxes.iou(found, known.boxes)
+    drawn, labels = window_stream.sample_windows(rng, windows, objects, count=64, tune=TUNE)
+    overlap = boxes.iou(drawn, objects.boxes)
     assert np.sum(labels > 0) == 16
     assert np.all(overlap[labels > 0].max(axis=1) >= 0.5)
     np.testing.assert_array_equal(labels[labels > 0] - 1, overlap[labels > 0].argmax(axis=1))
@@ -41,16 +41,18 @@ def test_a_quarter_of_the_windows_is_positive():
 def test_what_there_is_too_little_of_is_drawn_again():
     rng = np.random.default_rng(0)
     # One positive, the object itself; one negative, which overlaps it by 0.2.
-    known, windows = _known((0, 0, 10, 10)), np.asarray([[0, 0, 10, 2.0], [90, 90, 95, 95]])
-    found, labels = window_stream.sample_windows(rng, windows, known, 8, TUNE)
+    objects, windows = _objects((0, 0, 10, 10)), np.asarray([[0, 0, 10, 2.0], [90, 90, 95, 95]])
+    options = {"count": 8, "tune": TUNE}
+    drawn, labels = window_stream.sample_windows(rng, windows, objects, **options)
     assert sorted(labels.tolist()) == [0] * 6 + [1] * 2
-    assert np.unique(found, axis=0).tolist() == [[0, 0, 10, 2], [0, 0, 10, 10]]
-    _, labels = window_stream.sample_windows(rng, windows[1:], known, 8, TUNE)
+    assert np.unique(drawn, axis=0).tolist() == [[0, 0, 10, 2], [0, 0, 10, 10]]
+    _, labels = window_stream.sample_windows(rng, windows[1:], objects, **options)
     assert labels.tolist() == [1] * 8
-    difficult = _known((0, 0, 10, 10), difficult=[True])
-    _, labels = window_stream.sample_windows(rng, windows, difficult, 8, TUNE, False)
+    options["include_difficult"] = False
+    difficult = _objects((0, 0, 10, 10), difficult=[True])
+    _, labels = window_stream.sample_windows(rng, windows, difficult, **options)
     assert labels.tolist() == [0] * 8
-    _, labels = window_stream.sample_windows(rng, windows[1:], difficult, 8, TUNE, False)
+    _, labels = window_stream.sample_windows(rng, windows[1:], difficult, **options)
     assert labels.tolist() == [-1] * 8
 
 
@@ -98,8 +100,8 @@ def test_a_mirrored_image_has_mirrored_windows(setup):
     num_mirrored = 0
     for place in range(8):
         a, b = plain.example(place), mirrored.example(place)
-        height, width = a["extent"]
-        image, other = a["image"][:height, :width], b["image"][:height, :width]
+        height, width = a["extents"]
+        image, other = a["images"][:height, :width], b["images"][:height, :width]
         if np.array_equal(image, other):
             np.testing.assert_array_equal(a["windows"], b["windows"])
         else:

@@ -12,8 +12,8 @@ SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def devkit_loop(detections, truth, min_iou=0.5):
-    """The devkit's own way: one detection after the other."""
-    taken, right = set(), []
+    """Returns 1 or 0 for each detection that counts, one after the other, as the devkit does."""
+    matched, right = set(), []
     for i in np.argsort(-detections.scores, kind="stable"):
         rows = np.flatnonzero(truth.image == detections.image[i])
         overlap = boxes.iou(detections.boxes[i][None], truth.boxes[rows])[0] if len(rows) else []
@@ -23,30 +23,30 @@ def devkit_loop(detections, truth, min_iou=0.5):
         row = rows[overlap.argmax()]
         if truth.is_difficult[row]:
             continue
-        right.append(int(row not in taken))
-        taken.add(row)
+        right.append(int(row not in matched))
+        matched.add(row)
     return right
 
 
-def _truth(image, shown, difficult=None):
+def _truth(image, corners, difficult=None):
     difficult = [False] * len(image) if difficult is None else difficult
     return mean_ap.Truth(
-        np.asarray(image), np.asarray(shown, float).reshape(-1, 4), np.asarray(difficult, bool)
+        np.asarray(image), np.asarray(corners, float).reshape(-1, 4), np.asarray(difficult, bool)
     )
 
 
-def _detections(image, scores, shown):
-    return mean_ap.Detections(np.asarray(image), np.asarray(scores), np.asarray(shown, float))
+def _detections(image, scores, corners):
+    return mean_ap.Detections(np.asarray(image), np.asarray(scores), np.asarray(corners, float))
 
 
 def test_duplicates_are_wrong_and_difficult_objects_ignored():
     truth = _truth([0, 0, 1], [(0, 0, 10, 10), (20, 20, 30, 30), (0, 0, 8, 8)], [0, 1, 0])
-    found = _detections(
+    detections = _detections(
         [0, 0, 0, 1, 2],
         [0.9, 0.8, 0.7, 0.6, 0.5],
         [(0, 0, 10, 10), (0, 0, 10, 9), (20, 20, 30, 30), (0, 0, 8, 8), (0, 0, 8, 8)],
     )
-    curve = mean_ap.score(found, truth)
+    curve = mean_ap.score(detections, truth)
     # Right, duplicate, (difficult), right, no such image: 2 objects to find.
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 1 / 2])
     np.testing.assert_allclose(curve.recall, [0.5, 0.5, 1, 1])
@@ -70,17 +70,17 @@ def test_it_equals_the_devkits_loop(seed):
         return np.concatenate([corner, corner + rng.integers(3, 9, (count, 2))], axis=1)
 
     truth = _truth(rng.integers(0, 8, 30), draw(30), rng.random(30) < 0.2)
-    found = _detections(rng.integers(0, 9, 200), rng.integers(0, 20, 200) / 20, draw(200))
-    right = np.asarray(devkit_loop(found, truth))
-    curve = mean_ap.score(found, truth)
+    detections = _detections(rng.integers(0, 9, 200), rng.integers(0, 20, 200) / 20, draw(200))
+    right = np.asarray(devkit_loop(detections, truth))
+    curve = mean_ap.score(detections, truth)
     np.testing.assert_allclose(curve.precision, np.cumsum(right) / np.arange(1, len(right) + 1))
     np.testing.assert_allclose(curve.recall, np.cumsum(right) / np.sum(~truth.is_difficult))
 
 
 def test_a_class_without_objects_is_not_in_the_mean():
     truth = {"cat": _truth([0], [(0, 0, 4, 4)]), "dog": _truth([0], [(0, 0, 4, 4)], [1])}
-    found = {"cat": _detections([0], [1.0], [(0, 0, 4, 4)])}
-    result = mean_ap.result(mean_ap.score_all(found, truth))
+    detections = {"cat": _detections([0], [1.0], [(0, 0, 4, 4)])}
+    result = mean_ap.result(mean_ap.score_all(detections, truth))
     assert result["map_11point"] == result["map_area"] == 1
     assert result["ap_11point"] == {"cat": 1.0, "dog": None}
     assert result["recall"] == {"cat": 1.0, "dog": None}
@@ -119,9 +119,9 @@ def test_a_published_fixture(min_iou, eleven, area):
         # Corners x and x + width are both inclusive pixels there.
         return np.asarray(image), rows, np.stack([x, y, x + width + 1, y + height + 1], axis=1)
 
-    image, _, shown = read("gts", 0)
-    truth = _truth(image, shown)
-    image, rows, shown = read("dets", 1)
-    curve = mean_ap.score(_detections(image, rows[:, 0], shown), truth, min_iou)
+    image, _, corners = read("gts", 0)
+    truth = _truth(image, corners)
+    image, rows, corners = read("dets", 1)
+    curve = mean_ap.score(_detections(image, rows[:, 0], corners), truth, min_iou)
     assert curve.ap_11point == pytest.approx(eleven, abs=1e-10)
     assert curve.ap_area == pytest.approx(area, abs=1e-10)

@@ -1,4 +1,4 @@
-"""Hard negatives: what is kept, what is trained on, and the SVM that everything at once gives."""
+"""Hard negatives: which are kept and trained on, and the SVM of all negatives at once."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def _windows(count):
 
 def _miner(positives, **changes):
     config = config_lib.MiningConfig(**changes)
-    return mining.Miner(config, positives, 1.0, 0)
+    return mining.Miner(config, positives, factor=1.0, seed=0)
 
 
 def test_with_all_negatives_kept_it_is_the_svm_of_all():
@@ -28,18 +28,18 @@ def test_with_all_negatives_kept_it_is_the_svm_of_all():
     miner = _miner([positives, np.zeros((0, 8), np.float32)], **changes)
     for part in negatives:
         miner.add(part, np.arange(50), _windows(50), *NO_OBJECTS)
-    found = miner.finish()
+    linear = miner.finish()
     machine = sklearn.svm.LinearSVC(
         C=0.1, loss="hinge", class_weight={1: 2, -1: 1}, intercept_scaling=10, max_iter=100_000
     )
     examples = np.concatenate([positives, *negatives])
     machine.fit(examples, np.r_[np.ones(30), -np.ones(200)])
     # liblinear stops within 1e-4 of the optimum of the dual, and visits examples by chance.
-    np.testing.assert_allclose(found.weights[:, 0], machine.coef_[0], atol=2e-2)
-    np.testing.assert_allclose(found.bias[0], machine.intercept_[0], atol=2e-2)
+    np.testing.assert_allclose(linear.weights[:, 0], machine.coef_[0], atol=2e-2)
+    np.testing.assert_allclose(linear.bias[0], machine.intercept_[0], atol=2e-2)
     # A class without objects never detects.
-    assert found.bias[1] == -np.inf
-    assert not found.weights[:, 1].any()
+    assert linear.bias[1] == -np.inf
+    assert not linear.weights[:, 1].any()
     assert miner.num_trainings == 2  # on the first image, and at the end
 
 
@@ -108,7 +108,8 @@ def test_the_factor_is_in_the_weights():
     scores = []
     for factor in (1.0, 4.0):
         config = config_lib.MiningConfig(c=0.1)
-        miner = mining.Miner(config, [(positives / factor).astype(np.float32)], factor, 0)
+        scaled = [(positives / factor).astype(np.float32)]
+        miner = mining.Miner(config, scaled, factor=factor, seed=0)
         part = (negatives / factor).astype(np.float32)
         miner.add(part, np.arange(20), _windows(20), *NO_OBJECTS)
         linear = miner.finish()

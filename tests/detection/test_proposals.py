@@ -1,4 +1,4 @@
-"""Windows: found the same every time, kept by content and settings, and read from others' files."""
+"""Windows: the same every time, cached by content and settings, and read from files of others."""
 
 import dataclasses
 import json
@@ -40,24 +40,24 @@ def _image(data, index):
 def test_every_method_finds_the_shapes_twice_alike(data, method):
     settings = search.Settings(method, 300, 8, 500)
     for index in range(2):
-        found = search.find(_image(data, index), settings)
-        overlap = boxes.iou(data.objects[index].boxes, found.astype(np.float64))
+        windows = search.find(_image(data, index), settings)
+        overlap = boxes.iou(data.objects[index].boxes, windows.astype(np.float64))
         assert overlap.max(axis=1).min() > 0.6
-        np.testing.assert_array_equal(found, search.find(_image(data, index), settings))
-        assert len(np.unique(found, axis=0)) == len(found) <= 300
-        assert (found[:, 2:] - found[:, :2]).min() >= 8
+        np.testing.assert_array_equal(windows, search.find(_image(data, index), settings))
+        assert len(np.unique(windows, axis=0)) == len(windows) <= 300
+        assert (windows[:, 2:] - windows[:, :2]).min() >= 8
         height, width = data.sizes[index]
-        assert found.min() >= 0
-        assert np.all(found[:, 2:] <= [width, height])
+        assert windows.min() >= 0
+        assert np.all(windows[:, 2:] <= [width, height])
 
 
 def test_large_images_are_searched_small(data):
     image = images.resize(_image(data, 0), 300, 420)
     small = search.Settings("fast", 0, 20, 140)
-    found = search.find(image, small)
-    assert found[:, 2].max() > 400
+    windows = search.find(image, small)
+    assert windows[:, 2].max() > 400
     # Corners are whole pixels of an image of a third of the side.
-    assert np.all(np.abs(found / 3 - np.round(found / 3)) < 0.34)
+    assert np.all(np.abs(windows / 3 - np.round(windows / 3)) < 0.34)
 
 
 def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypatch):
@@ -111,12 +111,12 @@ def test_files_of_windows(tmp_path):
     inclusive = np.asarray([[0, 0, 3, 2], [1, 1, 1, 1]], np.uint16)
     scipy.io.savemat(tmp_path / "mats/a_boxes.mat", {"boxes": inclusive})
     for name in ("w.npz", "w.json", "w.mat", "mats"):
-        found = window_files.read(str(tmp_path / name))
-        assert found["a"].tolist() == rows
-        assert found["a"].dtype == np.float32
-        assert name == "mats" or found["b"].shape == (0, 4)
+        windows = window_files.read(str(tmp_path / name))
+        assert windows["a"].tolist() == rows
+        assert windows["a"].dtype == np.float32
+        assert name == "mats" or windows["b"].shape == (0, 4)
     with pytest.raises(errors.InputError, match="mats has no windows of image b and 1 more"):
-        window_files.check_ids(found, ["a", "b", "c"], str(tmp_path / "mats"))
+        window_files.check_ids(windows, ["a", "b", "c"], str(tmp_path / "mats"))
 
 
 # Where the type of the first image's id is written, in the file of `_write_cells`.
@@ -208,10 +208,10 @@ def test_windows_of_several_methods_are_one_set(data, tmp_path):
     config = config_lib.ProposalConfig(methods=("fast", "edge_boxes"), min_side=8, num_processes=2)
     proposer = proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
     example = data.source[0]
-    found = proposer(example.data, example.name, _image(data, 0))
+    windows = proposer(example.data, example.name, _image(data, 0))
     parts = [search.find(_image(data, 0), s) for s in proposer.settings]
-    assert {tuple(w) for w in found} == {tuple(w) for part in parts for w in part}
-    assert len(found) == len({tuple(w) for w in found})
+    assert {tuple(w) for w in windows} == {tuple(w) for part in parts for w in part}
+    assert len(windows) == len({tuple(w) for w in windows})
 
 
 def _stored(data, windows):
@@ -232,8 +232,8 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
     stored = proposing.Stored(windows, "w.npz", "")
     config = config_lib.ProposalConfig(path="w.npz")
     proposing.prepare(config, str(tmp_path), changed, stored, is_eval=False)
-    found = json.loads((tmp_path / "proposals_trainval.json").read_text())
-    assert found == {
+    facts = json.loads((tmp_path / "proposals_trainval.json").read_text())
+    assert facts == {
         **{"num_images": 4, "num_empty": 1, "num_windows": 3},
         **{"num_objects": 7, "num_covered": 3, "min_iou": 0.5, "recall": 3 / 7},
     }
@@ -254,9 +254,9 @@ def test_recall_of_windows_found_here(data, tmp_path):
             max(float(boxes.iou(box[None], w[None])[0, 0]) for w in windows)
             for box in data.objects[i].boxes
         ]
-    found = json.loads((tmp_path / "proposals_trainval.json").read_text())
-    assert found["recall"] == np.mean(np.asarray(best) >= 0.5) > 0.5
-    assert found["num_objects"] == len(best) == 8
+    facts = json.loads((tmp_path / "proposals_trainval.json").read_text())
+    assert facts["recall"] == np.mean(np.asarray(best) >= 0.5) > 0.5
+    assert facts["num_objects"] == len(best) == 8
 
 
 def test_images_too_small_for_any_window_are_said_to_be(tmp_path):
@@ -319,9 +319,9 @@ def test_windows_are_of_an_image_however_the_file_calls_it(data):
     named |= dict.fromkeys(ids[2:], rows + 2) | {"other": rows}
     stored = proposing.Stored(named, "w", "")
     stored.check(data)
-    found = stored.of_split(data)
-    assert set(found) == set(ids)
-    assert [found[image_id][0, 0] for image_id in ids[:3]] == [0, 1, 2]
+    by_image = stored.of_split(data)
+    assert set(by_image) == set(ids)
+    assert [by_image[image_id][0, 0] for image_id in ids[:3]] == [0, 1, 2]
     named[ids[1]] = rows
     with pytest.raises(errors.InputError, match=rf"windows of image {ids[1]} twice: as .*JPG and"):
         stored.check(data)
@@ -329,11 +329,11 @@ def test_windows_are_of_an_image_however_the_file_calls_it(data):
 
 @pytest.mark.skipif(not VOC07.is_dir(), reason="shared/data/voc07 is not here")
 def test_windows_published_with_r_cnn():
-    found = window_files.read(str(VOC07 / "selective_search"))
-    assert {name: len(found[name]) for name in found} == {"000004": 2888, "001551": 2057}
-    for name in found:
+    windows = window_files.read(str(VOC07 / "selective_search"))
+    assert {name: len(windows[name]) for name in windows} == {"000004": 2888, "001551": 2057}
+    for name in windows:
         path = str(VOC07 / "selective_search" / f"{name}.jpg")
         height, width, _ = images.decode(images.read_file(path), path).shape
         # Their outermost pixels are the image's.
-        assert found[name].min(axis=0)[:2].tolist() == [0, 0]
-        assert found[name].max(axis=0)[2:].tolist() == [width, height]
+        assert windows[name].min(axis=0)[:2].tolist() == [0, 0]
+        assert windows[name].max(axis=0)[2:].tolist() == [width, height]

@@ -38,24 +38,24 @@ def test_features_are_those_of_each_image_alone(setup):
         levels=(2, 1), layer="fc6", scales=(64, 96), target_side=32, num_canvases=1
     )
     pools = regions.Regions(model, variables, config)
-    found = {
+    features = {
         pooled.image: pooled
         for pooled in pools.stream(
             data.source,
             pools.plan(data.sizes),
             lambda data, name, image: np.zeros((0, 4), np.float32),
-            lambda index, shown: _windows(shown.size, index),
+            lambda index, loaded: _windows(loaded.size, index),
             lambda index, sentence: pytest.fail(sentence),
         )
     }
-    assert sorted(found) == list(range(5))
+    assert sorted(features) == list(range(5))
     alone_maps = jax.jit(lambda x: model.apply(variables, x, method="maps")[pools.map])
     index = 4
     example = data.source[index]
     image = images.decode(example.data, example.name)
     size = image.shape[0], image.shape[1]
     windows = _windows(size, index)
-    chosen = scales.choose_scale(windows, size, (64, 96), 32, "area")
+    chosen = scales.choose_scale(windows, size, (64, 96), target_side=32, rule="area")
     assert set(chosen) == {0, 1}
     cells = scales.to_cells(windows, size, (64, 96), chosen, model.backbone, pools.map)
     pooled = np.zeros((len(windows), 5 * 96), np.float32)
@@ -65,7 +65,7 @@ def test_features_are_those_of_each_image_alone(setup):
         rows = np.flatnonzero(chosen == number)
         pooled[rows] = spp_jax.pool_windows(fmap, cells[rows], (2, 1))
     layer = model.apply(variables, pooled, method="head_layers")["fc6"]
-    own = found[index]
+    own = features[index]
     # Convolutions on a larger canvas add up in another order.
     np.testing.assert_allclose(np.asarray(own.pool)[own.row], pooled, atol=1e-4)
     np.testing.assert_allclose(np.asarray(own.layer)[own.row], layer, atol=1e-4)
@@ -85,23 +85,23 @@ def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
             raise errors.ImageError(f"{name}: no windows")
         return np.asarray([[0, 0, image.shape[1], image.shape[0]]], np.float32)
 
-    found = list(
+    features = list(
         pools.stream(
             data.source,
             pools.plan(data.sizes),
             propose,
-            lambda index, shown: shown.proposals[: index != 2],
+            lambda index, loaded: loaded.proposals[: index != 2],
             refused.__setitem__,
         )
     )
-    assert sorted(pooled.image for pooled in found) == [0, 2, 3, 4]
+    assert sorted(pooled.image for pooled in features) == [0, 2, 3, 4]
     assert list(refused) == [1]
-    assert len(next(pooled for pooled in found if pooled.image == 2).row) == 0
+    assert len(next(pooled for pooled in features if pooled.image == 2).row) == 0
     # The whole image is the whole map.
     example = data.source[3]
     image = images.resize_shorter(images.decode(example.data, example.name), 64)[None]
     whole = model.apply(variables, image, method="features")
-    own = next(pooled for pooled in found if pooled.image == 3)
+    own = next(pooled for pooled in features if pooled.image == 3)
     np.testing.assert_allclose(np.asarray(own.pool)[own.row], whole, atol=1e-4)
 
 

@@ -26,13 +26,13 @@ VECTORS = [
 @pytest.mark.parametrize(("box", "scale", "extent", "cells", "literal"), VECTORS)
 def test_published_vectors(box, scale, extent, cells, literal):
     window = np.asarray([box], float) - [1, 1, 0, 0]
-    chosen = scales.choose_scale(window, SIZE, CODE, 208, "linear")
+    chosen = scales.choose_scale(window, SIZE, CODE, target_side=208, rule="linear")
     assert CODE[chosen[0]] == scale
-    found = scales.to_cells(window, SIZE, CODE, chosen, backbones.ZF5, "conv5")
-    assert (found[0] + [1, 1, 0, 0]).tolist() == list(cells)
+    covered = scales.to_cells(window, SIZE, CODE, chosen, backbones.ZF5, "conv5")
+    assert (covered[0] + [1, 1, 0, 0]).tolist() == list(cells)
     resized = arithmetic.shorter_size(*SIZE, scale)
     assert topology.map_size(backbones.ZF5, "conv5", resized) == extent[::-1]
-    by_area = scales.choose_scale(window, SIZE, PAPER, 224, "area")
+    by_area = scales.choose_scale(window, SIZE, PAPER, target_side=224, rule="area")
     assert PAPER[by_area[0]] == literal
 
 
@@ -43,38 +43,41 @@ def test_the_papers_rule_takes_the_cells_centred_inside():
     corner = rng.integers(0, 300, (300, 2)).astype(float)
     windows = np.concatenate([corner, corner + rng.integers(40, 150, (300, 2))], axis=1)
     index = np.zeros(300, int)
-    found = scales.to_cells(windows, (480, 640), (480,), index, backbones.ZF5, "conv5", "paper")
-    for window, cells in zip(windows, found):
+    image = (480, 640), (480,)
+    strict = scales.to_cells(windows, *image, index, backbones.ZF5, "conv5", rule="paper")
+    for window, cells in zip(windows, strict):
         for axis, count in ((0, 39), (1, 29)):
             first, last = window[axis] + 1, window[axis + 2]
             inside = [i for i in range(count) if first < 21 + 16 * i < last]
             if inside:
                 assert (cells[axis], cells[axis + 2]) == (inside[0], inside[-1] + 1)
-    released = scales.to_cells(windows, (480, 640), (480,), index, backbones.ZF5, "conv5")
+    released = scales.to_cells(windows, *image, index, backbones.ZF5, "conv5")
     # 1.5 pixels of tolerance: never fewer cells.
-    assert np.all(released[:, :2] <= found[:, :2])
-    assert np.all(released[:, 2:] >= found[:, 2:])
-    assert np.any(released != found)
+    assert np.all(released[:, :2] <= strict[:, :2])
+    assert np.all(released[:, 2:] >= strict[:, 2:])
+    assert np.any(released != strict)
 
 
 def test_of_equally_near_scales_the_smaller_is_taken():
     # On a shorter side of 100 a window of side 50 is exactly 200 at scale 400: 350 and 450 tie.
     window = np.asarray([[0, 0, 50, 50]], float)
-    assert scales.choose_scale(window, (100, 100), (350, 450), 200, "linear")[0] == 0
+    sizes = (100, 100), (350, 450)
+    assert scales.choose_scale(window, *sizes, target_side=200, rule="linear")[0] == 0
     # 30^2 and 40^2 are equally far from a target of sqrt((30^2 + 40^2) / 2).
     window = np.asarray([[0, 0, 10, 10]], float)
     target = np.sqrt((30**2 + 40**2) / 2)
-    assert scales.choose_scale(window, (10, 10), (30, 40), target, "area")[0] == 0
+    sizes = (10, 10), (30, 40)
+    assert scales.choose_scale(window, *sizes, target_side=target, rule="area")[0] == 0
 
 
 def test_windows_on_the_same_cells_are_one():
     map_index = np.asarray([1, 0, 1, 1])
     cells = np.asarray([[0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 2, 2], [1, 0, 2, 2]])
-    found = scales.distinct(map_index, cells)
-    assert len(found.cells) == 3
-    assert found.inverse[0] == found.inverse[2]
-    np.testing.assert_array_equal(found.cells[found.inverse], cells)
-    np.testing.assert_array_equal(found.map_index[found.inverse], map_index)
+    distinct = scales.distinct(map_index, cells)
+    assert len(distinct.cells) == 3
+    assert distinct.inverse[0] == distinct.inverse[2]
+    np.testing.assert_array_equal(distinct.cells[distinct.inverse], cells)
+    np.testing.assert_array_equal(distinct.map_index[distinct.inverse], map_index)
 
 
 @pytest.mark.parametrize("name", ["ZF5", "GOOGLENET"])
@@ -85,8 +88,9 @@ def test_every_window_has_cells_inside_its_map(name):
     corner = rng.uniform(0, 300, (200, 2))
     windows = np.concatenate([corner, corner + rng.uniform(1, 200, (200, 2))], axis=1)
     windows = np.minimum(windows, [[500, 333, 500, 333]])
-    chosen = scales.choose_scale(windows, (333, 500), (400, 600), 224, "area")
-    cells = scales.to_cells(windows, (333, 500), (400, 600), chosen, backbone, layer)
+    sizes = (333, 500), (400, 600)
+    chosen = scales.choose_scale(windows, *sizes, target_side=224, rule="area")
+    cells = scales.to_cells(windows, *sizes, chosen, backbone, layer)
     assert np.all(cells[:, 2:] > cells[:, :2])
     for index, scale in enumerate((400, 600)):
         height, width = topology.map_size(backbone, layer, arithmetic.shorter_size(333, 500, scale))

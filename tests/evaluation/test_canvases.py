@@ -10,9 +10,9 @@ from spp_jax.canvas import planning
 
 def test_the_two_sizes_that_waste_least_are_merged():
     counts = {(10, 10): 100, (10, 12): 100, (10, 11): 1, (12, 10): 1}
-    found = planning.choose(counts, 3, 144, compile_pixels=0)
+    canvases = planning.choose(counts, 3, 144, compile_pixels=0)
     # One image of 10 x 11 gains 10 pixels in 10 x 12; 100 of 10 x 10 would gain 10 each.
-    assert found == {
+    assert canvases == {
         (10, 10): (10, 10), (10, 12): (10, 12), (10, 11): (10, 12), (12, 10): (12, 10),
     }  # fmt: skip
     assert set(planning.choose(counts, 1, 144, compile_pixels=0).values()) == {(12, 12)}
@@ -23,19 +23,19 @@ def test_merging_ends_where_compiling_is_cheaper():
     # The cheapest unions add, one after the other, 10 pixels, 100 * 20, and 201 * 24 + 24.
     expected = ((10, 4), (11, 3), (2_000, 3), (2_001, 2), (4_848, 2), (4_849, 1))
     for compile_pixels, num_canvases in expected:
-        found = planning.choose(counts, 4, 144, compile_pixels=compile_pixels)
-        assert len(set(found.values())) == num_canvases, compile_pixels
+        canvases = planning.choose(counts, 4, 144, compile_pixels=compile_pixels)
+        assert len(set(canvases.values())) == num_canvases, compile_pixels
 
 
 def test_a_wide_and_a_tall_image_do_not_share_a_canvas():
     photographs = {(100, 150): 6}
     # A canvas for all would be 1000 x 1000: 67 photographs in memory, each computed as as many.
-    found = planning.choose({**photographs, (100, 1000): 1, (1000, 100): 1}, 1, 1)
-    assert found[(100, 1000)] != found[(1000, 100)]
-    assert max(height * width for height, width in found.values()) <= 2 * 100 * 1000
+    canvases = planning.choose({**photographs, (100, 1000): 1, (1000, 100): 1}, 1, 1)
+    assert canvases[(100, 1000)] != canvases[(1000, 100)]
+    assert max(height * width for height, width in canvases.values()) <= 2 * 100 * 1000
     # Where a batch holds as much anyway, they may.
-    found = planning.choose({(100, 1000): 1, (1000, 100): 1}, 1, max_pixels=1000 * 1000)
-    assert set(found.values()) == {(1000, 1000)}
+    canvases = planning.choose({(100, 1000): 1, (1000, 100): 1}, 1, max_pixels=1000 * 1000)
+    assert set(canvases.values()) == {(1000, 1000)}
 
 
 def test_rows_without_an_image_are_computed_as_well():

@@ -39,10 +39,10 @@ def _alone(network, image):
 
 def test_every_image_is_pooled_as_if_it_were_alone(network, photos):
     parts = [Part("conv5", (3, 1)), Part("conv3", (2,), "mean"), Part("fc6")]
-    found = features.extract(*network, photos, parts, scale=None, num_programs=2)
-    assert found.dtype == np.float32
-    assert found.shape == (5, 10 * 96 + 4 * 64 + 256)
-    for row, image in zip(found, photos, strict=True):
+    rows = features.extract(*network, photos, parts, scale=None, num_programs=2)
+    assert rows.dtype == np.float32
+    assert rows.shape == (5, 10 * 96 + 4 * 64 + 256)
+    for row, image in zip(rows, photos, strict=True):
         maps = {k: np.asarray(v[0]) for k, v in _alone(network, image).items()}
         expected = [
             reference.pool_rectangle(maps["conv5"], (3, 1)),
@@ -64,7 +64,7 @@ def test_the_same_in_any_batch_on_any_canvas(network, photos):
 
 def test_lengths_are_one_part_by_part(network, photos):
     parts = [Part("conv5", (2, 1)), Part("conv3", (1,))]
-    plain, found = (
+    plain, unit = (
         features.extract(
             *network, photos, parts, scale=None, is_normalized=is_normalized, num_programs=1
         )
@@ -72,24 +72,24 @@ def test_lengths_are_one_part_by_part(network, photos):
     )
     for first, stop in ((0, 480), (480, 544)):
         length = np.linalg.norm(plain[:, first:stop], axis=1, keepdims=True)
-        np.testing.assert_allclose(found[:, first:stop], plain[:, first:stop] / length, rtol=1e-5)
+        np.testing.assert_allclose(unit[:, first:stop], plain[:, first:stop] / length, rtol=1e-5)
 
 
 def test_nothing_but_zeros_stays_so(network, photos):
     model, variables = network
     dead = jax.tree.map(jnp.zeros_like, variables)
-    found = features.extract(model, dead, photos[:1], "conv5", scale=None, is_normalized=True)
-    np.testing.assert_array_equal(found, np.zeros((1, 96)))
+    rows = features.extract(model, dead, photos[:1], "conv5", scale=None, is_normalized=True)
+    np.testing.assert_array_equal(rows, np.zeros((1, 96)))
 
 
 def test_files_and_arrays_are_resized_alike(network, photos, tmp_path):
     path = tmp_path / "x.png"
     assert cv2.imwrite(str(path), photos[3][:, :, ::-1])
-    found = features.extract(*network, [path, photos[3]], "conv5", (2, 1), scale=40)
-    np.testing.assert_array_equal(found[0], found[1])
+    rows = features.extract(*network, [path, photos[3]], "conv5", (2, 1), scale=40)
+    np.testing.assert_array_equal(rows[0], rows[1])
     resized = images_lib.resize_shorter(photos[3], 40, kernel="triangle")
     expected = features.extract(*network, [resized], "conv5", (2, 1), scale=None)
-    np.testing.assert_allclose(found[0], expected[0], **CLOSE)
+    np.testing.assert_allclose(rows[0], expected[0], **CLOSE)
 
 
 def test_a_classifier_on_cells_is_a_map(photos):
@@ -100,10 +100,10 @@ def test_a_classifier_on_cells_is_a_map(photos):
     model = spp_jax.make_model(backbone, levels=(1,), reduce="mean", num_classes=6)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     parts = [Part("conv10", (1,), "mean"), Part("pool"), Part("logits")]
-    found = features.extract(model, variables, photos, parts, scale=None, num_programs=1)
-    assert found.shape == (5, 18)
-    np.testing.assert_allclose(found[:, :6], found[:, 6:12], rtol=1e-5)
-    np.testing.assert_array_equal(found[:, 6:12], found[:, 12:])
+    rows = features.extract(model, variables, photos, parts, scale=None, num_programs=1)
+    assert rows.shape == (5, 18)
+    np.testing.assert_allclose(rows[:, :6], rows[:, 6:12], rtol=1e-5)
+    np.testing.assert_array_equal(rows[:, 6:12], rows[:, 12:])
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_images_come_in_whatever_holds_them(network, photos, tmp_path):
         "an array of JAX": jnp.stack(two),
     }
     for what, images in given.items():
-        found = features.extract(*network, images, "conv5", **options)
-        np.testing.assert_array_equal(found, expected, err_msg=what)
+        rows = features.extract(*network, images, "conv5", **options)
+        np.testing.assert_array_equal(rows, expected, err_msg=what)
     assert features.extract(*network, iter([]), "conv5", scale=np.int64(40)).shape == (0, 96)
 
 
@@ -187,8 +187,8 @@ def test_grey_and_turned_images_are_as_their_files(network, tmp_path):
     files = [tmp_path / "grey.png"] * 3 + [tmp_path / "turned.png"]
     pictures = [grey, grey[:, :, None], Image.fromarray(grey), Image.open(tmp_path / "turned.png")]
     options = {"scale": None, "num_programs": 1}
-    found, expected = (features.extract(*network, x, "conv5", **options) for x in (pictures, files))
-    np.testing.assert_array_equal(found, expected)
+    rows, expected = (features.extract(*network, x, "conv5", **options) for x in (pictures, files))
+    np.testing.assert_array_equal(rows, expected)
 
 
 def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
@@ -204,7 +204,7 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
     with pytest.warns(
         UserWarning, match=r"^3 of 5 images cannot be read and have .* NaN: "
     ) as told:
-        found = features.extract(*network, paths, "conv5", **options)
+        rows = features.extract(*network, paths, "conv5", **options)
     sentences = str(told[0].message).split("NaN: ")[1].split("; ")
     assert [s.split(": ")[0] for s in sentences] == [paths[0], paths[2], paths[3]]
     assert told[0].filename == __file__
@@ -213,8 +213,8 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
     assert str(told[0].message).count("gone.png: No such file") == 3
     assert str(told[0].message).endswith("; and 47 more")
     expected = features.extract(*network, paths[1:2], "conv5", **options)
-    np.testing.assert_allclose(found[[1, 4]], expected.repeat(2, axis=0), **CLOSE)
-    assert np.all(np.isnan(found[[0, 2, 3]]))
+    np.testing.assert_allclose(rows[[1, 4]], expected.repeat(2, axis=0), **CLOSE)
+    assert np.all(np.isnan(rows[[0, 2, 3]]))
     with pytest.raises(errors.ImageError, match=r"empty.png: the file is empty; .*gone.png: No s"):
         features.extract(*network, paths, "conv5", refused="raise", **options)
     with pytest.raises(errors.ImageError, match=r"cut.png: cannot be decoded as PNG"):

@@ -28,23 +28,23 @@ def test_the_same_svm_as_on_the_features(examples, loss, num_train):
     np.testing.assert_allclose(kernel, unit @ unit.T, atol=1e-12)
     targets = np.where(labels[:, None] == np.arange(3), 1, -1)
     train, test = np.arange(num_train), np.arange(60, 90)
-    found = machines.decisions(kernel, train, test, targets[train], c=2.0, loss=loss, seed=0)
+    decided = machines.decisions(kernel, train, test, targets[train], c=2.0, loss=loss, seed=0)
     for k in range(3):
         machine = sklearn.svm.LinearSVC(C=2.0, loss=loss, tol=1e-8, max_iter=10**6)
         expected = machine.fit(unit[train], targets[train, k]).decision_function(unit[test])
         # Found by liblinear with its own tolerance of 1e-4, and expected with another.
-        np.testing.assert_allclose(found[:, k], expected, atol=2e-3)
+        np.testing.assert_allclose(decided[:, k], expected, atol=2e-3)
 
 
 def test_more_examples_than_features(examples):
     features, labels = examples[0][:, :5], examples[1]
     targets = np.where(labels[:, None] == np.arange(3), 1, -1)
     every = np.arange(90)
-    found = machines.decisions(machines.inner_products(features), every, every, targets, **HINGE)
+    decided = machines.decisions(machines.inner_products(features), every, every, targets, **HINGE)
     for k in range(3):
         machine = sklearn.svm.LinearSVC(loss="hinge", tol=1e-6, max_iter=10**6)
         expected = machine.fit(features, targets[:, k]).decision_function(features)
-        np.testing.assert_allclose(found[:, k], expected, atol=5e-3)  # liblinear's, as above
+        np.testing.assert_allclose(decided[:, k], expected, atol=5e-3)  # liblinear's, as above
 
 
 def test_examples_left_out_of_a_class(examples):
@@ -63,9 +63,9 @@ def test_examples_left_out_of_a_class(examples):
 def test_a_class_that_is_not_there_is_not_decided(examples):
     kernel = machines.inner_products(examples[0][:10])
     targets = np.stack([-np.ones(6), np.ones(6)], axis=1)
-    found = machines.decisions(kernel, np.arange(6), np.arange(6, 10), targets, **HINGE)
+    decided = machines.decisions(kernel, np.arange(6), np.arange(6, 10), targets, **HINGE)
     # It can never be decided for; what is always there is neither likely nor unlikely.
-    np.testing.assert_array_equal(found, np.tile([-np.inf, 0], (4, 1)))
+    np.testing.assert_array_equal(decided, np.tile([-np.inf, 0], (4, 1)))
 
 
 def test_vectors_of_zeros_stay_so():

@@ -42,28 +42,28 @@ def _updates(train, losses, grad=1.0):
     optimizer = schedule.make_optimizer(train, steps_per_epoch=2)
     params = {"w": jnp.ones(())}
     state = optimizer.init(params)
-    found = []
+    changes = []
     for loss in losses:
         updates, state = optimizer.update({"w": jnp.full((), grad)}, state, params, value=loss)
-        found.append(float(updates["w"]))
-    return np.asarray(found), state
+        changes.append(float(updates["w"]))
+    return np.asarray(changes), state
 
 
 def test_momentum_and_weight_decay_by_hand():
     train = _train(learning_rate=0.5, lr_schedule="step", momentum=0.9, weight_decay=0.1)
-    found, _ = _updates(train, [1.0, 1.0])
+    changes, _ = _updates(train, [1.0, 1.0])
     # v1 = 1 + 0.1 w, v2 = 0.9 v1 + 1 + 0.1 w, times -0.5; w stays 1 here.
-    np.testing.assert_allclose(found, [-0.55, -0.5 * (0.99 + 1.1)], rtol=1e-6)
+    np.testing.assert_allclose(changes, [-0.55, -0.5 * (0.99 + 1.1)], rtol=1e-6)
 
 
 def test_step_schedule_drops_at_its_epochs():
     train = _train(
         learning_rate=1.0, lr_schedule="step", drop_epochs=(1, 2), momentum=0.0, weight_decay=0.0
     )
-    found, state = _updates(train, [1.0] * 6)
-    np.testing.assert_allclose(found, [-1, -1, -0.1, -0.1, -0.01, -0.01], rtol=1e-6)
+    changes, state = _updates(train, [1.0] * 6)
+    np.testing.assert_allclose(changes, [-1, -1, -0.1, -0.1, -0.01, -0.01], rtol=1e-6)
     rates = [schedule.learning_rate(train, 2, step, state) for step in range(6)]
-    np.testing.assert_allclose(rates, -found, rtol=1e-6)
+    np.testing.assert_allclose(rates, -changes, rtol=1e-6)
 
 
 def test_plateau_averages_a_round_of_sizes_and_drops_num_drops_times():
@@ -72,9 +72,9 @@ def test_plateau_averages_a_round_of_sizes_and_drops_num_drops_times():
         momentum=0.0, weight_decay=0.0,
     )  # fmt: skip
     # Two epochs of two steps a round: the loss of one size is always 1, of the other always 3.
-    found, state = _updates(train, [3.0, 3.0, 1.0, 1.0] * 6)
+    changes, state = _updates(train, [3.0, 3.0, 1.0, 1.0] * 6)
     # Nothing improves after the first round: each of the next two drops the rate, no further one.
-    rounds = found.reshape(6, 4)[:, -1]
+    rounds = changes.reshape(6, 4)[:, -1]
     np.testing.assert_allclose(rounds[-1], -0.01, rtol=1e-6)
     assert rounds[0] == -1
     np.testing.assert_allclose(schedule.learning_rate(train, 2, 24, state), 0.01, rtol=1e-6)
@@ -82,8 +82,8 @@ def test_plateau_averages_a_round_of_sizes_and_drops_num_drops_times():
 
 def test_plateau_keeps_the_rate_while_the_loss_falls():
     train = _train(learning_rate=1.0, patience=1, momentum=0.0, weight_decay=0.0)
-    found, _ = _updates(train, np.repeat(np.linspace(3, 1, 8), 4))
-    np.testing.assert_array_equal(found, -1)
+    changes, _ = _updates(train, np.repeat(np.linspace(3, 1, 8), 4))
+    np.testing.assert_array_equal(changes, -1)
 
 
 def test_the_optimizer_is_optax():

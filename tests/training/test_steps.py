@@ -81,14 +81,14 @@ def test_a_row_of_weight_0_changes_nothing(setup):
         b["weight"][3] = 0
     other["label"][3] = (other["label"][3] + 1) % 4
     other["image"][3] = 255
-    found = []
+    results = []
     jitted = jax.jit(step)
     for b in (batch, other):
         current = state.init_state(model, optimizer, 0, 48, mesh)
         current, sums = jitted(current, b)
-        found.append(jax.device_get((current.params, sums)))
-    jax.tree.map(np.testing.assert_array_equal, *found)
-    assert found[0][1]["weight"] == BATCH - 1
+        results.append(jax.device_get((current.params, sums)))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+    assert results[0][1]["weight"] == BATCH - 1
 
 
 def test_a_batch_without_any_weight_is_no_nan(setup):
@@ -103,21 +103,21 @@ def test_the_step_holds_no_scatter(setup):
     """Scatters are where the order of threads can show on GPUs."""
     model, optimizer, step = setup
     current = state.init_state(model, optimizer, 0, 48, _mesh(1))
-    found = hlo.operations(jax.jit(step).lower(current, _batch()))
-    assert not found & {"scatter", "select_and_scatter"}
-    assert "convolution" in found
+    operations = hlo.operations(jax.jit(step).lower(current, _batch()))
+    assert not operations & {"scatter", "select_and_scatter"}
+    assert "convolution" in operations
 
 
 def test_programs_are_one_a_size_and_say_what_they_cost(setup):
     model, optimizer, step = setup
     mesh = _mesh(1)
     spec = state.state_spec(state.init_state(model, optimizer, 0, 48, mesh))
-    found = programs.compile_programs(step, spec, (48, 40, 48), _spec, mesh)
-    assert list(found) == [48, 40]
-    assert found[48].flops > found[40].flops > 1e6
-    assert found[48].bytes > 0
+    compiled = programs.compile_programs(step, spec, (48, 40, 48), _spec, mesh)
+    assert list(compiled) == [48, 40]
+    assert compiled[48].flops > compiled[40].flops > 1e6
+    assert compiled[48].bytes > 0
     with pytest.raises(TypeError):  # no silent recompilation
-        found[48].run(state.init_state(model, optimizer, 0, 48, mesh), _batch(40))
+        compiled[48].run(state.init_state(model, optimizer, 0, 48, mesh), _batch(40))
 
 
 def test_parameters_do_not_depend_on_the_size(setup):
@@ -136,9 +136,9 @@ def test_score_by_hand():
 
 def test_flip_mirrors_about_half_of_the_images_whole():
     images = jnp.tile(jnp.arange(5, dtype=jnp.uint8)[None, None, :, None], (400, 2, 1, 3))
-    found = np.asarray(steps.flip_half(jax.random.key(0), images))
-    is_flipped = (found == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
-    is_kept = (found == np.asarray(images)).all(axis=(1, 2, 3))
+    flipped = np.asarray(steps.flip_half(jax.random.key(0), images))
+    is_flipped = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
+    is_kept = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
     assert (is_flipped ^ is_kept).all()
     assert 160 < is_flipped.sum() < 240  # 200 +- 4 deviations of 10
 

@@ -73,11 +73,11 @@ def test_other_classes_leave_only_the_classifier_fresh(start):
 
     optimizer = loop.schedule.make_optimizer(config_lib.Config().train, 1)
     state = state_lib.init_state(model, optimizer, 0, 32, sharding.make_mesh(), plan.constants)
-    found = transfer.apply_plan(plan, state)
-    jax.tree.map(np.testing.assert_array_equal, found.params["backbone"], params["backbone"])
-    jax.tree.map(np.testing.assert_array_equal, found.params["head"]["fc6"], kept[1])
+    started = transfer.apply_plan(plan, state)
+    jax.tree.map(np.testing.assert_array_equal, started.params["backbone"], params["backbone"])
+    jax.tree.map(np.testing.assert_array_equal, started.params["head"]["fc6"], kept[1])
     fresh = state.params["head"]["fc7"]["kernel"]
-    np.testing.assert_array_equal(found.params["head"]["fc7"]["kernel"], fresh)
+    np.testing.assert_array_equal(started.params["head"]["fc7"]["kernel"], fresh)
 
 
 def test_the_classifier_is_restored_where_the_classes_are_the_same(start):

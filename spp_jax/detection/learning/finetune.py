@@ -175,8 +175,8 @@ def make_step(
 ) -> steps.TrainStep:
     """Returns step(state, batch) -> (state, metrics), as `steps.make_train_step`.
 
-    The batch is {"image": (b, h, w, 3) uint8, "extent": (b, 2), "windows": (b, r, 4) cells,
-    "label": (b, r), "weight": (b, r)}. No gradient of what is not trained is computed.
+    The batch is {"images": (b, h, w, 3) uint8, "extents": (b, 2), "windows": (b, r, 4) cells,
+    "labels": (b, r), "weights": (b, r)}. No gradient of what is not trained is computed.
     """
 
     def step(
@@ -190,15 +190,15 @@ def make_step(
             )
             logits: Any = model.apply(
                 {**state.variables, "params": params},
-                batch["image"],
+                batch["images"],
                 batch["windows"],
-                extents=batch["extent"],
+                extents=batch["extents"],
                 train=True,
                 rngs={"dropout": key},
                 method="window_logits",
             )
             flat = logits.reshape(-1, logits.shape[-1])
-            sums = steps.score(flat, batch["label"].reshape(-1), batch["weight"].reshape(-1))
+            sums = steps.score(flat, batch["labels"].reshape(-1), batch["weights"].reshape(-1))
             return sums["loss"] / jnp.maximum(sums["weight"], 1), sums
 
         return steps.descend(state, optimizer, loss_fn)

@@ -1,9 +1,9 @@
-"""One linear SVM a class, hard negatives mined in one pass over the images (PAPER 6 and 6.1).
+"""One linear SVM per class; hard negatives are mined in one pass over the images (section 4.1).
 
 Shapes: R windows of an image · F features · K classes · G objects of an image.
 
-What is kept is the positives and, of each class, the negatives that its SVM does not yet tell well
-from them; all other features are looked at once and forgotten.
+Memory holds the positives and, for each class, the hard negatives: the windows that the class's SVM
+does not yet tell clearly from objects. The features of all other windows are read once and dropped.
 """
 
 import dataclasses
@@ -21,31 +21,38 @@ from spp_jax.detection.windows import regions
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """Linear functions of features: features @ weights + bias, (F, K) and (K,) float32."""
+    """The SVMs of K classes: their scores of features (n, F) are features @ weights + bias.
+
+    Attributes:
+        weights: (F, K) float32.
+        bias: (K,) float32; -inf for a class without an SVM, whose scores are then all -inf.
+    """
 
     weights: np.ndarray
     bias: np.ndarray
 
 
 class Miner:
-    """Takes in images one by one; `finish` returns the SVMs.
+    """Trains the SVMs of all classes: `add` each image, then `finish`.
 
     Attributes:
-        num_trainings: how often an SVM was trained, of all classes.
+        num_trainings: number of SVMs trained so far; a class's SVM counts each time.
     """
 
     def __init__(
         self,
         config: config_lib.MiningConfig,
         positives: Sequence[np.ndarray],
+        *,
         factor: float,
         seed: int,
     ):
-        """
+        """Starts without negatives.
+
         Args:
             config: the constants.
-            positives: the features (n, F) of each class's objects; a class without any gets no SVM,
-                its scores are -inf.
+            positives: for each class, the features (n, F) of its objects; a class without objects
+                gets no SVM.
             factor: features are multiplied by it, so that their mean norm is `config.mean_norm`.
             seed: of the order in which liblinear visits the examples.
         """
@@ -60,7 +67,7 @@ class Miner:
 
     @property
     def linear(self) -> Linear:
-        """The SVMs so far, for features as they come, not multiplied by `factor`."""
+        """The SVMs so far, for features that are not multiplied by `factor`."""
         return Linear(self._weights * self._factor, self._bias)
 
     def add(
@@ -71,21 +78,21 @@ class Miner:
         objects: np.ndarray,
         labels: np.ndarray,
     ) -> None:
-        """Looks for hard negatives among an image's windows and trains the classes that are due.
+        """Adds an image's hard negatives, and trains each class that has enough new ones.
 
         Args:
-            features: (R', F) on the device.
-            row: (R,) of each window in `features`.
+            features: (U, F) on the device; windows may share a row.
+            row: (R,) for each window, its row in `features`.
             windows: (R, 4).
-            objects: (G, 4) all objects of the image, difficult ones as well.
+            objects: (G, 4) boxes of all objects of the image, difficult ones included.
             labels: (G,) their classes.
         """
         config, num_classes = self._config, len(self._positives)
         overlap = boxes.iou(windows, objects) if len(objects) else np.zeros((len(windows), 0))
         of_class = [overlap[:, labels == k].max(axis=1, initial=0) for k in range(num_classes)]
         is_hard = np.stack(of_class, axis=1) < config.max_negative_iou
-        found, is_trained = self.linear, np.isfinite(self._bias)
-        scores = np.asarray(device.apply_linear(found.weights, found.bias, features))[row]
+        linear, is_trained = self.linear, np.isfinite(self._bias)
+        scores = np.asarray(device.apply_linear(linear.weights, linear.bias, features))[row]
         # Before its first training every negative of a class is hard.
         is_hard &= (scores > config.hard) | ~is_trained
         is_hard &= [len(x) > 0 for x in self._positives]
@@ -99,41 +106,41 @@ class Miner:
             self._negatives.add(np.asarray(features), np.float32(self._factor), chosen)
         for k, rows in chosen.items():
             self._num_new[k] += len(rows)
-        # At once where it is the first time, then when enough are new.
+        # A class is trained at once the first time, and later when enough negatives are new.
         limits = np.where(is_trained, config.retrain_every, 0)
         self._train([k for k, new in enumerate(self._num_new) if new > limits[k]])
 
     def finish(self) -> Linear:
-        """Trains every class a last time and returns the SVMs."""
+        """Trains every class that has negatives a last time, and returns the SVMs."""
         self._train([k for k in range(len(self._positives)) if self._negatives.count(k)])
         return self.linear
 
     @property
     def num_negatives(self) -> int:
-        """Negatives that are kept, of all classes."""
+        """Number of negatives in memory; one that is hard for several classes counts for each."""
         return sum(self._negatives.count(k) for k in range(len(self._positives)))
 
     def _is_best(self, windows: np.ndarray, scores: np.ndarray, is_hard: np.ndarray) -> np.ndarray:
-        """Returns (R, K): hard negatives that no better one overlaps by `negative_nms`."""
+        """Returns a mask (R, K) of the hard negatives that NMS at `negative_nms` keeps."""
         # Padded, so that few programs are compiled.
         count = regions.padded_count(len(windows))
         ranked = np.where(is_hard, np.nan_to_num(scores, neginf=0), -np.inf).astype(np.float32)
-        kept = boxes.suppress(
+        selection = boxes.nms(
             regions.pad_rows(windows.astype(np.float32), count),
             regions.pad_rows(ranked, count, -np.inf),
             iou_threshold=self._config.negative_nms,
             score_threshold=-np.inf,
             max_kept=count,
         )
-        index, is_kept = np.asarray(kept.row), np.asarray(kept.is_kept)
+        index, is_kept = np.asarray(selection.row), np.asarray(selection.is_kept)
         best = np.zeros(is_hard.shape, bool)
         for k in range(is_hard.shape[1]):
             best[index[k][is_kept[k]], k] = True
         return best
 
     def _train(self, classes: Sequence[int]) -> None:
-        # One after the other: liblinear's random numbers are the process's, and threads that draw
-        # them in turns would make each run another one.
+        # One class after the other: liblinear has one stream of random numbers per process, and
+        # threads that share it would make every run different.
         for k in classes:
             self._weights[:, k], self._bias[k] = self._train_class(k)
         self.num_trainings += len(classes)
@@ -155,30 +162,38 @@ class Miner:
         )
         machine.fit(examples, targets)
         scores = machine.decision_function(examples[len(positives) :])
-        # What is now far on its own side will not be missed.
+        # Negatives that score low by now would hardly change the next training.
         self._negatives.keep(k, scores >= config.evict)
         self._num_new[k] = 0
         return machine.coef_[0], float(machine.intercept_[0])
 
 
 class _Negatives:
-    """The hard negatives of every class; a window that is hard for several is held once."""
+    """The hard negatives of every class; a window that is hard for several is stored once."""
 
     def __init__(self, num_classes: int):
-        # Features (n, F) of an image's windows, and of each class (image, rows of it) in order.
+        # {image: features (n, F) of its hard negatives}; and for each class, in order of images,
+        # (image, rows of its features).
         self._blocks: dict[int, np.ndarray] = {}
         self._used: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(num_classes)]
         self._num_added = 0
 
     def add(self, features: np.ndarray, factor: np.float32, chosen: dict[int, np.ndarray]) -> None:
-        """Takes rows of an image's features, times `factor`: {class: its rows, increasing}."""
+        """Adds rows of an image's features, multiplied by `factor`, to the classes' negatives.
+
+        Args:
+            features: (U, F).
+            factor: multiplies the features.
+            chosen: {class: its rows of `features`, increasing}.
+        """
         rows = np.unique(np.concatenate(list(chosen.values())))
         self._blocks[self._num_added] = features[rows] * factor
-        for k, own in chosen.items():
-            self._used[k].append((self._num_added, np.searchsorted(rows, own)))
+        for k, of_class in chosen.items():
+            self._used[k].append((self._num_added, np.searchsorted(rows, of_class)))
         self._num_added += 1
 
     def count(self, k: int) -> int:
+        """Returns the number of a class's negatives."""
         return sum(len(rows) for _, rows in self._used[k])
 
     def of_class(self, k: int) -> list[np.ndarray]:
@@ -186,15 +201,15 @@ class _Negatives:
         return [self._blocks[block][rows] for block, rows in self._used[k]]
 
     def keep(self, k: int, is_kept: np.ndarray) -> None:
-        """Drops the negatives of a class that are not to be kept, (count,) in its order."""
+        """Keeps only the negatives of class k in a mask (count,), in the order of `of_class`."""
         parts = np.split(is_kept, np.cumsum([len(rows) for _, rows in self._used[k]])[:-1])
-        kept = [(block, rows[part]) for (block, rows), part in zip(self._used[k], parts)]
-        self._used[k] = [(block, rows) for block, rows in kept if len(rows)]
+        entries = [(block, rows[part]) for (block, rows), part in zip(self._used[k], parts)]
+        self._used[k] = [(block, rows) for block, rows in entries if len(rows)]
 
     def forget_unused(self) -> None:
-        """Gives back the memory of rows that no class has any more."""
+        """Frees the memory of rows that no class uses any more."""
         is_used = {block: np.zeros(len(rows), bool) for block, rows in self._blocks.items()}
-        for block, rows in (entry for own in self._used for entry in own):
+        for block, rows in (entry for entries in self._used for entry in entries):
             is_used[block][rows] = True
         for block, used in is_used.items():
             if not used.all():
@@ -202,4 +217,6 @@ class _Negatives:
                 if not used.any():
                     del self._blocks[block]
         places = {block: np.cumsum(used) - 1 for block, used in is_used.items()}
-        self._used = [[(block, places[block][rows]) for block, rows in own] for own in self._used]
+        self._used = [
+            [(block, places[block][rows]) for block, rows in entries] for entries in self._used
+        ]

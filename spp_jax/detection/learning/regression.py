@@ -1,8 +1,6 @@
-"""Box regression: ridge regression, a class at a time, on pooled features (PAPER 6.5).
+"""Box regression: per class a ridge regression on pooled features, as the released code has it.
 
-Shapes: n examples · P pooled features · K classes · R windows. Deltas are (dx, dy, dw, dh): the way
-to the object's centre in widths and heights of the window, and logarithms of the ratios of their
-sides.
+Shapes: n examples · P pooled features · K classes. Deltas are those of `boxes.encode_deltas`.
 """
 
 import dataclasses
@@ -10,38 +8,34 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 
-# Keeps the whitening of targets finite, as released.
+# Keeps the whitening of targets finite; the released code's value.
 _FLOOR = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Regressor:
-    """Deltas of K classes: features @ weights + bias; weights (P, K, 4), bias (K, 4) float32.
+    """Predicts deltas for K classes: features @ weights + bias.
 
-    A class without examples has zeros: its windows stay where they are.
+    Attributes:
+        weights: (P, K, 4) float32; zeros for a class without examples, whose windows stay in place.
+        bias: (K, 4) float32; zeros likewise.
     """
 
     weights: np.ndarray
     bias: np.ndarray
 
 
-def encode(windows: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Returns the deltas (n, 4) that lead from windows (n, 4) to objects (n, 4)."""
-    sides, wanted = windows[:, 2:] - windows[:, :2], objects[:, 2:] - objects[:, :2]
-    shift = (objects[:, :2] + wanted / 2 - windows[:, :2] - sides / 2) / sides
-    return np.concatenate([shift, np.log(wanted / sides)], axis=1)
-
-
 def fit(features: np.ndarray, deltas: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fits one class: returns weights (P, 4) and bias (4,).
+    """Returns the weights (P, 4) and the bias (4,), float32, of one class.
 
-    Targets are centred and whitened. The constant feature is regularised as any other. Of the
-    normal equations' two forms, (P + 1)^2 and n^2, the smaller is solved; they are the same.
+    Targets are centred and whitened. The constant feature, which makes the bias, is regularised as
+    any other. The normal equations have two equivalent forms, with a matrix of (P + 1)^2 or of n^2
+    numbers; the smaller one is solved.
 
     Args:
         features: (n, P), n at least 1.
         deltas: (n, 4).
-        strength: lambda, times the squared weights.
+        strength: lambda, the factor of the squared weights in the loss.
     """
     mean = deltas.mean(axis=0)
     centered = deltas - mean

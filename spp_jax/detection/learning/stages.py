@@ -113,7 +113,9 @@ def _mine(
     progress: progress_lib.Progress,
 ) -> mining.Linear:
     """Trains the SVMs in one pass over all windows."""
-    miner = mining.Miner(config.svm, examples.positives, examples.factors[0], config.seed)
+    miner = mining.Miner(
+        config.svm, examples.positives, factor=examples.factors[0], seed=config.seed
+    )
 
     def choose(index: int, proposals: np.ndarray) -> np.ndarray:
         # Objects of one class are negatives of the others.
@@ -140,12 +142,12 @@ def _read_splits(
 ) -> tuple[dataset.Dataset, dataset.Dataset | None]:
     """Returns the training split, and that of `config.data.positives_split`, and says counts."""
     name, path = config.data.name, config.data.path
-    data = dataset.read(objects.open_objects(name, path, config.data.split), skips_damaged=True)
+    data = dataset.read(objects.open_objects(name, path, config.data.split), skip_damaged=True)
     progress.say(data.lines())
     if not config.data.positives_split:
         return data, None
     source = objects.open_objects(name, path, config.data.positives_split)
-    further = dataset.read(source, data.class_names, skips_damaged=True)
+    further = dataset.read(source, data.class_names, skip_damaged=True)
     progress.say(further.lines())
     return data, further
 

@@ -1,9 +1,10 @@
-"""The windows that fine-tuning sees: what step t trains on is a function of seed and t.
+"""The batches of fine-tuning: images and windows of step t are a function of seed and t.
 
-Windows are sampled image by image, a few images a step, as is usual since; the paper draws those of
+A step has a few images and many windows of each, as is usual today. The paper draws the windows of
 a step from many images, which needs the maps of all of them on disk.
 
-Shapes: b images of a step · r windows of an image · K classes, and class 0, the background.
+Shapes: b images of a step · r windows of an image · K classes, labels 1 to K; label 0 is the
+background.
 """
 
 import dataclasses
@@ -27,24 +28,38 @@ _STEP, _WINDOWS = 3, 4
 def sample_windows(
     rng: np.random.Generator,
     windows: np.ndarray,
-    known: dataset.Objects,
+    objects: dataset.Objects,
+    *,
     count: int,
     tune: config_lib.FinetuneConfig,
-    has_difficult: bool = True,
+    include_difficult: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws windows of an image: (count, 4), and their labels (count,), 0 for background, else k+1.
+    """Draws windows of an image, positives and negatives, from `windows` and its objects' boxes.
 
-    A share `positive_share` overlaps an object enough, if any does; the others overlap one less,
-    but not by nothing: those are hard. Drawn again and again where there are too few; with none of
-    the one kind there are more of the other. With neither, labels are -1. Difficult objects are
-    positives if they are to be.
+    A positive overlaps an object by `tune.min_positive_iou` or more. A negative overlaps one by
+    less, but by at least `tune.min_negative_iou`, so that it is hard to tell from positives. If
+    there are too few windows of one kind, the same are drawn several times; if there are none,
+    all windows are of the other kind.
+
+    Args:
+        rng: the source of chance.
+        windows: (R, 4).
+        objects: of the image.
+        count: number of windows to draw.
+        tune: overlaps, and `positive_share`, the share of positives.
+        include_difficult: whether windows near difficult objects are positives; else they are
+            never drawn.
+
+    Returns:
+        Windows (count, 4), and labels (count,): 0 for the background, k + 1 for class k, and -1 for
+        all windows if there are neither positives nor negatives.
     """
-    candidates = np.concatenate([known.boxes, windows])
-    overlap = boxes.iou(candidates, known.boxes)
+    candidates = np.concatenate([objects.boxes, windows])
+    overlap = boxes.iou(candidates, objects.boxes)
     best = overlap.max(axis=1, initial=0)
     nearest = overlap.argmax(axis=1)
     is_near = best >= tune.min_positive_iou
-    positives = np.flatnonzero(is_near & known.is_positive(has_difficult)[nearest])
+    positives = np.flatnonzero(is_near & objects.is_positive(include_difficult)[nearest])
     is_negative = (best >= tune.min_negative_iou) & (best < tune.min_positive_iou)
     negatives = np.flatnonzero(is_negative)
     num_positives = round(count * tune.positive_share) if len(negatives) else count
@@ -54,11 +69,11 @@ def sample_windows(
     rows = np.concatenate(drawn)
     if not len(rows):
         return np.zeros((count, 4)), np.full(count, -1)
-    return candidates[rows], np.where(is_near[rows], known.labels[nearest[rows]] + 1, 0)
+    return candidates[rows], np.where(is_near[rows], objects.labels[nearest[rows]] + 1, 0)
 
 
 def _draw(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
-    """Draws `count` of the rows, each once if there are as many."""
+    """Draws `count` of the rows; each at most once if there are enough."""
     if not count:
         return np.zeros(0, np.int64)
     return rng.choice(rows, count, replace=len(rows) < count)
@@ -66,9 +81,18 @@ def _draw(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class WindowStream:
-    """Every step's images and windows, a function of seed and step, as a `pipeline.Stream`.
+    """The batches of fine-tuning, a `streams.Stream`: each a function of seed and step.
 
-    A step is of images of similar shape at one scale, drawn evenly; an image is mirrored or not.
+    The images of a step have similar shapes and one scale. All images are drawn equally often, and
+    each is mirrored or not, by chance.
+
+    Attributes:
+        config: of the detector.
+        data: the training split.
+        proposer: gives an image its windows.
+        backbone: of the network.
+        process_index, process_count: which of several processes this one is; each makes its share
+            of a batch's rows.
     """
 
     config: config_lib.DetectionConfig
@@ -84,17 +108,17 @@ class WindowStream:
 
     @functools.cached_property
     def indices(self) -> tuple[int, ...]:
-        """The images that can be read and have an object."""
+        """The indices of the images that can be read and have an object."""
         return tuple(i for i in self.data.sizes if len(self.data.objects[i].boxes))
 
     @functools.cached_property
     def _groups(self) -> list[tuple[tuple[int, int], list[int]]]:
-        """Returns the canvas, at `regions.PLANNED`, and the images of each group."""
+        """For each group of similar shapes, the canvas at `regions.PLANNED` and the images."""
         sizes = {i: self.data.sizes[i] for i in self.indices}
-        found: dict[tuple[int, int], list[int]] = {}
+        members: dict[tuple[int, int], list[int]] = {}
         for batch in regions.plan(sizes, self.config.features, num_devices=1):
-            found.setdefault(batch.canvas, []).extend(batch.indices)
-        return list(found.items())
+            members.setdefault(batch.canvas, []).extend(batch.indices)
+        return list(members.items())
 
     @property
     def num_steps(self) -> int:
@@ -112,7 +136,7 @@ class WindowStream:
     def local_batch_size(self) -> int:
         return self.batch_size // self.process_count
 
-    def _drawn(self, step: int) -> tuple[int, tuple[int, int], list[int]]:
+    def _choose(self, step: int) -> tuple[int, tuple[int, int], list[int]]:
         """Returns the scale, the canvas and the images of a step."""
         rng = np.random.default_rng([self.config.seed, _STEP, step])
         scale = int(rng.choice(self.config.features.scales))
@@ -122,7 +146,7 @@ class WindowStream:
         return scale, regions.scale_canvas(canvas, (scale,))[0], drawn.tolist()
 
     def size_at(self, step: int) -> tuple[int, int]:
-        return self._drawn(step)[1]
+        return self._choose(step)[1]
 
     def sizes_from(self, step: int) -> tuple[tuple[int, int], ...]:
         del step  # any size may come at any time
@@ -132,29 +156,29 @@ class WindowStream:
     def batch_spec(self, size: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
         rows, count = self.batch_size, self._num_windows
         return {
-            "image": ((rows, *size, 3), np.uint8),
-            "extent": ((rows, 2), np.int32),
+            "images": ((rows, *size, 3), np.uint8),
+            "extents": ((rows, 2), np.int32),
             "windows": ((rows, count, 4), np.int32),
-            "label": ((rows, count), np.int32),
-            "weight": ((rows, count), np.float32),
+            "labels": ((rows, count), np.int32),
+            "weights": ((rows, count), np.float32),
         }
 
     @property
     def _num_windows(self) -> int:
-        """Of an image."""
+        """The number of windows of an image."""
         return self.config.finetune.batch_size // self.batch_size
 
     def example(self, place: int) -> dict[str, Any]:
         step, row = divmod(place, self.local_batch_size)
         row += self.process_index * self.local_batch_size
-        scale, canvas, drawn = self._drawn(step)
+        scale, canvas, drawn = self._choose(step)
         index, count = drawn[row], self._num_windows
-        found = {
-            "image": np.zeros((*canvas, 3), np.uint8),
-            "extent": np.asarray(canvas, np.int32),
+        example = {
+            "images": np.zeros((*canvas, 3), np.uint8),
+            "extents": np.asarray(canvas, np.int32),
             "windows": np.zeros((count, 4), np.int32),
-            "label": np.zeros(count, np.int32),
-            "weight": np.zeros(count, np.float32),
+            "labels": np.zeros(count, np.int32),
+            "weights": np.zeros(count, np.float32),
             "refused": "",
         }
         try:
@@ -162,7 +186,7 @@ class WindowStream:
             image = images.decode(encoded.data, encoded.name)
             proposals = self.proposer(encoded.data, encoded.name, image)
         except errors.ImageError as e:
-            return found | {"refused": str(e)}
+            return example | {"refused": str(e)}
         size = image.shape[0], image.shape[1]
         rng = np.random.default_rng([self.config.seed, _WINDOWS, step, row])
         tune = self.config.finetune
@@ -170,9 +194,9 @@ class WindowStream:
             rng,
             proposals,
             self.data.objects[index],
-            count,
-            tune,
-            self.config.data.has_difficult,
+            count=count,
+            tune=tune,
+            include_difficult=self.config.data.has_difficult,
         )
         image = images.resize_shorter(image, scale)
         if tune.flip and rng.random() < 0.5:
@@ -188,13 +212,13 @@ class WindowStream:
             np.zeros(count, np.int64),
             self.backbone,
             self.backbone.layers[-1].name,
-            self.config.features.cell_rule,
+            rule=self.config.features.cell_rule,
         )
         height, width, _ = image.shape
-        found["image"][:height, :width] = image
-        return found | {
-            "extent": np.asarray([height, width], np.int32),
+        example["images"][:height, :width] = image
+        return example | {
+            "extents": np.asarray([height, width], np.int32),
             "windows": cells,
-            "label": np.maximum(labels, 0).astype(np.int32),
-            "weight": (labels >= 0).astype(np.float32),
+            "labels": np.maximum(labels, 0).astype(np.int32),
+            "weights": (labels >= 0).astype(np.float32),
         }

@@ -1,12 +1,13 @@
 """Reads windows from .mat files, as a program of its own: python -P mat_reader.py KIND.
 
-scipy.io.loadmat trusts what it reads: one damaged byte can end the process. So `proposal_files`
-starts this one, which imports nothing of the package, and survives it.
+scipy.io.loadmat trusts the bytes of a file: a damaged one can end the process. So `window_files`
+starts this program, which imports nothing of the package, as a child, and survives the child's end.
 
-The paths come on standard input, with a zero byte after each. KIND is "cells" for R-CNN's files of
-many images, `images` and `boxes`; "boxes" for those of one. Of each file, in turn, standard output
-gets a line {"id": ..., "count": R} for each image, with R x 4 float64 after it, and at last a line
-{"end": ""}, or {"end": REASON} where the file cannot be read.
+Standard input holds the paths, with a zero byte after each. KIND is "cells" for R-CNN's files of
+many images, with variables `images` and `boxes`, or "boxes" for files of one image each. For each
+file, in turn, this program writes to standard output, per image, a line {"id": ..., "count": R}
+and R x 4 float64 after it; and at last a line {"end": ""}, or {"end": REASON} if the file cannot be
+read.
 """
 
 import json
@@ -21,13 +22,15 @@ import scipy.io
 
 
 class KindError(Exception):
-    """A whole file that holds no windows; the message says why."""
+    """A .mat file is not damaged but holds no windows; the message says why."""
 
 
 def read(path: str, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the id of each image, "" where the file is of one, and its rows (R, 4) as they are.
+    """Yields the id of each image, "" if the file is of one image, and its rows (R, 4) as stored.
 
-    Raises KindError, and whatever a damaged file makes scipy and numpy raise.
+    Raises:
+        KindError: the file holds no windows.
+        Exception: of nearly any type, from scipy or numpy: the file is damaged.
     """
     names = ["images", "boxes"] if kind == "cells" else ["boxes"]
     variables = scipy.io.loadmat(path, variable_names=names)
@@ -55,7 +58,7 @@ def _rows(value: np.ndarray) -> np.ndarray:
 
 
 def main(kind: str, paths: list[str], out: BinaryIO) -> None:
-    """Writes what the files hold; see the module."""
+    """Writes the windows of the files to `out`, in the form that the module's docstring says."""
     for path in paths:
         reason = ""
         try:
@@ -68,16 +71,16 @@ def main(kind: str, paths: list[str], out: BinaryIO) -> None:
             reason = "it is of MATLAB's version 7.3; save it with -v7"
         # Damaged bytes make scipy raise nearly anything, and all of it means the same.
         except Exception as e:
-            said = " ".join(traceback.format_exception_only(e)[-1].split())
-            reason = f"it is damaged, or no .mat file ({said[:200]})"
+            message = " ".join(traceback.format_exception_only(e)[-1].split())
+            reason = f"it is damaged, or no .mat file ({message[:200]})"
         out.write(json.dumps({"end": reason}).encode() + b"\n")
         out.flush()
 
 
 if __name__ == "__main__":
-    # Whatever else is printed goes to standard error.
+    # Prints of libraries go to standard error, so that they do not mix with the windows.
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     os.dup2(2, 1)
-    given = [os.fsdecode(path) for path in sys.stdin.buffer.read().split(b"\0") if path]
-    main(sys.argv[1], given, output)
+    files = [os.fsdecode(path) for path in sys.stdin.buffer.read().split(b"\0") if path]
+    main(sys.argv[1], files, output)
     output.close()

@@ -1,6 +1,6 @@
-"""Windows that others computed: R-CNN's .mat files, and plain .npz and .json.
+"""Reads windows that other programs computed: R-CNN's .mat files, and plain .npz and .json.
 
-What is returned is always (R, 4) float32 x1, y1, x2, y2 pixels, right and bottom exclusive.
+The windows returned are always (R, 4) float32 x1, y1, x2, y2 pixels, right and bottom exclusive.
 """
 
 import json
@@ -21,7 +21,7 @@ from spp_jax.data.sources import image_sets
 from spp_jax.detection.proposals import mat_reader
 from spp_jax.runs import files
 
-# What damaged files make the readers raise.
+# The readers raise these for damaged files.
 _DAMAGE = (
     *(OSError, ValueError, KeyError, AttributeError, TypeError, EOFError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error),
@@ -29,17 +29,17 @@ _DAMAGE = (
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Returns {image id: windows} of a file, or of a folder with a .mat file for each image.
+    """Returns {image id: windows} of a file, or of a folder with one .mat file per image.
 
     - FILE.mat as R-CNN's selective_search_data: cells `images` and `boxes`, rows y1, x1, y2, x2,
       counted from 1, both corners inclusive.
     - FOLDER of ID.mat or ID_boxes.mat: `boxes`, rows x1, y1, x2, y2, counted from 0, both corners
       inclusive.
-    - FILE.npz: an array for each id; FILE.json: {id: rows}. Rows x1, y1, x2, y2, right and bottom
-      exclusive, as everywhere here.
+    - FILE.npz: one array per id; FILE.json: {id: rows}. Rows x1, y1, x2, y2, counted from 0, right
+      and bottom exclusive.
 
     Raises:
-        InputError: it is missing, damaged or of another kind.
+        InputError: `path` is missing, damaged or of another kind, or has rows that are no windows.
     """
     if os.path.isdir(path):
         return _read_folder(path)
@@ -48,15 +48,15 @@ def read(path: str) -> dict[str, np.ndarray]:
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npz":
-            with np.load(path) as found:
-                return {name: check_windows(found[name], f"{path}: {name}") for name in found}
+            with np.load(path) as arrays:
+                return {name: check_windows(arrays[name], f"{path}: {name}") for name in arrays}
         if kind == ".json":
-            found = json.loads(files.read_text(path))
-            if not isinstance(found, dict):
+            entries = json.loads(files.read_text(path))
+            if not isinstance(entries, dict):
                 raise errors.InputError(
                     f"{path} cannot be read as windows: it holds no {{id: rows}}"
                 )
-            return {name: check_windows(rows, f"{path}: {name}") for name, rows in found.items()}
+            return {name: check_windows(rows, f"{path}: {name}") for name, rows in entries.items()}
         if kind == ".mat":
             return _read_cells(path)
     except errors.InputError:
@@ -69,50 +69,59 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def check_windows(rows: Any, name: str) -> np.ndarray:
-    """Returns rows as (R, 4) float32; raises InputError if they are no windows."""
+    """Returns rows as windows, (R, 4) float32.
+
+    Args:
+        rows: a sequence of R rows of 4 numbers.
+        name: what an error calls them.
+
+    Raises:
+        InputError: they are no rows of 4 finite numbers, or a window has no width or height.
+    """
     try:
         windows = np.asarray(rows, np.float32) if len(rows) else np.zeros((0, 4))
-        if windows.shape[-1] != 4:  # as many numbers may make whole rows of 4, but of others
+        if windows.shape[-1] != 4:  # else rows of 6 or 8 numbers would become other rows of 4
             raise ValueError(f"{windows.shape}")
         windows = windows.reshape(-1, 4)
     except (ValueError, TypeError) as e:
         raise errors.InputError(f"{name}: windows must be rows of 4 numbers") from e
     bad = ~(np.isfinite(windows).all(axis=1) & (windows[:, 2:] > windows[:, :2]).all(axis=1))
     if bad.any():
-        shown = ", ".join(f"{value:g}" for value in windows[bad][0])
-        raise errors.InputError(f"{name}: window ({shown}) is empty or no number")
+        first = ", ".join(f"{value:g}" for value in windows[bad][0])
+        raise errors.InputError(f"{name}: window ({first}) is empty or no number")
     return windows.astype(np.float32)
 
 
 def by_image(
-    found: Mapping[str, np.ndarray], image_ids: Collection[str], path: str
+    windows: Mapping[str, np.ndarray], image_ids: Collection[str], path: str
 ) -> dict[str, np.ndarray]:
-    """Returns {image id: windows} of the images that there are windows of.
+    """Returns {image id: windows} of those images that have windows.
 
-    A file may call an image as `image_sets.match` understands it: ID.jpg, JPEGImages/ID.jpg.
+    A file may name an image in any way that `image_sets.match` understands, such as ID.jpg or
+    JPEGImages/ID.jpg.
 
     Args:
-        found: {what a file calls an image: windows}.
-        image_ids: of the images wanted; windows of others are left out.
+        windows: {name of an image in the file: its windows}.
+        image_ids: the images wanted; windows of other images are left out.
         path: of the file.
 
     Raises:
-        InputError: the file calls an image two ways.
+        InputError: the file has windows of one image under two names.
     """
-    known, names = frozenset(image_ids), {}
-    for name in found:
-        image_id = image_sets.match(name, known)
+    wanted, names = frozenset(image_ids), {}
+    for name in windows:
+        image_id = image_sets.match(name, wanted)
         if image_id is not None and names.setdefault(image_id, name) != name:
             raise errors.InputError(
                 f"config.proposals.path={path} has windows of image {image_id} twice: as "
                 f"{names[image_id]} and as {name}"
             )
-    return {image_id: found[name] for image_id, name in names.items()}
+    return {image_id: windows[name] for image_id, name in names.items()}
 
 
-def check_ids(found: Mapping[str, np.ndarray], image_ids: Iterable[str], path: str) -> None:
-    """Raises InputError, naming the first, if there are images without windows."""
-    missing = [i for i in image_ids if i not in found]
+def check_ids(windows: Mapping[str, np.ndarray], image_ids: Iterable[str], path: str) -> None:
+    """Raises InputError, which names the first, if an image has no entry in {id: windows}."""
+    missing = [i for i in image_ids if i not in windows]
     if missing:
         raise errors.InputError(
             f"config.proposals.path={path} has no windows of image {missing[0]}"
@@ -121,7 +130,7 @@ def check_ids(found: Mapping[str, np.ndarray], image_ids: Iterable[str], path: s
 
 
 def _read_cells(path: str) -> dict[str, np.ndarray]:
-    # R-CNN's y1, x1, y2, x2, counted from 1, both corners inclusive.
+    # From y1, x1, y2, x2, counted from 1, both corners inclusive, as R-CNN writes them.
     return {
         image_id: check_windows(rows[:, [1, 0, 3, 2]] - [1, 1, 0, 0], f"{path}: {image_id}")
         for _, image_id, rows in _read_mats([path], "cells")
@@ -133,28 +142,27 @@ def _read_folder(path: str) -> dict[str, np.ndarray]:
     if not names:
         raise errors.InputError(f"config.proposals.path={path} holds no .mat file")
     windows = {}
-    for own, _, rows in _read_mats([os.path.join(path, name) for name in names], "boxes"):
-        image_id = os.path.basename(own)[: -len(".mat")].removesuffix("_boxes")
+    for file, _, rows in _read_mats([os.path.join(path, name) for name in names], "boxes"):
+        image_id = os.path.basename(file)[: -len(".mat")].removesuffix("_boxes")
         if image_id in windows:
             raise errors.InputError(f"config.proposals.path={path} has two files of {image_id}")
-        windows[image_id] = check_windows(rows - [0, 0, -1, -1], own)
+        windows[image_id] = check_windows(rows - [0, 0, -1, -1], file)
     return windows
 
 
 def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yields (path, image id, (R, 4) rows), read by one process as `mat_reader` says.
+    """Yields (path, image id, (R, 4) rows) of .mat files, read by one `mat_reader` process.
 
     Raises:
         InputError: a file cannot be read, or it ended the process.
     """
     command = [sys.executable, "-P", mat_reader.__file__, kind]
-    # Where this process finds its libraries, that one does.
+    # So that the child finds the same libraries.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    given = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
-        asked.write(given)
-        asked.seek(0)
-        child = subprocess.Popen(command, stdin=asked, stdout=subprocess.PIPE, stderr=said, env=env)
+    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as log:
+        names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+        names.seek(0)
+        child = subprocess.Popen(command, stdin=names, stdout=subprocess.PIPE, stderr=log, env=env)
         output, path = cast(IO[bytes], child.stdout), ""
         try:
             for path in paths:
@@ -162,8 +170,8 @@ def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.n
                     yield path, image_id, rows
         except EOFError:
             code = child.wait()
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
             reason = f"the process that was to read it failed: {lines[-1] if lines else code}"
             if code < 0:
                 reason = (
@@ -178,7 +186,12 @@ def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.n
 
 
 def _read_records(file: IO[bytes], path: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields what `mat_reader` writes of a file; raises EOFError where it does not end."""
+    """Yields (image id, rows) of one file from the output of `mat_reader`.
+
+    Raises:
+        InputError: the output says that the file cannot be read.
+        EOFError: the output ends before the file's last line.
+    """
     while line := file.readline():
         if not line.endswith(b"\n"):
             break

@@ -1,7 +1,7 @@
-"""VOC's detections files: comp4_det_SPLIT_CLASS.txt, a line "ID SCORE X1 Y1 X2 Y2" a detection.
+"""VOC's detections files: comp4_det_SPLIT_CLASS.txt, one line "ID SCORE X1 Y1 X2 Y2" per detection.
 
-Corners there are counted from 1, right and bottom inclusive; here boxes are counted from 0, right
-and bottom exclusive, so only x1 and y1 differ, by one.
+Corners in the files are counted from 1, right and bottom inclusive. Boxes of this package are
+counted from 0, right and bottom exclusive, so only x1 and y1 differ, by one.
 """
 
 import os
@@ -17,7 +17,7 @@ from spp_jax.runs import files
 
 
 def file_name(split: str, class_name: str) -> str:
-    """Returns the name of a class's file: CLASS as it is, or as `files.escape` writes it."""
+    """Returns the name of a class's file, with the class's name escaped as by `files.escape`."""
     return files.escape(f"comp4_det_{split}_{class_name}") + ".txt"
 
 
@@ -27,22 +27,22 @@ def write(
     image_ids: Sequence[str],
     detections: Mapping[str, mean_ap.Detections],
 ) -> None:
-    """Writes a file a class, best detections first.
+    """Writes one file per class, best detections first.
 
     Args:
-        folder: where.
+        folder: gets the files.
         split: of the images.
-        image_ids: of the images that detections count.
+        image_ids: of all images; a detection's `image` is an index in them.
         detections: by class.
     """
-    for name, found in detections.items():
-        order = np.argsort(-found.scores, kind="stable")
+    for name, of_class in detections.items():
+        order = np.argsort(-of_class.scores, kind="stable")
         path = os.path.join(folder, file_name(split, name))
         with files.replacing(path, "w") as f:
             for i in order.tolist():
-                x1, y1, x2, y2 = found.boxes[i]
+                x1, y1, x2, y2 = of_class.boxes[i]
                 f.write(
-                    f"{image_ids[int(found.image[i])]} {found.scores[i]:.6f} "
+                    f"{image_ids[int(of_class.image[i])]} {of_class.scores[i]:.6f} "
                     f"{x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n"
                 )
 
@@ -50,25 +50,33 @@ def write(
 def read(
     folder: str, split: str, image_ids: Sequence[str], class_names: Sequence[str]
 ) -> dict[str, mean_ap.Detections]:
-    """Reads the files of the classes that have one.
+    """Returns the detections of each class that has a file, by class.
+
+    Args:
+        folder: with files named as `file_name` says.
+        split: of the images.
+        image_ids: of all images; a detection's `image` is an index in them.
+        class_names: the classes whose files are read.
 
     Raises:
-        InputError: no class has one, an image is not of the split, a line is no detection, or a
+        InputError: no class has a file, an image is not in the split, a line is no detection, or a
             file's boxes are not corners in pixels.
     """
     if not os.path.isdir(folder):
-        raise errors.InputError(f"--detections={folder}: no such folder")
+        raise errors.InputError(
+            f"{folder}: no such folder; it is to hold {file_name(split, 'CLASS')}"
+        )
     index = {image_id: i for i, image_id in enumerate(image_ids)}
-    found = {}
+    detections = {}
     for name in class_names:
         path = os.path.join(folder, file_name(split, name))
         if os.path.exists(path):
-            found[name] = _read_file(path, index, split)
-    if not found:
+            detections[name] = _read_file(path, index, split)
+    if not detections:
         raise errors.InputError(
             f"{folder} holds no {file_name(split, 'CLASS')} of {', '.join(class_names)}"
         )
-    return found
+    return detections
 
 
 def _read_file(path: str, index: Mapping[str, int], split: str) -> mean_ap.Detections:
@@ -99,27 +107,34 @@ def _read_file(path: str, index: Mapping[str, int], split: str) -> mean_ap.Detec
     return mean_ap.Detections(image, values[:, 0], values[:, 1:] - [1, 1, 0, 0])
 
 
-# A box of no width, as one cut at the side of its image, ends one pixel before it begins where both
-# corners are inclusive; what is more is not rounding.
+# With inclusive corners a box of no width, such as one cut at the side of its image, ends one pixel
+# before it begins; a larger difference is not due to rounding.
 _EMPTY = 1.01
 
 
 def _check_corners(corners: np.ndarray, path: str, quoted: Sequence[str]) -> None:
-    """Raises InputError if rows (D, 4) of a file are not x1, y1, x2, y2 in pixels."""
-    wanted = "VOC's rows are ID SCORE X1 Y1 X2 Y2, in pixels counted from 1"
+    """Raises InputError if rows (D, 4) of a file are not x1, y1, x2, y2 in pixels.
+
+    Args:
+        corners: (D, 4).
+        path: of the file.
+        quoted: for each row, its place and text, which errors name.
+    """
+    form = "VOC's rows are ID SCORE X1 Y1 X2 Y2, in pixels counted from 1"
     is_turned = (corners[:, 2:] < corners[:, :2] - _EMPTY).any(axis=1)
     if is_turned.any():
         first, count = quoted[int(np.argmax(is_turned))], int(is_turned.sum())
         raise errors.InputError(
             f"{first} has x2 < x1 or y2 < y1, as have {count} of {len(corners)} rows there: "
-            f"{wanted}, not X Y WIDTH HEIGHT"
+            f"{form}, not X Y WIDTH HEIGHT"
         )
-    # With some room for boxes that reach beyond the image; no pixel has its left edge below 1.
+    # Shares may reach a little beyond 0 to 1, as boxes may beyond their image; x1 and y1 stay below
+    # 1, where no pixel has its left edge.
     is_share = (corners > -0.1) & (corners < [1, 1, 1.1, 1.1])
     if len(corners) and is_share.all() and (corners % 1 > 0).any():
         raise errors.InputError(
             f"{path} has all of its {len(corners)} boxes between 0 and 1, as shares of the image's "
-            f"sides: {wanted}"
+            f"sides: {form}"
         )
 
 
@@ -128,29 +143,30 @@ def check_outside(
     limits: Mapping[int, tuple[float, float]],
     image_ids: Sequence[str],
 ) -> str:
-    """Returns a sentence about the boxes that lie for more than half outside their image, or "".
+    """Returns a sentence about boxes that lie by more than half outside their image, or "".
 
     Args:
         detections: by class.
-        limits: {image: (height, width)}, of those whose size is known.
+        limits: {index: (height, width)} of the images whose size is known.
         image_ids: of all images.
 
     Raises:
-        InputError: boxes reach beyond their images, and none would with x and y swapped.
+        InputError: many boxes reach beyond their images, and none would with x and y swapped.
     """
     count, total, first, beyond, swapped = 0, 0, "", 0, 0
-    sides = np.full((len(image_ids), 4), np.inf)  # an image of no known size reaches everywhere
+    sides = np.full((len(image_ids), 4), np.inf)  # no box is outside an image of unknown size
     for i, (height, width) in limits.items():
         sides[i] = width, height, width, height
-    for name, own in detections.items():
-        inside = boxes.area(np.clip(own.boxes, 0, sides[own.image]))
-        is_outside = inside < 0.5 * boxes.area(own.boxes)
+    for name, of_class in detections.items():
+        image, corners = of_class.image, of_class.boxes
+        inside = boxes.area(np.clip(corners, 0, sides[image]))
+        is_outside = inside < 0.5 * boxes.area(corners)
         if is_outside.any() and not first:
-            first = f"{image_ids[own.image[int(np.argmax(is_outside))]]} of class {name}"
+            first = f"{image_ids[image[int(np.argmax(is_outside))]]} of class {name}"
         count, total = count + int(is_outside.sum()), total + len(is_outside)
-        own_sides = sides[own.image, :2]
-        beyond += int(boxes.reaches_beyond(own.boxes, own_sides).sum())
-        swapped += int(boxes.reaches_beyond(own.boxes[:, [1, 0, 3, 2]], own_sides).sum())
+        image_sides = sides[image, :2]
+        beyond += int(boxes.reaches_beyond(corners, image_sides).sum())
+        swapped += int(boxes.reaches_beyond(corners[:, [1, 0, 3, 2]], image_sides).sum())
     if boxes.are_swapped(total, beyond, swapped):
         raise errors.InputError(
             f"{beyond} of {total} boxes reach beyond their image, but none would with x and y "

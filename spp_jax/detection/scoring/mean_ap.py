@@ -1,4 +1,4 @@
-"""Average precision of detections by PASCAL VOC's rules (section 4.1).
+"""Precision, recall and average precision of detections by PASCAL VOC's rules (section 4.1).
 
 Shapes: D detections of a class · G objects of a class, in all images. Boxes are (x1, y1, x2, y2),
 right and bottom exclusive.
@@ -16,7 +16,13 @@ from spp_jax.evaluation import average_precision
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The objects of a class: (G,) image indices, (G, 4) boxes, (G,) which are not scored."""
+    """The objects of a class in all images.
+
+    Attributes:
+        image: (G,) the index of each one's image.
+        boxes: (G, 4).
+        is_difficult: (G,) mask of the objects that are not scored.
+    """
 
     image: np.ndarray
     boxes: np.ndarray
@@ -25,7 +31,13 @@ class Truth:
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """The detections of a class: (D,) image indices, (D,) scores, (D, 4) boxes, in any order."""
+    """The detections of a class in all images, in any order.
+
+    Attributes:
+        image: (D,) the index of each one's image.
+        scores: (D,), higher is more certain.
+        boxes: (D, 4).
+    """
 
     image: np.ndarray
     scores: np.ndarray
@@ -37,11 +49,11 @@ NONE = Detections(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """How a class was detected.
+    """Precision and recall of the detections of a class.
 
     Attributes:
-        precision, recall: after each detection that counts, best first.
-        num_objects: that are to be found.
+        precision, recall: (n,) 0 to 1, after each of the n detections that count, best first.
+        num_objects: number of objects that are not difficult.
     """
 
     precision: np.ndarray
@@ -50,30 +62,30 @@ class Curve:
 
     @property
     def ap_11point(self) -> float:
-        """VOC 2007's average precision, 0 to 1."""
+        """VOC 2007's average precision, at 11 recalls; 0 to 1."""
         return average_precision.eleven_point(self.precision, self.recall)
 
     @property
     def ap_area(self) -> float:
-        """That of VOC since 2010."""
+        """The average precision of VOC since 2010, the area under the curve; 0 to 1."""
         return average_precision.area(self.precision, self.recall)
 
 
 def score(detections: Detections, truth: Truth, min_iou: float = 0.5) -> Curve:
-    """Ranks the detections of a class and compares them with its objects.
+    """Returns the curve of a class: its detections, ranked by score, against its objects.
 
-    A detection is right if the object of its image that it overlaps most, by `min_iou` or more, has
-    no better detection yet; another one of the same object is wrong. One of a difficult object
-    is neither, and such objects need not be found.
+    A detection belongs to the object of its image that it overlaps most, if that is by `min_iou` or
+    more. The best detection of an object is right; all others are wrong. Detections of difficult
+    objects do not count at all, nor do these objects.
     """
     order = np.argsort(-detections.scores, kind="stable")
-    image, shown = detections.image[order], detections.boxes[order]
+    image, ranked = detections.image[order], detections.boxes[order]
     nearest = np.full(len(order), -1)
     rows_of = _group(image)
     for number, objects in _group(truth.image).items():
         rows = rows_of.get(number)
         if rows is not None:
-            overlap = boxes_lib.iou(shown[rows], truth.boxes[objects])
+            overlap = boxes_lib.iou(ranked[rows], truth.boxes[objects])
             best = overlap.argmax(axis=1)
             is_near = overlap[np.arange(len(rows)), best] >= min_iou
             nearest[rows] = np.where(is_near, objects[best], -1)
@@ -81,7 +93,7 @@ def score(detections: Detections, truth: Truth, min_iou: float = 0.5) -> Curve:
     is_ignored = is_near & truth.is_difficult[nearest] if len(truth.image) else ~is_near & False
     is_right = np.zeros(len(order), bool)
     near_rows = np.flatnonzero(is_near & ~is_ignored)
-    # Of several detections of an object np.unique gives the first, which is the best.
+    # np.unique returns the first of several detections of an object, which is the best.
     is_right[near_rows[np.unique(nearest[near_rows], return_index=True)[1]]] = True
     num_objects = int(np.sum(~truth.is_difficult))
     curve = average_precision.precision_recall(is_right[~is_ignored], num_objects)
@@ -93,15 +105,15 @@ def score_all(
     truth: Mapping[str, Truth],
     min_iou: float = 0.5,
 ) -> dict[str, Curve]:
-    """Returns the curve of every class of the truth; a class without detections finds nothing."""
+    """Returns {class: its curve} for every class of `truth`, also those without detections."""
     return {name: score(detections.get(name, NONE), truth[name], min_iou) for name in truth}
 
 
 def result(curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """Returns what a result's JSON holds; all values are shares, 0 to 1.
+    """Returns the entries of a result's JSON; precisions and recalls are shares, 0 to 1.
 
-    map_11point and map_area are means over the classes with an object to find; of the others
-    ap_11point, ap_area and recall are None.
+    map_11point and map_area are means over the classes that have an object that is not difficult;
+    for the other classes ap_11point, ap_area and recall are None.
     """
     scored = [c for c in curves.values() if c.num_objects]
 
@@ -122,19 +134,19 @@ def result(curves: Mapping[str, Curve]) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """Returns a `result` as a Markdown table, percent."""
+def table(values: Mapping[str, Any]) -> str:
+    """Returns the values of `result` as a Markdown table, in percent."""
     lines = ["| class | AP 11-point | AP area | recall | objects |", "|---|---|---|---|---|"]
 
     def row(name: str, *shares: float | None) -> str:
         return " | ".join([f"| {name}", *("-" if s is None else f"{100 * s:.2f}" for s in shares)])
 
-    for name in found["ap_11point"]:
-        values = (found[key][name] for key in ("ap_11point", "ap_area", "recall"))
-        # A name may have lines, and what ends a cell.
+    for name in values["ap_11point"]:
+        shares = (values[key][name] for key in ("ap_11point", "ap_area", "recall"))
+        # A name may hold line ends, and the bar that ends a cell.
         cell = " ".join(name.split()).replace("|", "\\|")
-        lines.append(f"{row(cell, *values)} | {found['num_objects'][name]} |")
-    lines.append(row("**mean**", found["map_11point"], found["map_area"]) + " | | |")
+        lines.append(f"{row(cell, *shares)} | {values['num_objects'][name]} |")
+    lines.append(row("**mean**", values["map_11point"], values["map_area"]) + " | | |")
     return "\n".join(lines)
 
 

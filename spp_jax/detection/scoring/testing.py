@@ -192,7 +192,7 @@ def detect_all(
             data.source,
             batches,
             proposer,
-            lambda index, shown: shown.proposals,
+            lambda index, image: image.proposals,
             refused.__setitem__,
         )
         for d in detectors
@@ -223,7 +223,9 @@ def _by_class(by_image, names: tuple[str, ...]) -> dict[str, mean_ap.Detections]
     }
 
 
-def _count_reached(by_image: Mapping[int, detector.Found], max_detections: int) -> dict[str, int]:
+def _count_reached(
+    by_image: Mapping[int, detector.ImageDetections], max_detections: int
+) -> dict[str, int]:
     """Returns how many times, and in how many images, a class has as many as it may have."""
     counts = [int(np.sum(np.bincount(f.labels) == max_detections)) for f in by_image.values()]
     return {"times": sum(counts), "images": sum(count > 0 for count in counts)}
@@ -260,7 +262,7 @@ class _Unfinished:
 
     def __init__(self, path: str, facts: dict[str, Any], images: frozenset[int], num_classes: int):
         self._images, self._num_classes = images, num_classes
-        self.by_image: dict[int, detector.Found] = {}
+        self.by_image: dict[int, detector.ImageDetections] = {}
         self.refused: dict[int, str] = {}
         self._path, self._facts = path, facts
 
@@ -280,7 +282,7 @@ class _Unfinished:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, index: int, detections: detector.Found) -> None:
+    def write(self, index: int, detections: detector.ImageDetections) -> None:
         """Writes the detections of an image."""
         self.by_image[index] = detections
         self._file.write(json.dumps([index, *(x.tolist() for x in detections)]) + "\n")
@@ -308,9 +310,9 @@ class _Unfinished:
             f.truncate(len(whole))
         return True
 
-    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.Found:
+    def _check(self, labels: Any, scores: Any, shown: Any) -> detector.ImageDetections:
         """Returns what a line holds; raises ValueError if that cannot be."""
-        detections = detector.Found(
+        detections = detector.ImageDetections(
             np.asarray(labels, np.int64),
             np.asarray(scores, np.float32),
             np.asarray(shown, np.float32).reshape(-1, 4),

@@ -1,8 +1,8 @@
-"""Features of windows: convolutions once a scale, then every window pooled (section 4.1).
+"""Features of windows: convolutions once per scale, then every window pooled (section 4.1).
 
-Shapes: B images, one a device · R windows of an image · U distinct ones, padded to a few counts ·
-P pooled features · F features of the layer that is asked for. Windows are (x1, y1, x2, y2) pixels
-of the original image, right and bottom exclusive.
+Shapes: B images, one per device · R windows of an image · U distinct cells of these windows, padded
+to a few counts · P pooled features · F features of the layer `config.features.layer`. Windows are
+(x1, y1, x2, y2) pixels of the original image, right and bottom exclusive.
 """
 
 import dataclasses
@@ -23,17 +23,24 @@ from spp_jax.detection import device
 from spp_jax.detection.windows import scales
 from spp_jax.models import sppnet, topology
 
-# Shorter side for which images are grouped by shape, pixels.
+# Images are grouped by their shapes at this shorter side, pixels.
 PLANNED = 1024
 
 _NO_ROWS, _NONE = np.zeros(0, np.int64), jnp.zeros((0, 0))
 
 
+# (encoded image, its name, the decoded image) -> (R, 4) proposals.
 Propose = Callable[[bytes, str, np.ndarray], np.ndarray]
 
 
-class Shown(NamedTuple):
-    """An image as it was read: its (height, width), itself at each scale, and its proposals."""
+class LoadedImage(NamedTuple):
+    """An image as `ImageLoader` read it.
+
+    Attributes:
+        size: its (height, width), pixels.
+        resized: its pixels at each scale, (h, w, 3) uint8 RGB.
+        proposals: (R, 4).
+    """
 
     size: tuple[int, int]
     resized: tuple[np.ndarray, ...]
@@ -41,20 +48,20 @@ class Shown(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """The features of an image's windows.
+    """The features of an image's windows; windows on the same cells share a row of features.
 
     Attributes:
-        image: its index in the source.
-        shown: the image.
+        image: the image's index in the source.
+        loaded: the image as it was read.
         windows: (R, 4).
-        row: (R,) which of the rows below each window has; none where no image of a batch has any
-            windows, and below is (0, 0).
-        pool: (U', P) float32 on the device; rows beyond the last in `row` are padding.
-        layer: (U', F), the same as `pool` for layer "pool".
+        row: (R,) for each window, its row in `pool` and in `layer`.
+        pool: (U, P) float32 pooled features, on the device; rows that `row` does not name are
+            padding. (0, 0) if no image of the batch has windows.
+        layer: (U, F) float32 features of the layer, likewise; `pool` again for layer "pool".
     """
 
     image: int
-    shown: Shown
+    loaded: LoadedImage
     windows: np.ndarray
     row: np.ndarray
     pool: jax.Array
@@ -62,29 +69,31 @@ class Pooled(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Show:
-    """Reads an image for `Regions.stream`; can be sent to loader processes.
+class ImageLoader:
+    """Reads an image for `Regions.stream`; can be pickled for loader processes.
 
     Attributes:
-        scales: shorter sides to resize it to.
-        propose: (data, name, decoded image) -> (R, 4) proposals.
+        scales: shorter sides to which images are resized, pixels.
+        propose: gives an image its proposals.
     """
 
     scales: tuple[int, ...]
     propose: Propose
 
-    def __call__(self, data: bytes, name: str) -> Shown:
+    def __call__(self, data: bytes, name: str) -> LoadedImage:
+        """Returns an encoded image, read; raises ImageError if it cannot be."""
         image = images.decode(data, name)
         resized = tuple(images.resize_shorter(image, scale) for scale in self.scales)
-        return Shown(image.shape[:2], resized, self.propose(data, name, image))
+        return LoadedImage(image.shape[:2], resized, self.propose(data, name, image))
 
 
 class Regions:
-    """Pools windows of the images of a source, in few programs.
+    """Computes the features of windows of many images, with few compiled programs.
 
     Attributes:
         model: the network.
         backbone: its convolutions.
+        config: how windows are pooled.
         map: name of the map that is pooled.
     """
 
@@ -97,7 +106,7 @@ class Regions:
 
     @property
     def num_features(self) -> tuple[int, int]:
-        """P and F: features of the pool, and of the layer."""
+        """(P, F): the numbers of pooled features, and of features of the layer."""
         levels, _ = self._pyramid
         pool = topology.channels(self.backbone)[self.map] * sum(n * n for n in levels)
         if self.config.layer == "pool":
@@ -105,7 +114,7 @@ class Regions:
         return pool, self.backbone.hidden[int(self.config.layer[2:]) - 6]
 
     def plan(self, sizes: dict[int, tuple[int, int]]) -> list[planning.Batch]:
-        """Groups images, {index: (height, width) of the original}, by shape, as `plan`."""
+        """Returns `plan` of images, {index: (height, width) of the original}."""
         return plan(sizes, self.config, self._mesh.size)
 
     def stream(
@@ -113,78 +122,79 @@ class Regions:
         source: Any,
         batches: Sequence[planning.Batch],
         propose: Propose,
-        choose: Callable[[int, Shown], np.ndarray],
+        choose: Callable[[int, LoadedImage], np.ndarray],
         refuse: Callable[[int, str], None],
     ) -> Generator[Pooled, None, None]:
         """Yields the features of each image of the batches that can be read, in order.
 
         Args:
-            source: a `data.objects.ObjectSource`.
+            source: a `data.sources.objects.ObjectSource`.
             batches: of a plan.
-            propose: as `Show.propose`.
-            choose: (index, image) -> (R, 4) the windows that are wanted of it.
-            refuse: is told of each image that cannot be read, with a sentence.
+            propose: gives an image its proposals.
+            choose: (index, image) -> (R, 4), the windows of the image to compute.
+            refuse: is called with the index of each image that cannot be read, and a sentence.
         """
         order = [i for batch in batches for i in batch.indices]
-        look = Show(self.config.scales, propose)
-        shown = reading.eval_examples(source, look, 0, order)
+        loader = ImageLoader(self.config.scales, propose)
+        examples = reading.eval_examples(source, loader, 0, order)
         try:
             for batch in batches:
-                group = scale_canvas(batch.canvas, self.config.scales)
-                found: list[tuple[int, Shown, np.ndarray]] = []
-                for index, example in zip(batch.indices, shown):
+                canvases = scale_canvas(batch.canvas, self.config.scales)
+                members: list[tuple[int, LoadedImage, np.ndarray]] = []
+                for index, example in zip(batch.indices, examples):
                     if example.refused:
                         refuse(index, example.refused)
                     else:
                         windows = choose(index, example.views)
-                        found.append((index, example.views, windows))
-                if any(len(windows) for *_, windows in found):
-                    yield from self._compute(found, group)
+                        members.append((index, example.views, windows))
+                if any(len(windows) for *_, windows in members):
+                    yield from self._compute(members, canvases)
                 else:
-                    yield from (Pooled(*entry, _NO_ROWS, _NONE, _NONE) for entry in found)
+                    yield from (Pooled(*member, _NO_ROWS, _NONE, _NONE) for member in members)
         finally:
-            shown.close()
+            examples.close()
 
-    def cells(self, shown_size: tuple[int, int], windows: np.ndarray) -> scales.Cells:
-        """Returns the distinct cells of windows of an image of a (height, width)."""
+    def cells(self, size: tuple[int, int], windows: np.ndarray) -> scales.Cells:
+        """Returns the distinct cells of windows (R, 4) of an image of size (height, width)."""
         config = self.config
         chosen = scales.choose_scale(
-            windows, shown_size, config.scales, self._target_side, config.scale_rule
+            windows, size, config.scales, target_side=self._target_side, rule=config.scale_rule
         )
         cells = scales.to_cells(
-            windows, shown_size, config.scales, chosen, self.backbone, self.map, config.cell_rule
+            windows, size, config.scales, chosen, self.backbone, self.map, rule=config.cell_rule
         )
         return scales.distinct(chosen, cells)
 
     def _compute(
         self,
-        found: list[tuple[int, Shown, np.ndarray]],
-        group: tuple[tuple[int, int], ...],
+        members: list[tuple[int, LoadedImage, np.ndarray]],
+        canvases: tuple[tuple[int, int], ...],
     ) -> Generator[Pooled, None, None]:
+        """Yields the features of (index, image, windows) of a batch, given a canvas per scale."""
         num_rows = self._mesh.size
         maps = []
-        for number, canvas in enumerate(group):
+        for number, canvas in enumerate(canvases):
             stacked = np.zeros((num_rows, *canvas, 3), np.uint8)
             extents = np.tile(np.asarray(canvas, np.int32), (num_rows, 1))
-            for row, (_, shown, _) in enumerate(found):
-                height, width, _ = shown.resized[number].shape
-                stacked[row, :height, :width] = shown.resized[number]
+            for row, (_, loaded, _) in enumerate(members):
+                height, width, _ = loaded.resized[number].shape
+                stacked[row, :height, :width] = loaded.resized[number]
                 extents[row] = height, width
             placed = sharding.put_batch({"images": stacked, "extents": extents}, self._mesh)
             maps.append(device.make_map(self.model, self.map, self._variables, placed))
-        all_cells = [self.cells(shown.size, windows) for _, shown, windows in found]
-        count = padded_count(max(len(cells.cells) for cells in all_cells))
+        all_cells = [self.cells(loaded.size, windows) for _, loaded, windows in members]
+        count = padded_count(max(len(entry.cells) for entry in all_cells))
         cells = np.zeros((num_rows, count, 4), np.int32)
         map_index = np.zeros((num_rows, count), np.int32)
-        for row, own in enumerate(all_cells):
-            cells[row] = pad_rows(own.cells, count)
-            map_index[row] = pad_rows(own.map_index, count)
+        for row, entry in enumerate(all_cells):
+            cells[row] = pad_rows(entry.cells, count)
+            map_index[row] = pad_rows(entry.map_index, count)
         placed = sharding.put_batch({"cells": cells, "map_index": map_index}, self._mesh)
         pool, layer = device.pool_maps(
             self.model, self._pyramid, self.config.layer, self._variables, tuple(maps), placed
         )
-        for row, (index, shown, windows) in enumerate(found):
-            yield Pooled(index, shown, windows, all_cells[row].inverse, pool[row], layer[row])
+        for row, (index, loaded, windows) in enumerate(members):
+            yield Pooled(index, loaded, windows, all_cells[row].inverse, pool[row], layer[row])
 
 
 def plan(
@@ -192,13 +202,18 @@ def plan(
     config: config_lib.FeatureConfig,
     num_devices: int,
 ) -> list[planning.Batch]:
-    """Groups images, {index: (height, width) of the original}, by shape, one a device.
+    """Returns batches of images of similar shape, one image per device.
 
-    Canvases are those of a shorter side of `PLANNED`; `scale_canvas` makes those of other scales.
+    Canvases are those at a shorter side of `PLANNED`; `scale_canvas` returns those at other scales.
+
+    Args:
+        sizes: {index: (height, width) of the original image}.
+        config: scales, and the number of canvases wanted.
+        num_devices: images of a batch.
     """
     shapes = {i: arithmetic.shorter_size(*size, PLANNED) for i, size in sizes.items()}
-    # A canvas has a program for each scale and one for the windows, and an image is computed at
-    # each scale: at `PLANNED` that is so many pixels.
+    # An image is computed at each scale: `pixels` times its pixels at `PLANNED`. A canvas has one
+    # program per scale, and one for the windows.
     pixels = sum((scale / PLANNED) ** 2 for scale in config.scales)
     compile_pixels = planning.COMPILE_PIXELS * (len(config.scales) + 1) / pixels
     return planning.plan(
@@ -209,9 +224,14 @@ def plan(
 def scale_canvas(
     canvas: tuple[int, int], shorter_sides: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:
-    """Returns for each scale the canvas that holds what `canvas` holds at `PLANNED`."""
+    """Returns for each scale a canvas for the images that `canvas` holds at `PLANNED`.
+
+    Args:
+        canvas: (height, width).
+        shorter_sides: the scales.
+    """
     height, width = canvas
-    # Sides of images are rounded at either scale.
+    # Sides of images are rounded both at `PLANNED` and at the scale.
     return tuple(
         (
             math.ceil((height + 0.5) * scale / PLANNED + 0.5),
@@ -222,7 +242,10 @@ def scale_canvas(
 
 
 def padded_count(count: int) -> int:
-    """Returns the count rounded up to 64, 96, 128, 192 ...: few programs, a sixth more windows."""
+    """Returns the count rounded up to 64, 96, 128, 192 ...
+
+    So few programs are compiled, and about a sixth more windows are computed.
+    """
     power = 64
     while power < count:
         power *= 2
@@ -230,13 +253,16 @@ def padded_count(count: int) -> int:
 
 
 def pad_rows(array: np.ndarray, count: int, value: float = 0) -> np.ndarray:
-    """Returns (R, ...) with rows of `value` added, (count, ...)."""
+    """Returns an array (R, ...) with rows of `value` appended, (count, ...)."""
     missing = [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1)
     return np.pad(array, missing, constant_values=value)
 
 
 def default_target(backbone: topology.Backbone, rule: str) -> int:
-    """Returns the side a window is to have on its scale: 224, or 13 * 16 = 208 as released."""
+    """Returns the side that a window should have on its scale, pixels.
+
+    With rule "area" it is the network's own, 224; else the released code's, 13 * 16 = 208 for ZF-5.
+    """
     if rule == "area":
         return backbone.size
     last = backbone.layers[-1].name
@@ -247,7 +273,7 @@ def default_target(backbone: topology.Backbone, rule: str) -> int:
 def check_features(
     model: sppnet.SPPNet, config: config_lib.FeatureConfig
 ) -> tuple[str, tuple[tuple[int, ...], Any]]:
-    """Returns the name of the map, and the levels and what a bin holds.
+    """Returns the name of the map to pool, and (levels, reduction of each bin).
 
     Raises:
         InputError: the network has no such map or layer, or does not take images so small.
@@ -264,9 +290,9 @@ def check_features(
     if config.layer != "pool":
         hidden = [f"fc{6 + i}" for i in range(len(model.backbone.hidden))]
         if config.layer not in hidden or model.classifies_cells:
-            known = ", ".join(["pool", *hidden])
+            choices = ", ".join(["pool", *hidden])
             raise errors.InputError(
-                f"config.features.layer={config.layer}: {model.backbone.name} has {known}"
+                f"config.features.layer={config.layer}: {model.backbone.name} has {choices}"
             )
         if (levels, config.reduce) != (tuple(model.levels), model.reduce):
             raise errors.InputError(

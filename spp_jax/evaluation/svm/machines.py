@@ -1,11 +1,11 @@
 """Linear SVMs on features, by their kernel (sections 3.2 and 3.3: one-vs-rest, C = 1).
 
-Shapes: n examples to train · m to test · K classes.
+Shapes: n training examples · m test examples · D features · K classes.
 
-A linear SVM sees its examples only through their inner products. So it is trained on n coordinates
-in place of D features, 50 bins of 1024 channels among them, that have the same inner products, and
-is the same SVM. Inner products of concatenated vectors add up, so each level of a pyramid is
-multiplied out once for all the pyramids that hold it.
+A linear SVM depends on its examples only through their inner products. So it is trained not on D
+features, as many as 50 bins of 1024 channels, but on n coordinates with the same inner products,
+and is the same SVM. The inner products of concatenated vectors are sums of those of their parts, so
+those of each level of a pyramid are computed once for all pyramids that have this level.
 """
 
 import concurrent.futures
@@ -15,8 +15,8 @@ import numpy as np
 import scipy.linalg
 import sklearn.svm
 
-# Columns multiplied at a time in float64, and what keeps the factor of a singular kernel finite:
-# it stands for a feature of 3e-5 that each example has alone.
+# Columns multiplied at a time in float64. The jitter keeps the factor of a singular kernel finite:
+# it is as if each example had a further feature, of 3e-5, that all others lack.
 _COLUMNS = 4096
 _JITTER = 1e-9
 
@@ -31,9 +31,9 @@ def inner_products(features: np.ndarray) -> np.ndarray:
 
 
 def normalize_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Returns the inner products of the same vectors, each divided by its Euclidean norm.
+    """Returns the kernel (n, n) of the same vectors, each divided by its Euclidean norm.
 
-    A vector of nothing but zeros stays one.
+    A vector of zeros remains so.
     """
     norms = np.sqrt(np.maximum(np.diagonal(kernel), 1e-24))
     return kernel / norms[:, None] / norms
@@ -49,25 +49,26 @@ def decisions(
     loss: str,
     seed: int,
 ) -> np.ndarray:
-    """Trains a liblinear SVM a class, one against the rest, and returns its decisions, (m, K).
+    """Trains one liblinear SVM per class, one against the rest, and returns its decisions, (m, K).
 
     Args:
         kernel: inner products of all examples.
-        train: (n,) which examples to train on.
-        test: (m,) which to decide on.
+        train: (n,) indices of the training examples.
+        test: (m,) indices of the test examples.
         targets: (n, K) 1 positive, -1 negative, 0 left out of that class's training.
         c: the penalty C of an error.
         loss: "hinge" or "squared_hinge".
         seed: of the order in which liblinear visits the examples.
 
     Returns:
-        Signed distances; -inf for a class without positives, 0 for one without negatives.
+        Decision values, positive for members; all -inf for a class without positives, and all 0
+        for a class without negatives.
     """
-    own = kernel[np.ix_(train, train)]
-    factor = np.linalg.cholesky(own + _JITTER * np.eye(len(train)))
-    shown = scipy.linalg.solve_triangular(factor, kernel[np.ix_(train, test)], lower=True).T
+    of_train = kernel[np.ix_(train, train)]
+    factor = np.linalg.cholesky(of_train + _JITTER * np.eye(len(train)))
+    tests = scipy.linalg.solve_triangular(factor, kernel[np.ix_(train, test)], lower=True).T
     # C-ordered, else liblinear copies them for each class.
-    factor, shown = np.ascontiguousarray(factor), np.ascontiguousarray(shown)
+    factor, tests = np.ascontiguousarray(factor), np.ascontiguousarray(tests)
 
     def decide(k: int) -> np.ndarray:
         used = targets[:, k] != 0
@@ -77,18 +78,18 @@ def decisions(
             return np.zeros(len(test))
         machine = sklearn.svm.LinearSVC(C=c, loss=loss, random_state=seed, max_iter=20_000)
         examples = factor if used.all() else factor[used]
-        return machine.fit(examples, targets[used, k]).decision_function(shown)
+        return machine.fit(examples, targets[used, k]).decision_function(tests)
 
-    # liblinear lets go of the interpreter while it works.
+    # liblinear releases Python's lock while it works.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(decide, range(targets.shape[1]))), axis=1)
 
 
 def mean_class_accuracy(decided: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over the classes tested of the share of their examples decided rightly.
+    """Returns the mean, over the classes in `labels`, of the share of correct examples, 0 to 1.
 
     Args:
-        decided: (m, K); the largest decides.
+        decided: (m, K) decision values; the largest is the answer.
         labels: (m,) class indices.
     """
     is_right = np.argmax(decided, axis=1) == labels
