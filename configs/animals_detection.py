@@ -1,5 +1,3 @@
-from spp_jax import config as config_lib
-
 """Few classes and few images: SVMs on pooled features of a published network, not fine-tuned.
 
     python detect.py train --config=configs/animals_detection.py --workdir=DIR
@@ -9,6 +7,8 @@ NETWORK is what `python -m spp_jax.interop --backbone=googlenet` wrote, VOCROOT 
 layout with image sets trainval and test. For other networks --config.features.map=NAME names the
 map, "" the last. docs/results/detection.md has what it took and gave.
 """
+
+from spp_jax import config as config_lib
 
 
 def get_config() -> config_lib.DetectionConfig:

@@ -1,5 +1,3 @@
-from spp_jax import config as config_lib
-
 """Caltech-101 as in section 3.3: features of a network as it is, and linear SVMs.
 
     python eval.py --protocol=svm --config=configs/caltech101_svm.py --checkpoint=DIR
@@ -9,6 +7,8 @@ FOLDER holds class folders, of which 30 images are drawn to train on and up to 5
 test on, ten times; or train/ and test/ of them, which are taken as they are. DIR is any checkpoint:
 the rows of the table are made for its network. docs/results/svm.md has what it took and gave.
 """
+
+from spp_jax import config as config_lib
 
 
 def get_config() -> config_lib.SvmConfig:

@@ -1,5 +1,3 @@
-from spp_jax import config as config_lib
-
 """Digits in groups of 1 to 5: what `make detect` runs, detection from end to end in minutes.
 
     python detect.py train --config=configs/digits_detection.py --config.checkpoint=NETWORK
@@ -8,6 +6,8 @@ from spp_jax import config as config_lib
 NETWORK is what `python train.py --config=configs/digits_multisize.py` wrote.
 docs/results/detection.md has what it took and gave.
 """
+
+from spp_jax import config as config_lib
 
 
 def get_config() -> config_lib.DetectionConfig:

@@ -1,5 +1,3 @@
-from spp_jax import config as config_lib
-
 """Section 4.5: ILSVRC 2014 DET, five scales, Overfeat-7. docs/detection.md has the whole procedure.
 
     python detect.py train --config=configs/ilsvrc_detection.py --workdir=DIR
@@ -8,6 +6,8 @@ from spp_jax import config as config_lib
 NETWORK is an Overfeat-7 trained on crops of DET's own images (configs/ilsvrc_det_pretrain.py). The
 paper's single model has 31.84 mAP on the test set; neither data nor network was at hand here.
 """
+
+from spp_jax import config as config_lib
 
 
 def get_config() -> config_lib.DetectionConfig:

@@ -1,5 +1,3 @@
-from spp_jax import config as config_lib
-
 """VOC 2007 classification as in section 3.2: features of a network as it is, and linear SVMs.
 
     python eval.py --protocol=svm --config=configs/voc07_svm.py --checkpoint=DIR
@@ -9,6 +7,8 @@ VOCROOT is VOC2007, or a folder it lies in; trainval is trained on and test rank
 DIR is any checkpoint: the rows of the table are made for its network. docs/results/svm.md has what
 it took and gave.
 """
+
+from spp_jax import config as config_lib
 
 
 def get_config() -> config_lib.SvmConfig:

@@ -73,7 +73,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
 
 def _parse(command: Any, argv: Sequence[str]) -> list[str]:
     """Parses the flags and returns what is none; ends the process where they are wrong."""
-    argv = [_find_preset(argument) for argument in argv]
+    argv = [find_preset(argument) for argument in argv]
     try:
         if hasattr(command, "KIND"):
             flags.FLAGS(argv, known_only=True)
@@ -110,7 +110,7 @@ def help_text(command: Any, program: str) -> str:
         lines.append("  --config.FIELD=VALUE   a field of the config; `spp fields` lists them")
     for flag in own:
         value = "" if flag.boolean else "=" + flag.name.upper()
-        default = f" (default: {flag.default_as_str})" if flag.default not in (None, "", []) else ""
+        default = "" if flag.default in (None, "", [], False) else f" (default: {flag.default})"
         lines.append(f"  --{flag.name + value:20} {flag.help}{default}")
     lines += ["", "Examples:", *(f"  {_as_typed(program)} {e}" for e in command.EXAMPLES)]
     return "\n".join(lines)
@@ -159,7 +159,7 @@ def read_config(kind: type[T]) -> T:
 
 def require(name: str, meaning: str) -> str:
     """Returns the value of a flag, a path; raises InputError if it is missing."""
-    value = flags.FLAGS[name].value
+    value: Any = flags.FLAGS[name].value
     if not value:
         raise errors.InputError(f"--{name} is missing: {meaning}")
     return os.path.expanduser(value)
@@ -181,7 +181,7 @@ def fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def _find_preset(argument: str) -> str:
+def find_preset(argument: str) -> str:
     """Returns `--config=NAME:ARGUMENT` with the file of a packaged preset in place of its name."""
     name, has_argument, rest = argument.removeprefix("--config=").partition(":")
     path = PRESETS / f"{name}.py"

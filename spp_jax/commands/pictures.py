@@ -7,8 +7,11 @@ import matplotlib.figure
 import numpy as np
 
 from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.detection import prediction
 from spp_jax.detection.scoring import mean_ap
 from spp_jax.evaluation import average_precision
+from spp_jax.runs import files
 
 _COLUMNS = 4
 _TITLE = 24  # characters of a class's name
@@ -69,6 +72,22 @@ def annotate(
         place = (x1, top + high)
         cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return shown
+
+
+def write_prediction(target: str, image: prediction.Prediction) -> None:
+    """Writes TARGET.json, the detections of an image, and TARGET.png, which shows them."""
+    height, width = image.size
+    facts = {
+        "image": image.path,
+        "height": height,
+        "width": width,
+        "detections": image.detections,
+    }
+    files.write_json(target + ".json", facts, indent=2)
+    pixels = images.decode(images.read_file(image.path), image.path)
+    boxes = np.asarray([d["box"] for d in image.detections]).reshape(-1, 4)
+    texts = [f"{d['class']} {d['score']:.2f}" for d in image.detections]
+    write_png(target + ".png", annotate(pixels, boxes, image.labels, texts))
 
 
 def write_png(path: str, image: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import signal
-import sys
 
 from absl import flags
 
@@ -51,7 +50,3 @@ def main(arguments: list[str]) -> int:
     stop = signals.StopSignal(progress.say)
     result = classifier.train(config, workdir, evaluate, stop=stop, progress=progress)
     return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0
-
-
-if __name__ == "__main__":
-    cli.run(sys.modules[__name__], sys.argv)

@@ -82,7 +82,7 @@ def detect(
             arrays |= {"regressor": dataclasses.asdict(detector.regressor), "pool": own.pool}
         parts.append(arrays)
     height, width = pooled[0].loaded.size
-    found = device.detect(
+    detections = device.detect(
         parts,
         regions.pad_rows(windows.astype(np.float32), count),
         np.int32(len(windows)),
@@ -91,7 +91,7 @@ def detect(
         np.float32(test.nms_iou),
         max_detections=test.max_detections,
     )
-    shown, scores, is_kept = (np.asarray(x) for x in found)
+    shown, scores, is_kept = (np.asarray(x) for x in detections)
     labels = np.repeat(np.arange(len(is_kept)), is_kept.sum(axis=1))
     return ImageDetections(labels, scores[is_kept], shown[is_kept])
 
@@ -116,8 +116,8 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
     if not os.path.exists(path):
         return None
     try:
-        with zipfile.ZipFile(path), np.load(path) as found:
-            return {name: found[name] for name in found.files}
+        with zipfile.ZipFile(path), np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
         raise errors.InputError(f"{path} is damaged; remove it and train again") from e
 
@@ -140,8 +140,8 @@ def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Dete
     network = network_dir(workdir)
     if svm is None or network is None or (config.regression.enabled and regressor is None):
         raise errors.InputError(
-            f"{workdir} holds no finished detector; `detect.py train --workdir={workdir}` with its "
-            "config goes on with it"
+            f"{workdir} holds no finished detector; training with its config and workdir goes on "
+            "with it"
         )
     check_same(read_config(workdir), config, workdir)
     model, variables, _ = checkpoint.load(network)
@@ -161,9 +161,9 @@ def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Dete
 
 
 def _check_arrays(
-    path: str, found: dict[str, np.ndarray], weights: tuple[int, ...], bias: tuple[int, ...]
+    path: str, arrays: dict[str, np.ndarray], weights: tuple[int, ...], bias: tuple[int, ...]
 ) -> None:
-    shapes = {name: x.shape for name, x in found.items() if x.dtype == np.float32}
+    shapes = {name: x.shape for name, x in arrays.items() if x.dtype == np.float32}
     if shapes != {"weights": weights, "bias": bias}:
         raise errors.InputError(f"{path} is damaged, or of another network: it holds {shapes}")
 
@@ -198,9 +198,9 @@ def read_data(workdir: str) -> dict[str, Any]:
     """Returns what a workdir's detector was trained on: class_names and digest."""
     path = os.path.join(workdir, DATA_FILE)
     try:
-        found = files.read_json(path)
-        if all(isinstance(name, str) for name in found["class_names"]) and found["digest"]:
-            return found
+        facts = files.read_json(path)
+        if all(isinstance(name, str) for name in facts["class_names"]) and facts["digest"]:
+            return facts
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise errors.InputError(f"{path} is missing or damaged") from e
     raise errors.InputError(f"{path} is damaged")

@@ -98,13 +98,13 @@ class Protocol:
         """
         last = backbone.layers[-1].name
         extent = topology.map_size(backbone, last, (height, width))
-        found = np.zeros((0, 4), np.int32)
+        cells = np.zeros((0, 4), np.int32)
         if min(height, width) in self.scales:
             shown = view_windows(height, width, self.size, self.num_positions)
-            found = topology.window_cells(backbone, last, shown, (height, width))
+            cells = topology.window_cells(backbone, last, shown, (height, width))
         if self.has_full_views and min(height, width) == self.scale:
-            found = np.concatenate([found, [(0, 0, extent[1], extent[0])]])
-        return found.astype(np.int32)
+            cells = np.concatenate([cells, [(0, 0, extent[1], extent[0])]])
+        return cells.astype(np.int32)
 
 
 # Section 3.1.5, for views of 224 pixels.

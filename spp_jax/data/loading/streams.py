@@ -163,16 +163,16 @@ class TrainStream:
         order = _epoch_order(self.seed, epoch, len(self.source))
         index = int(order[step_of_epoch * self.batch_size + row])
         size = self.epoch_sizes[epoch]
-        found = self.cache.get(index)
-        if found is None:
+        cached = self.cache.get(index)
+        if cached is None:
             try:
                 example = self.source[index]
-                found = self.view.read(example.data, example.name), example.label
+                cached = self.view.read(example.data, example.name), example.label
             except errors.ImageError as e:
                 black = np.zeros((size, size, 3), np.uint8)
                 return _row(black, 0, str(e))
-            self.cache.put(index, *found)
-        image, label = found
+            self.cache.put(index, *cached)
+        image, label = cached
         rng = np.random.default_rng([self.seed, _VIEW, step, row])
         return _row(self.view.square(rng, image, size), label, "")
 

@@ -112,9 +112,9 @@ def make_config(
         num_outputs: K + 1.
     """
     tune = config.finetune
-    found = config_lib.Config(seed=config.seed, init_from=start)
-    found.model = dataclasses.replace(before.model, num_classes=num_outputs)
-    found.data = dataclasses.replace(
+    made = config_lib.Config(seed=config.seed, init_from=start)
+    made.model = dataclasses.replace(before.model, num_classes=num_outputs)
+    made.data = dataclasses.replace(
         before.data,
         name=config.data.name,
         path=config.data.path,
@@ -122,7 +122,7 @@ def make_config(
         batch_size=tune.images_per_batch,
         num_workers=0,
     )
-    found.train = config_lib.TrainConfig(
+    made.train = config_lib.TrainConfig(
         num_epochs=tune.num_steps,
         steps_per_epoch=1,
         sizes=before.train.sizes,
@@ -139,7 +139,7 @@ def make_config(
         keep_checkpoints=1,
         log_every_steps=tune.log_every_steps,
     )
-    return found
+    return made
 
 
 def trained_mask(model: sppnet.SPPNet, from_layer: str) -> dict:

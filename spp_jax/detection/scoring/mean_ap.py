@@ -134,22 +134,6 @@ def result(curves: Mapping[str, Curve]) -> dict[str, Any]:
     }
 
 
-def table(values: Mapping[str, Any]) -> str:
-    """Returns the values of `result` as a Markdown table, in percent."""
-    lines = ["| class | AP 11-point | AP area | recall | objects |", "|---|---|---|---|---|"]
-
-    def row(name: str, *shares: float | None) -> str:
-        return " | ".join([f"| {name}", *("-" if s is None else f"{100 * s:.2f}" for s in shares)])
-
-    for name in values["ap_11point"]:
-        shares = (values[key][name] for key in ("ap_11point", "ap_area", "recall"))
-        # A name may hold line ends, and the bar that ends a cell.
-        cell = " ".join(name.split()).replace("|", "\\|")
-        lines.append(f"{row(cell, *shares)} | {values['num_objects'][name]} |")
-    lines.append(row("**mean**", values["map_11point"], values["map_area"]) + " | | |")
-    return "\n".join(lines)
-
-
 def _group(image: np.ndarray) -> dict[int, np.ndarray]:
     """Returns {image: its rows, in order}."""
     order = np.argsort(image, kind="stable")

@@ -1,0 +1,41 @@
+"""The command `spp`: one program for all of them.
+
+    train      trains an SPP network
+    eval       scores a network, by one or several protocols
+    extract    extracts features of images of any size
+    detect     trains, scores and uses detectors: detect train|eval|predict|score
+    import     imports published weights
+    networks   lists the networks
+    prepare    prepares a data set once
+    crops      writes crops around objects, to pre-train on
+    fields     lists the fields of a preset
+    presets    lists the presets
+
+`spp COMMAND --help` says more.
+"""
+
+import importlib
+import sys
+
+from spp_jax.commands import cli
+
+_MODULES = {
+    **{name: name for name in ("train", "eval", "extract", "detect", "networks", "prepare")},
+    **{name: name for name in ("crops", "fields", "presets")},
+    "import": "import_weights",
+}
+_WITH_ARGUMENTS = ("prepare", "fields")
+
+
+def run() -> None:
+    """Runs `spp COMMAND ...`."""
+    argv = sys.argv
+    if set(argv[1:2]) & {"-h", "--help", "-help"}:
+        print((__doc__ or "").strip())
+        return
+    name = cli.take_command(argv, tuple(_MODULES))
+    command = importlib.import_module(f"spp_jax.commands.{_MODULES[name]}")
+    argv = [f"spp {name}", *argv[1:]]
+    if name == "detect":
+        command.start(argv)
+    cli.run(command, argv, arguments=name in _WITH_ARGUMENTS)

@@ -1,0 +1,111 @@
+"""Crops around objects, as class folders to pre-train on: section 4.5's way with ILSVRC DET.
+
+A class that no folder can be called is written as `files.escape` has it: "w/o helmet" becomes
+"w%2Fo helmet".
+"""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from spp_jax import errors
+from spp_jax.data import images
+from spp_jax.data.sources import voc
+from spp_jax.runs import files, workers
+from spp_jax.runs import progress as progress_lib
+
+# Tries to find a crop of an object before it is left out.
+_NUM_TRIES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropper:
+    """Cuts crops of the objects of an image; its fields are the flags of the command `crops`."""
+
+    shorter_side: int = 400
+    size: int = 224
+    share: float = 0.5
+    crops: int = 2
+    seed: int = 0
+
+    def __call__(
+        self, image: np.ndarray, annotation: voc.Annotation, name: str
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields (class, (size, size, 3)) crops of an image (H, W, 3).
+
+        Which ones is a function of the seed and `name`. An object larger than a crop can hold the
+        share of has none.
+        """
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        resized = images.resize_shorter(image, max(self.shorter_side, self.size))
+        height, width, _ = resized.shape
+        scale = np.asarray([width / image.shape[1], height / image.shape[0]] * 2)
+        for item in annotation.objects:
+            box, count = np.asarray(item.box) * scale, 0
+            for _ in range(_NUM_TRIES):
+                left = int(rng.integers(0, width - self.size + 1))
+                top = int(rng.integers(0, height - self.size + 1))
+                if self._holds(box, left, top):
+                    yield item.name, images.crop(resized, top, left, self.size, self.size)
+                    count += 1
+                    if count == self.crops:
+                        break
+
+    def _holds(self, box: np.ndarray, left: int, top: int) -> bool:
+        upper = np.maximum(box[:2], [left, top])
+        lower = np.minimum(box[2:], [left + self.size, top + self.size])
+        shared = np.prod(np.maximum(lower - upper, 0))
+        return bool(shared >= self.share * np.prod(box[2:] - box[:2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    source: voc.VocSource
+    cropper: Cropper
+    output: str
+
+    def __call__(self, index: int) -> tuple[int, str]:
+        """Writes the crops of an image; returns how many, and "" or why it has none."""
+        try:
+            example, annotation = self.source[index], self.source.annotation(index)
+            image = images.decode(example.data, example.name)
+        except errors.ImageError as e:
+            return 0, str(e)
+        name = files.escape(self.source.image_ids[index])
+        count = 0
+        for count, (label, crop) in enumerate(self.cropper(image, annotation, name), start=1):
+            folder = os.path.join(self.output, files.escape(label))
+            os.makedirs(folder, exist_ok=True)
+            path = os.path.join(folder, f"{name}_{count}.jpg")
+            if not cv2.imwrite(path, np.ascontiguousarray(crop[:, :, ::-1])):
+                raise errors.InputError(f"{path} cannot be written")
+        return count, ""
+
+
+def write_crops(
+    source: voc.VocSource,
+    cropper: Cropper,
+    output: str,
+    *,
+    progress: progress_lib.Progress = progress_lib.SILENT,
+) -> tuple[int, list[str]]:
+    """Writes the crops of all images, in parallel; returns how many, and what was refused.
+
+    Raises:
+        InputError: the output is there and holds something, or cannot be written.
+    """
+    if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
+        raise errors.InputError(f"output {output} is there already and not an empty folder")
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as e:
+        raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
+    job = _Job(source, cropper, output)
+    with workers.start(os.cpu_count() or 1) as pool:
+        written = pool.map(job, range(len(source)), chunksize=8)
+        results = list(progress.track(written, "crops", len(source)))
+    return sum(count for count, _ in results), [reason for _, reason in results if reason]
