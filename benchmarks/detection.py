@@ -158,7 +158,7 @@ def make_stages(
 def _find_windows(image: np.ndarray) -> np.ndarray:
     from spp_jax.detection.proposals import search
 
-    return search.find(image, search.Settings("fast", 2000, 20, 500))
+    return search.find_windows(image, search.Settings("fast", 2000, 20, 500))
 
 
 def make_alone(model: Any, variables: Any, count: int, num_windows: int) -> timing.Run:

@@ -12,6 +12,7 @@ import pytest
 
 from spp_jax import config as config_lib
 from spp_jax import errors
+from spp_jax.commands import tables
 from spp_jax.data.sources import voc
 from spp_jax.detection import dataset, detector, prediction
 from spp_jax.detection.learning import stages
@@ -155,7 +156,7 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
         str(copy), f"{other}/detections", str(tmp_path / "score.json"), split="test"
     )
     assert again["ap_area"] == pytest.approx(scores["ap_area"])
-    assert mean_ap.table(scores).splitlines()[3].startswith("| two lines \\| xxx")
+    assert tables.of_detections(scores).splitlines()[3].startswith("| two lines \\| xxx")
 
 
 def test_without_regression_windows_stay_where_they_are(trained, root):

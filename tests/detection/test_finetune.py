@@ -68,7 +68,7 @@ def setup(tmp_path_factory):
     data = dataset.read(voc.VocSource(root, "trainval"))
     cache = str(tmp_path_factory.mktemp("windows"))
     config.proposals.cache = cache
-    return config, data, proposing.prepare(config.proposals, cache, data, None, is_eval=False)
+    return config, data, proposing.provide(config.proposals, cache, data, None, testing=False)
 
 
 def _stream(setup, **changes):

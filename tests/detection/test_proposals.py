@@ -40,10 +40,10 @@ def _image(data, index):
 def test_every_method_finds_the_shapes_twice_alike(data, method):
     settings = search.Settings(method, 300, 8, 500)
     for index in range(2):
-        windows = search.find(_image(data, index), settings)
+        windows = search.find_windows(_image(data, index), settings)
         overlap = boxes.iou(data.objects[index].boxes, windows.astype(np.float64))
         assert overlap.max(axis=1).min() > 0.6
-        np.testing.assert_array_equal(windows, search.find(_image(data, index), settings))
+        np.testing.assert_array_equal(windows, search.find_windows(_image(data, index), settings))
         assert len(np.unique(windows, axis=0)) == len(windows) <= 300
         assert (windows[:, 2:] - windows[:, :2]).min() >= 8
         height, width = data.sizes[index]
@@ -54,7 +54,7 @@ def test_every_method_finds_the_shapes_twice_alike(data, method):
 def test_large_images_are_searched_small(data):
     image = images.resize(_image(data, 0), 300, 420)
     small = search.Settings("fast", 0, 20, 140)
-    windows = search.find(image, small)
+    windows = search.find_windows(image, small)
     assert windows[:, 2].max() > 400
     # Corners are whole pixels of an image of a third of the side.
     assert np.all(np.abs(windows / 3 - np.round(windows / 3)) < 0.34)
@@ -70,7 +70,7 @@ def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypa
     example = data.source[2]
     np.testing.assert_array_equal(
         search.read_cached(folder, SETTINGS, example.data),
-        search.find(_image(data, 2), SETTINGS),
+        search.find_windows(_image(data, 2), SETTINGS),
     )
     # Nothing is missing: no process is started.
     monkeypatch.setattr(search.multiprocessing, "get_context", None)
@@ -206,10 +206,10 @@ def test_a_wrong_file_is_named(tmp_path, name, content, message):
 
 def test_windows_of_several_methods_are_one_set(data, tmp_path):
     config = config_lib.ProposalConfig(methods=("fast", "edge_boxes"), min_side=8, num_processes=2)
-    proposer = proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
+    proposer = proposing.provide(config, str(tmp_path), data, None, testing=False)
     example = data.source[0]
     windows = proposer(example.data, example.name, _image(data, 0))
-    parts = [search.find(_image(data, 0), s) for s in proposer.settings]
+    parts = [search.find_windows(_image(data, 0), s) for s in proposer.settings]
     assert {tuple(w) for w in windows} == {tuple(w) for part in parts for w in part}
     assert len(windows) == len({tuple(w) for w in windows})
 
@@ -231,7 +231,7 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
     changed = dataclasses.replace(data, objects=(easy, *data.objects[1:]))
     stored = proposing.Stored(windows, "w.npz", "")
     config = config_lib.ProposalConfig(path="w.npz")
-    proposing.prepare(config, str(tmp_path), changed, stored, is_eval=False)
+    proposing.provide(config, str(tmp_path), changed, stored, testing=False)
     facts = json.loads((tmp_path / "proposals_trainval.json").read_text())
     assert facts == {
         **{"num_images": 4, "num_empty": 1, "num_windows": 3},
@@ -245,7 +245,7 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
 
 def test_recall_of_windows_found_here(data, tmp_path):
     config = config_lib.ProposalConfig(methods=("fast",), min_side=8, num_processes=2)
-    proposer = proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
+    proposer = proposing.provide(config, str(tmp_path), data, None, testing=False)
     best = []
     for i in data.sizes:
         example = data.source[i]
@@ -270,12 +270,12 @@ def test_images_too_small_for_any_window_are_said_to_be(tmp_path):
         "config.proposals.min_side=20 pixels are left out, and the largest image is 16x16; give a"
     )
     with pytest.raises(errors.InputError, match=message):
-        proposing.prepare(config, str(tmp_path), data, None, is_eval=False)
+        proposing.provide(config, str(tmp_path), data, None, testing=False)
     with pytest.raises(
         errors.InputError, match=r"config\.proposals\.path=w has no window in the 1"
     ):
-        proposing.prepare(
-            config, str(tmp_path), data, _stored(data, np.zeros((0, 4))), is_eval=True
+        proposing.provide(
+            config, str(tmp_path), data, _stored(data, np.zeros((0, 4))), testing=True
         )
 
 

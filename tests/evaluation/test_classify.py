@@ -8,6 +8,7 @@ import pytest
 import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors
+from spp_jax.commands import tables
 from spp_jax.data import images
 from spp_jax.data.sources import folders as folders_lib
 from spp_jax.evaluation import classify, protocols
@@ -173,10 +174,10 @@ def test_some_of_the_examples(network, folder):
 
 def test_a_table_of_errors():
     result = {"protocol": "full", "top1": 0.75, "top5": 0.9, "scales": [256], "num_views": 1}
-    lines = classify.table([{**result, "num_examples": 40, "seconds": 2.0}]).splitlines()
+    lines = tables.of_protocols([{**result, "num_examples": 40, "seconds": 2.0}]).splitlines()
     assert lines[2] == "| full | 256 | 1 | 25.00 | 10.00 | 40 | 20.0 |"
     several = {**result, "protocol": "multi_view", "scales": [227], "full_scale": 256}
-    lines = classify.table([{**several, "num_examples": 40, "seconds": 2.0}]).splitlines()
+    lines = tables.of_protocols([{**several, "num_examples": 40, "seconds": 2.0}]).splitlines()
     assert lines[2].startswith("| multi_view | 227, full 256 | 1 |")
 
 

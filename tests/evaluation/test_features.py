@@ -66,7 +66,7 @@ def test_lengths_are_one_part_by_part(network, photos):
     parts = [Part("conv5", (2, 1)), Part("conv3", (1,))]
     plain, unit = (
         features.extract(
-            *network, photos, parts, scale=None, is_normalized=is_normalized, num_programs=1
+            *network, photos, parts, scale=None, normalize=is_normalized, num_programs=1
         )
         for is_normalized in (False, True)
     )
@@ -78,7 +78,7 @@ def test_lengths_are_one_part_by_part(network, photos):
 def test_nothing_but_zeros_stays_so(network, photos):
     model, variables = network
     dead = jax.tree.map(jnp.zeros_like, variables)
-    rows = features.extract(model, dead, photos[:1], "conv5", scale=None, is_normalized=True)
+    rows = features.extract(model, dead, photos[:1], "conv5", scale=None, normalize=True)
     np.testing.assert_array_equal(rows, np.zeros((1, 96)))
 
 

@@ -16,9 +16,10 @@ import spp_jax
 from configs import caltech101_svm, voc07_svm
 from spp_jax import config as config_lib
 from spp_jax import errors
+from spp_jax.commands import tables
 from spp_jax.evaluation import features
 from spp_jax.evaluation.features import Part
-from spp_jax.evaluation.svm import benchmark
+from spp_jax.evaluation.svm import benchmark, rows, task
 from tests import folders
 from tests.data import test_voc
 
@@ -40,7 +41,7 @@ def _config(path, **fields):
 
 def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
-    found = benchmark.evaluate(*network, _config(folder), str(tmp_path / "out"))
+    found = benchmark.run(*network, _config(folder), str(tmp_path / "out"))
     assert (found["num_examples"], found["num_splits"], len(found["rows"])) == (6, 1, 4)
     assert [(r["layer"], r["scale"], r["num_features"]) for r in found["rows"]][2:] == [
         ("conv5 {1} 1 bin", "36", 96),
@@ -55,15 +56,15 @@ def test_a_folder_pair_is_one_split_and_equals_liblinear(network, tmp_path):
     )
     labels = np.array([p.parent.name == "light" for p in paths])
     x = features.extract(
-        *network, paths, _config(folder).rows[1], scale=36, is_normalized=True, num_programs=1
+        *network, paths, _config(folder).rows[1], scale=36, normalize=True, num_programs=1
     )
     x /= np.sqrt(2)
     machine = sklearn.svm.LinearSVC(max_iter=10**5).fit(x[:10], labels[:10])
     right = machine.predict(x[10:]) == labels[10:]
     expected = (right[labels[10:]].mean() + right[~labels[10:]].mean()) / 2
     assert found["mean_class_accuracy"] == pytest.approx(expected, abs=1e-12)
-    assert "| conv5 {1} 1 bin | 96 | " in benchmark.table(found)
-    assert benchmark.table(found).startswith(
+    assert "| conv5 {1} 1 bin | 96 | " in tables.of_svms(found)
+    assert tables.of_svms(found).startswith(
         "| mean class accuracy % | features | crop | full 36 |\n"
     )
 
@@ -75,12 +76,12 @@ def test_kernels_are_those_of_the_vectors_themselves(network):
         (Part("conv5", (2, 1)), Part("fc6")),
         (Part("conv5", (3, 1)), Part("conv3", (1,), "mean")),
     )
-    merged = benchmark.merge_parts(rows)
+    merged = rows.merge_parts(rows)
     assert merged[0] == Part("conv5", (3, 2, 1))
     values = features.extract(*network, images, merged, scale=None)
-    kernels = benchmark.Kernels(network[0], merged, values)
+    kernels = rows.Kernels(network[0], merged, values)
     for row in rows:
-        x = features.extract(*network, images, row, scale=None, is_normalized=True)
+        x = features.extract(*network, images, row, scale=None, normalize=True)
         found = np.mean([kernels.of_part(part) for part in row], axis=0)
         # Lengths of 1 in float32 there, in float64 here.
         np.testing.assert_allclose(found, x @ x.T / 2, atol=1e-6)
@@ -92,7 +93,7 @@ def test_a_class_of_unreadable_images_is_not_scored(network, tmp_path, capsys):
     for i in range(5):
         with open(f"{folder}/train/dark/{i}.png", "r+b") as f:
             f.truncate(200)  # its header can be read
-    found = benchmark.evaluate(*network, _config(folder), str(tmp_path / "out"))
+    found = benchmark.run(*network, _config(folder), str(tmp_path / "out"))
     assert {tuple(row["unscored"]) for row in found["rows"]} == {("dark",)}
     # Not as likely as any: it would win over classes that are decided against.
     assert found["mean_class_accuracy"] == 1.0
@@ -114,19 +115,19 @@ def test_what_is_done_is_not_done_again(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark, "score", broken)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.evaluate(*network, config, str(tmp_path / "out"))
-    found = benchmark.evaluate(*network, config, str(tmp_path / "out"))
+        benchmark.run(*network, config, str(tmp_path / "out"))
+    found = benchmark.run(*network, config, str(tmp_path / "out"))
     assert len(calls) == 3 + 2
-    again = benchmark.evaluate(*network, config, str(tmp_path / "out"))
+    again = benchmark.run(*network, config, str(tmp_path / "out"))
     assert (len(calls), again) == (5, found)
-    benchmark.evaluate(*network, dataclasses.replace(config, c=10.0), str(tmp_path / "out"))
+    benchmark.run(*network, dataclasses.replace(config, c=10.0), str(tmp_path / "out"))
     assert len(calls) == 9
 
 
 def test_random_splits(tmp_path):
     folder = folders.make_folder(tmp_path / "images", {"": 9})
     config = _config(folder)
-    task = benchmark.open_task(config)
+    task = task.open_task(config)
     labels = np.argmax(task.targets, axis=1)
     assert len(task.splits) == 2
     for train, test in task.splits:
@@ -134,13 +135,13 @@ def test_random_splits(tmp_path):
         assert np.bincount(labels[test]).tolist() == [3, 3]
         assert not set(train) & set(test)
     assert set(task.splits[0][0]) != set(task.splits[1][0])
-    again = benchmark.open_task(config)
+    again = task.open_task(config)
     np.testing.assert_array_equal(again.splits[1][1], task.splits[1][1])
-    other = benchmark.open_task(dataclasses.replace(config, seed=1))
+    other = task.open_task(dataclasses.replace(config, seed=1))
     assert set(other.splits[0][0]) != set(task.splits[0][0])
     config.data.num_train = 9
     with pytest.raises(errors.InputError, match=r"class dark of .* has 9 images: too few to train"):
-        benchmark.open_task(config)
+        task.open_task(config)
 
 
 def test_voc_ranks_every_class(network, tmp_path, capsys):
@@ -158,7 +159,7 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
         assert cv2.imwrite(f"{root}/VOC2007/JPEGImages/{image_id}.jpg", image)
     config = _config(root)
     config.data.name = "voc"
-    found = benchmark.evaluate(*network, config, str(tmp_path / "out"))
+    found = benchmark.run(*network, config, str(tmp_path / "out"))
     assert (
         "not scored, as there are none to train on or none to test: rare" in capsys.readouterr()[0]
     )
@@ -168,21 +169,21 @@ def test_voc_ranks_every_class(network, tmp_path, capsys):
     mean = (entry["ap_11point"]["dark"] + entry["ap_11point"]["light"]) / 2
     assert found["map"] == pytest.approx(mean)
     assert set(found) >= {"map", "map_area", "num_examples", "rows"}
-    assert benchmark.table(found).startswith("| mAP, 11-point (area) % | features | crop |")
+    assert tables.of_svms(found).startswith("| mAP, 11-point (area) % | features | crop |")
     # Labels that changed are scored again, though all features are there.
     for i in range(8, 12):
         path = pathlib.Path(root, f"VOC2007/Annotations/{i:02}.xml")
         text = path.read_text().replace("dark", "?").replace("light", "dark").replace("?", "light")
         path.write_text(text)
-    again = benchmark.evaluate(*network, config, str(tmp_path / "out"))
-    fresh = benchmark.evaluate(*network, config, str(tmp_path / "fresh"))
+    again = benchmark.run(*network, config, str(tmp_path / "out"))
+    fresh = benchmark.run(*network, config, str(tmp_path / "fresh"))
     assert again["rows"] == fresh["rows"] != found["rows"]
 
 
 @pytest.mark.parametrize("name", ["zf5", "googlenet", "digits", "squeezenet1_1"])
 def test_any_network_has_rows_that_show_what_bins_add(name):
     model = spp_jax.make_model(name)
-    rows = benchmark.default_rows(model)
+    rows = rows.default_rows(model)
     assert [sum(n * n for n in row[0].levels) for row in rows[:4]] == [1, 5, 14, 50]
     for row in rows:
         assert features.check_parts(model, row) == row
@@ -226,5 +227,5 @@ def test_wrong_values_are_named_before_anything_is_made(network, tmp_path, field
     folder = folders.make_folder(tmp_path / "images", {"train": 5, "test": 3})
     out = str(tmp_path / "out")
     with pytest.raises(errors.InputError, match=sentence):
-        benchmark.evaluate(*network, _config(folder, **fields), out)
+        benchmark.run(*network, _config(folder, **fields), out)
     assert not os.path.exists(out)

@@ -13,7 +13,7 @@ import pytest
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
-from spp_jax.training import loop
+from spp_jax.training import classifier, loop
 from tests import folders
 
 STEPS = 12  # four epochs of three
@@ -57,7 +57,7 @@ def _params(workdir):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, folder):
     workdir = str(tmp_path_factory.mktemp("unbroken"))
-    result = loop.train(_config(folder), workdir, EVALUATE)
+    result = classifier.train(_config(folder), workdir, EVALUATE)
     assert result == loop.Result(None, STEPS)
     return workdir
 
@@ -104,10 +104,10 @@ def test_resumed_equals_unbroken_bit_for_bit(unbroken, config, tmp_path, epoch):
     """After epoch 1 step 2 is the last one saved, after epoch 3 step 8: inside an epoch."""
     workdir = str(tmp_path)
     with pytest.raises(Crash):
-        loop.train(config, workdir, _crash_after(epoch))
+        classifier.train(config, workdir, _crash_after(epoch))
     assert _lines(workdir)[-1]["step"] == 3 * epoch
     assert checkpoint.latest_step_dir(workdir).endswith(f"/{3 * epoch - 1}")
-    assert loop.train(config, workdir, EVALUATE) == loop.Result(None, STEPS)
+    assert classifier.train(config, workdir, EVALUATE) == loop.Result(None, STEPS)
     jax.tree.map(np.testing.assert_array_equal, _params(workdir), _params(unbroken))
     expected, found = _lines(unbroken), _lines(workdir)
     assert [line["step"] for line in found] == [line["step"] for line in expected]
@@ -123,16 +123,16 @@ def test_signals_save_and_say_so(unbroken, config, tmp_path, number, capfd):
 
     before = signal.getsignal(number)
     config.train.checkpoint_every_steps = 100
-    assert loop.train(config, str(tmp_path), evaluate) == loop.Result(number, 3)
+    assert classifier.train(config, str(tmp_path), evaluate) == loop.Result(number, 3)
     assert signal.getsignal(number) == before
     assert f"{number.name}: saved step 3 of 12" in capfd.readouterr().out
-    loop.train(config, str(tmp_path), EVALUATE)
+    classifier.train(config, str(tmp_path), EVALUATE)
     jax.tree.map(np.testing.assert_array_equal, _params(tmp_path), _params(unbroken))
 
 
 def test_a_finished_run_is_left_as_it_is(unbroken, config, capfd):
     before = _lines(unbroken)
-    assert loop.train(config, unbroken, EVALUATE) == loop.Result(None, STEPS)
+    assert classifier.train(config, unbroken, EVALUATE) == loop.Result(None, STEPS)
     assert "already trained to its last step, 12" in capfd.readouterr().out
     assert _lines(unbroken) == before
 
@@ -140,7 +140,7 @@ def test_a_finished_run_is_left_as_it_is(unbroken, config, capfd):
 def test_a_workdir_of_another_config_is_refused_and_untouched(unbroken, config):
     config.train.learning_rate = 0.5
     with pytest.raises(errors.InputError, match=r"learning_rate was 0\.005 and is 0\.5"):
-        loop.train(config, unbroken, EVALUATE)
+        classifier.train(config, unbroken, EVALUATE)
     with open(os.path.join(unbroken, "config.json")) as f:
         assert json.load(f)["train"]["learning_rate"] == 0.005
 
@@ -148,20 +148,20 @@ def test_a_workdir_of_another_config_is_refused_and_untouched(unbroken, config):
 def test_more_epochs_equal_the_longer_run_bit_for_bit(unbroken, config, tmp_path):
     """Two epochs more: the sizes of the first ones, which end at the first size, stay the same."""
     config.train.num_epochs = 2
-    loop.train(config, str(tmp_path), EVALUATE)
+    classifier.train(config, str(tmp_path), EVALUATE)
     config.train.num_epochs = 4
-    assert loop.train(config, str(tmp_path), EVALUATE) == loop.Result(None, STEPS)
+    assert classifier.train(config, str(tmp_path), EVALUATE) == loop.Result(None, STEPS)
     jax.tree.map(np.testing.assert_array_equal, _params(tmp_path), _params(unbroken))
     config.train.num_epochs = 2
     with pytest.raises(errors.InputError, match="trained to step 12, beyond the 6 steps of"):
-        loop.train(config, str(tmp_path), EVALUATE)
+        classifier.train(config, str(tmp_path), EVALUATE)
 
 
 def test_epochs_at_other_sizes_are_refused_and_the_way_is_named(unbroken, config):
     config.train.num_epochs = 5
     message = rf"num_epochs was 4 and is 5; take another workdir, with config\.init_from={unbroken}"
     with pytest.raises(errors.InputError, match=message):
-        loop.train(config, unbroken, EVALUATE)
+        classifier.train(config, unbroken, EVALUATE)
 
 
 def test_a_run_of_an_older_version_does_not_train_on_what_it_held_out(
@@ -172,20 +172,20 @@ def test_a_run_of_an_older_version_does_not_train_on_what_it_held_out(
     config.data.held_out, config.train.num_epochs = 0.2, 2
     workdir = str(tmp_path / "run")
     monkeypatch.setattr("spp_jax.__version__", "0.1.0")
-    loop.train(config, workdir, EVALUATE)
+    classifier.train(config, workdir, EVALUATE)
     monkeypatch.undo()
     # What is finished stays so.
-    assert loop.train(config, workdir, EVALUATE).step == 4
+    assert classifier.train(config, workdir, EVALUATE).step == 4
     config.train.num_epochs = 4
     with pytest.raises(errors.InputError, match=r"was trained by version 0\.1\.0, which held out"):
-        loop.train(config, workdir, EVALUATE)
+        classifier.train(config, workdir, EVALUATE)
 
 
 def test_a_workdir_in_which_nothing_was_learnt_takes_another_config(config, tmp_path):
     stored = dataclasses.asdict(config) | {"seed": 9}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     config.train.num_epochs = 1
-    assert loop.train(config, str(tmp_path), EVALUATE) == loop.Result(None, 3)
+    assert classifier.train(config, str(tmp_path), EVALUATE) == loop.Result(None, 3)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
 
 
@@ -195,13 +195,13 @@ def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path, ca
         with open(f"{path}/train/dark/{i}.png", "wb") as f:
             f.write(b"\x89PNG\r\n\x1a\nrubbish")
     config.data.path, config.data.max_refused = path, 0.1
-    loop.train(config, str(tmp_path / "run"), EVALUATE)
+    classifier.train(config, str(tmp_path / "run"), EVALUATE)
     out = capfd.readouterr().out
     for i in (2, 3):
         assert out.count(f"{path}/train/dark/{i}.png: ") == 1
     config.data.max_refused = 0.05
     with pytest.raises(errors.InputError, match=r"2 of 26 training images .*max_refused=0\.05"):
-        loop.train(config, str(tmp_path / "strict"), EVALUATE)
+        classifier.train(config, str(tmp_path / "strict"), EVALUATE)
 
 
 @pytest.mark.parametrize(
@@ -215,20 +215,20 @@ def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path, ca
 def test_wrong_data_is_named_before_anything_is_written(config, tmp_path, field, value, message):
     setattr(config.data, field, value)
     with pytest.raises(errors.InputError, match=message):
-        loop.train(config, str(tmp_path / "run"), EVALUATE)
+        classifier.train(config, str(tmp_path / "run"), EVALUATE)
     assert not (tmp_path / "run").exists()
 
 
 def test_too_few_outputs_are_named(config, tmp_path):
     config.model.num_classes = 1
     with pytest.raises(errors.InputError, match="num_classes=1 but folder has 2 classes"):
-        loop.train(config, str(tmp_path / "run"), EVALUATE)
+        classifier.train(config, str(tmp_path / "run"), EVALUATE)
 
 
 def test_more_outputs_than_classes_are_allowed(config, tmp_path):
     config.model.num_classes = 5
     config.train.num_epochs = 1
-    loop.train(config, str(tmp_path), EVALUATE)
+    classifier.train(config, str(tmp_path), EVALUATE)
     _, _, meta = checkpoint.load_with_meta(str(tmp_path))
     assert meta.class_names == ("dark", "light", "class 2", "class 3", "class 4")
 
@@ -238,15 +238,15 @@ def test_a_loss_that_is_no_number_ends_the_run(config, tmp_path):
     with pytest.raises(
         errors.InputError, match=r"the (loss|grad_norm) is (nan|inf) at step \d+; .*may be too"
     ):
-        loop.train(config, str(tmp_path), EVALUATE)
+        classifier.train(config, str(tmp_path), EVALUATE)
 
 
 def test_a_torn_last_line_is_dropped_on_resume(config, tmp_path):
     config.train.num_epochs = 1
-    loop.train(config, str(tmp_path), EVALUATE)
+    classifier.train(config, str(tmp_path), EVALUATE)
     with open(tmp_path / "metrics.jsonl", "a") as f:
         f.write('{"step": 3, "lo')
-    loop.train(config, str(tmp_path), EVALUATE)
+    classifier.train(config, str(tmp_path), EVALUATE)
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3, 3]
 
 
@@ -254,4 +254,4 @@ def test_a_torn_last_line_is_dropped_on_resume(config, tmp_path):
 def test_a_config_json_that_is_none_is_named(config, tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(errors.InputError, match=r"config\.json is no config|no field"):
-        loop.train(config, str(tmp_path), EVALUATE)
+        classifier.train(config, str(tmp_path), EVALUATE)

@@ -14,7 +14,7 @@ from spp_jax import checkpoint, errors, sharding
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
 from spp_jax.models import backbones
-from spp_jax.training import loop, transfer
+from spp_jax.training import classifier, loop, transfer
 from spp_jax.training import state as state_lib
 from tests import folders
 
@@ -152,7 +152,7 @@ def test_a_fine_tuned_network_is_near_its_start_and_keeps_its_mean(folder, start
     workdir = str(tmp_path / "run")
     config = _config(folder, start[0])
     config.data.mean = "channel"  # the mean of the start is taken
-    loop.train(config, workdir, EVALUATE)
+    classifier.train(config, workdir, EVALUATE)
     said = capsys.readouterr().out
     assert "init_from" in said
     assert "fresh: head/fc7/kernel (2 classes, not those of its 3)" in said
@@ -165,7 +165,7 @@ def test_a_fine_tuned_network_is_near_its_start_and_keeps_its_mean(folder, start
 def test_nothing_is_written_when_the_start_does_not_fit(folder, tmp_path):
     workdir = str(tmp_path / "run")
     with pytest.raises(errors.InputError, match="no checkpoint there"):
-        loop.train(_config(folder, str(tmp_path)), workdir, EVALUATE)
+        classifier.train(_config(folder, str(tmp_path)), workdir, EVALUATE)
     assert not os.path.exists(workdir)
 
 
@@ -176,15 +176,15 @@ def test_the_mean_of_the_training_images_is_kept(folder, tmp_path, mean):
     config.train.checkpoint_every_steps, config.train.num_epochs = 1, 2
     config_lib.validate(config)
     unbroken, broken = str(tmp_path / "a"), str(tmp_path / "b")
-    loop.train(config, unbroken, EVALUATE)
+    classifier.train(config, unbroken, EVALUATE)
     stream_mean = spp_jax.load(unbroken)[1]["constants"]["mean"]
     assert stream_mean.shape == ((3,) if mean == "channel" else (32, 32, 3))
     assert 0 < float(stream_mean.min()) <= float(stream_mean.max()) < 255
     # Gone on from the first step, without a look at the mean of the images.
-    loop.train(config, broken, EVALUATE)
+    classifier.train(config, broken, EVALUATE)
     last = checkpoint.latest_step_dir(broken)
     os.rename(last, f"{tmp_path}/away")
-    loop.train(config, broken, EVALUATE)
+    classifier.train(config, broken, EVALUATE)
     params = [spp_jax.load(w)[1] for w in (unbroken, broken)]
     jax.tree.map(np.testing.assert_array_equal, *params)
 
@@ -211,5 +211,5 @@ def test_nothing_is_written_when_no_image_has_a_mean(tmp_path):
     config = _config(path, "")
     config.data.mean = "image"
     with pytest.raises(errors.InputError, match="none of 16 images can be read for their mean"):
-        loop.train(config, str(tmp_path / "run"), EVALUATE)
+        classifier.train(config, str(tmp_path / "run"), EVALUATE)
     assert not os.path.exists(tmp_path / "run")
