@@ -161,7 +161,7 @@ def test_the_papers_ninety_six_views():
         len(protocol.cells(s, round(1.4 * s), backbones.ZF5))
         for s in protocols.make_protocol(config, "multi_view").scales
     ]
-    # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (PAPER 4.3).
+    # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (section 4.3).
     assert cells == [3, 9 + 1, 9, 9, 9, 9]
     assert 2 * (sum(cells) - 1) == 96
 
