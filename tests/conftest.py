@@ -1,5 +1,5 @@
 """Set before JAX starts: four CPU devices, so that sharding is really tested; code that is compiled
-fast, as most of a test's time is compiling, and not optimised; and a compilation cache, so that tests
+fast, as most of a test is compiling, and not optimised; and a compilation cache, so that tests
 that train the same small network, here or in a command, compile it once.
 """
 
