@@ -18,7 +18,7 @@ DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.dr
     --config.features.num_canvases=1 --config.features.scales="(128$(COMMA))")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect bench test test-all check readme-check lint format clean
+.PHONY: setup train detect bench test test-all check readme-check wheel-check lint format clean
 
 setup: $(VENV)/ready
 
@@ -52,10 +52,14 @@ test-all: setup
 	JAX_ENABLE_X64=1 $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile tests/pooling tests/models \
 	    tests/evaluation tests/detection tests/training/test_steps.py tests/training/test_transfer.py
 
-check: lint test
+check: lint test wheel-check
 
 readme-check: setup
 	$(RUN) -m tools.readme_check
+
+# Installs the wheel in an empty environment outside the checkout, and trains there.
+wheel-check: setup
+	$(RUN) -m tools.wheel_check
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -24,7 +24,7 @@ class Ours:
         optimizer = schedule.make_optimizer(train, 1000)
         step = steps_lib.make_train_step(model, optimizer, seed=0, flip=True, color_noise=0.0)
         mesh = sharding.make_mesh()
-        self._state = state_lib.init_state(model, optimizer, 0, model.backbone.size, mesh, {})
+        self._state = state_lib.init_state(model, optimizer, 0, model.backbone.size, mesh)
         spec = {
             "image": ((count, side, side, 3), np.uint8),
             "label": ((count,), np.int32),

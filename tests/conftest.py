@@ -1,5 +1,6 @@
-"""Set before JAX starts: four CPU devices, so that sharding is really tested, and a compilation
-cache, so that tests that train the same small network, here or in a command, compile it once.
+"""Set before JAX starts: four CPU devices, so that sharding is really tested; code that is compiled
+fast, as most of a test is compiling, and not optimised; and a compilation cache, so that tests
+that train the same small network, here or in a command, compile it once.
 """
 
 import atexit
@@ -12,7 +13,8 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

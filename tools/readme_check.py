@@ -41,10 +41,14 @@ RULES: list[Rule] = [
     ("", "make check", None, "this is a part of it"),
     ("", "make format", None, "changes the clone only"),
     ("", "make test-all", None, "takes half an hour"),
+    ("", "make wheel-check", None, "make check runs it"),
     ("", "python -m benchmarks", None, "docs/results has what they printed"),
     ("", "tensorboard", None, "is installed by the user"),
     ("", "pip install", None, "is the user's choice"),
     ("", "python -m spp_jax.models", "", {}),
+    ("", "python -m spp_jax presets", "", {}),
+    ("", "python -m spp_jax fields", "", {}),
+    ("", "spp", None, "is python -m spp_jax, once the package is installed"),
     ("", "python -m spp_jax.data.prepare NAME", None, "NAME is none"),
     ("", "python -m spp_jax.data.prepare imagenet2012_256", "--num_workers=2", {}),
     ("", "python -m spp_jax.data.prepare imagenet2012 ", None, TENSORFLOW),
@@ -113,7 +117,7 @@ images = canvas = np.zeros((1, 224, 224, 3), np.uint8)
 sizes, fmap = np.array([[200, 180]]), np.zeros((1, 13, 13, 8), np.float32)
 windows, names = np.array([[0, 0, 5, 5]]), open("CLASSES").read().split("\\n")[:-1]
 scores = np.ones((1, 1), np.float32)
-from spp_jax.detection import mean_ap
+from spp_jax.detection.scoring import mean_ap
 detections = mean_ap.Detections(np.array([0]), scores[:, 0], windows)
 truth = mean_ap.Truth(np.array([0]), windows, np.array([False]))
 """
@@ -216,6 +220,8 @@ def main(_: list[str]) -> None:
             os.utime(name, (0, 0))
         readme_files.write_all()
         environment = {
+            # Compiled fast and not optimised: most of the time of a shortened command is compiling.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
             **os.environ,
             "SMOKE": "1",
             "HOME": os.path.join(directory, "home"),

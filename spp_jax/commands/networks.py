@@ -4,14 +4,6 @@ Parameters, floating point operations of one image (a multiplication and an addi
 map sizes, at 224 and at 180 pixels, beside what the paper's Table 1 gives at 224.
 """
 
-import math
-from typing import Any
-
-import flax.traverse_util
-import jax
-
-from spp_jax.models import backbones, sppnet, topology
-
 # Table 1: sides after each column's convolution and, where it has one, pool. Its 27 for ZF-5's
 # second column is the side before the pool, by any pads: the third column's 13 follow from 13.
 TABLE_1 = {
@@ -23,24 +15,6 @@ TABLE_1 = {
 PYRAMIDS = (None, (4, 3, 2, 1), (6, 3, 2, 1))
 
 
-def count(model: sppnet.SPPNet, size: int) -> tuple[int, int]:
-    """Returns (parameters, floating point operations of one image of size x size pixels).
-
-    Counted are convolutions and dense layers, in the network as `model` has it.
-    """
-    shapes = sppnet.param_shapes(model)
-    sides = topology.sides(model.backbone, size)
-    last = sides[model.backbone.layers[-1].name]
-    operations = 0
-    flat: dict[str, Any] = flax.traverse_util.flatten_dict(shapes, sep="/")
-    for name, x in flat.items():
-        part, layer, leaf = name.split("/", 1)[0], *name.split("/", 1)[1].rsplit("/", 1)
-        if leaf == "kernel":
-            side = sides[layer] if part == "backbone" else last if model.classifies_cells else 1
-            operations += 2 * math.prod(x.shape) * side**2
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)), operations
-
-
 EXAMPLES = ("",)
 
 
@@ -50,17 +24,19 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> int:
     del arguments
+    from spp_jax.models import backbones, cost, sppnet, topology
+
     print("| network | bins | parameters | GFLOP at 224 | GFLOP at 180 |\n|---|---|---|---|---|")
     for name in TABLE_1:
         for levels in PYRAMIDS:
             model = sppnet.make_model(name, levels=levels)
             bins = sum(n * n for n in levels) if levels else "no SPP"
-            parameters, at_224 = count(model, 224)
-            at_180 = f"{count(model, 180)[1] / 1e9:.2f}" if levels else "-"
+            parameters, at_224 = cost.count(model, 224)
+            at_180 = f"{cost.count(model, 180)[1] / 1e9:.2f}" if levels else "-"
             print(f"| {name} | {bins} | {parameters:,} | {at_224 / 1e9:.2f} | {at_180} |")
     for name in ("googlenet", "squeezenet1_1"):
         model = sppnet.make_model(name, levels=(1,), reduce="mean")
-        (parameters, at_224), (_, at_180) = count(model, 224), count(model, 180)
+        (parameters, at_224), (_, at_180) = cost.count(model, 224), cost.count(model, 180)
         line = f"{parameters:,} | {at_224 / 1e9:.2f} | {at_180 / 1e9:.2f}"
         print(f"| {name} | 1, mean | {line} |")
     print("\n| network | layer: side at 224 (Table 1's), side at 180 | stride, first centre |")

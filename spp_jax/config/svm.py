@@ -1,4 +1,4 @@
-"""The config of `eval.py --protocol=svm`: linear SVMs on features (sections 3.2 and 3.3)."""
+"""The config of the SVM benchmarks: linear SVMs on features (sections 3.2 and 3.3)."""
 
 import dataclasses
 from typing import Any

@@ -210,3 +210,8 @@ BACKBONES = {
         *(ZF5_SMALL, DIGITS),
     )
 }
+
+
+def network_names() -> tuple[str, ...]:
+    """Returns the names that `make_model` takes."""
+    return tuple(BACKBONES)

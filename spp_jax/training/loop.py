@@ -201,7 +201,9 @@ def _make_state(
     if stop.signal is not None:
         return None
     size = job.model.backbone.size
-    state = state_lib.init_state(job.model, job.optimizer, config.seed, size, mesh, constants)
+    state = state_lib.init_state(
+        job.model, job.optimizer, config.seed, size, mesh, constants=constants
+    )
     if plan:
         return transfer.apply_plan(plan, state)
     return _restore(saved, state) if saved else state

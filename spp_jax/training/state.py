@@ -42,6 +42,7 @@ def init_state(
     seed: int,
     size: int,
     mesh: Mesh,
+    *,
     constants: dict | None = None,
 ) -> TrainState:
     """Returns the state of step 0, on every device of the mesh.

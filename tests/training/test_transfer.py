@@ -73,7 +73,9 @@ def test_other_classes_leave_only_the_classifier_fresh(start):
     np.testing.assert_array_equal(plan.constants["mean"], MEAN)
 
     optimizer = schedule.make_optimizer(config_lib.Config().train, 1)
-    state = state_lib.init_state(model, optimizer, 0, 32, sharding.make_mesh(), plan.constants)
+    state = state_lib.init_state(
+        model, optimizer, 0, 32, sharding.make_mesh(), constants=plan.constants
+    )
     started = transfer.apply_plan(plan, state)
     jax.tree.map(np.testing.assert_array_equal, started.params["backbone"], params["backbone"])
     jax.tree.map(np.testing.assert_array_equal, started.params["head"]["fc6"], kept[1])

@@ -117,16 +117,16 @@ def find_end(layout: Layout, scan: bytes) -> End | None:
     return end if left == 0 else None
 
 
-def reads_on(layout: Layout, scan: bytes, end: End, rest: bytes, is_cut: bool) -> bool:
+def reads_on(layout: Layout, scan: bytes, end: End, rest: bytes, cut: bool) -> bool:
     """Whether the bytes `rest` after a scan with this end can all be read as blocks of the scan.
 
-    Where the file `is_cut` the last block need not be whole. The first block may be any block of a
+    Where the file `cut` the last block need not be whole. The first block may be any block of a
     unit, as damage may have made the decoder lose its place.
     """
     data = _unstuff(_RESTART.split(scan)[-1] + rest)[end.bit // 8 :]
     bits = _to_bits(data)
     return any(
-        _reads_to_its_end(data, bits, end.bit % 8, layout.blocks[i:] + layout.blocks[:i], is_cut)
+        _reads_to_its_end(data, bits, end.bit % 8, layout.blocks[i:] + layout.blocks[:i], cut)
         for i in range(len(layout.blocks))
     )
 
@@ -198,13 +198,13 @@ def _is_filled(data: bytes, end: int) -> bool:
 
 
 def _reads_to_its_end(
-    data: bytes, bits: _Bits, position: int, order: Sequence[tuple[_Table, _Table]], is_cut: bool
+    data: bytes, bits: _Bits, position: int, order: Sequence[tuple[_Table, _Table]], cut: bool
 ) -> bool:
     """Whether the data from bit `position` on can all be read as blocks with tables in `order`."""
     for tables in itertools.cycle(order):
         position = _read_blocks(bits, position, [tables])
         if position > bits.size:
-            return is_cut
+            return cut
         if position < 0 or _is_filled(data, position):
             return position >= 0
     return False

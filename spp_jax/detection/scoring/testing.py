@@ -82,7 +82,13 @@ def score_split(
     path = os.path.join(folder, f"{source.split}.jsonl")
     with _Unfinished(path, facts, frozenset(data.sizes), len(names)) as unfinished:
         for i, detections in detect_all(
-            detectors, data, proposer, config.test, unfinished.refused, unfinished.ids, progress
+            detectors,
+            data,
+            proposer,
+            config.test,
+            unfinished.refused,
+            done=unfinished.ids,
+            progress=progress,
         ):
             unfinished.write(i, detections)
     if not unfinished.by_image:
@@ -177,6 +183,7 @@ def detect_all(
     proposer: proposing.Proposer,
     test: config_lib.TestConfig,
     refused: dict[int, str],
+    *,
     done: frozenset[int] = frozenset(),
     progress: progress_lib.Progress = progress_lib.SILENT,
 ) -> Iterator[tuple[int, Any]]:
