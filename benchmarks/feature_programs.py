@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
     for name in VARIANTS:  # the last one's alone are still there
         extract(name)
     warm: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(_ROUNDS.value):
+    for _round in range(_ROUNDS.value):
         for name in VARIANTS:
             warm[name].append(extract(name)[0])
     rows = []

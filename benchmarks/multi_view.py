@@ -44,13 +44,13 @@ def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
     rng = np.random.default_rng(0)
     whole, cells, num_views = [], [], 0
     for scale in SCALES:
-        side = tuple(round(x * scale / min(height, width)) for x in (height, width))
-        image = rng.integers(0, 256, (1, *side, 3)).astype(np.uint8)
+        rows, columns = (round(x * scale / min(height, width)) for x in (height, width))
+        image = rng.integers(0, 256, (1, rows, columns, 3)).astype(np.uint8)
         whole.append(jax.device_put(np.concatenate([image, image[:, :, ::-1]])))
         # The mirror image's windows are those of the image, mirrored: as many, and of their sizes.
-        found = place_views(*side, model.backbone)
-        cells.append(jax.device_put(np.stack([found, found])))
-        num_views += 2 * len(found)
+        views = place_views(rows, columns, model.backbone)
+        cells.append(jax.device_put(np.stack([views, views])))
+        num_views += 2 * len(views)
     crops = rng.integers(0, 256, (_BATCH.value, size, size, 3)).astype(np.uint8)
     crops = jax.device_put(crops)
 

@@ -1,5 +1,6 @@
 """torch beside us, where it is installed, on the same kind of device, with its own threads."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,14 @@ import numpy as np
 
 from spp_jax.models import topology
 
+torch: Any
 try:
-    import torch
-
+    torch = importlib.import_module("torch")
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX
         torch.backends.cudnn.benchmark = True
 except ImportError:
-    torch: Any = None
+    torch = None
     print("torch is not installed: no peers of it (pip install torch==2.13.0)")
 
 try:

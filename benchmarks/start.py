@@ -75,15 +75,15 @@ def time_eval(workdir: str, folder: str, cache: str) -> float:
 @contextlib.contextmanager
 def count_compilations() -> Iterator[list[float]]:
     """Gives a list that gets the seconds of each program XLA compiles meanwhile."""
-    found: list[float] = []
+    seconds: list[float] = []
 
-    def listen(event: str, seconds: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: object) -> None:
         if event == EVENT:
-            found.append(seconds)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        yield found
+        yield seconds
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 

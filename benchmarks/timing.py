@@ -150,7 +150,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             if len(argv) > 1:
                 raise errors.InputError(f"unexpected argument {argv[1]!r}")
-            check_output(flags.FLAGS["output"].value)
+            check_output(flags.FLAGS["output"].value or "")
             main(argv)
         except errors.InputError as e:
             print(f"error: {e}", file=sys.stderr)

@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
     rows = []
     for dtype in _DTYPES.value:
         for case in _CASES.value:
-            name, _, side = case.partition(":")
+            name, _colon, side = case.partition(":")
             (pixels,) = timing.numbers("cases", side, ",", 1)
             row = timing.measure(make_case(name, pixels, dtype, count), _ROUNDS.value)
             speeds = {kind: round(count / t, 1) for kind, t in row["seconds"].items()}

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,13 +113,13 @@ def pool_masked(fmap: jax.Array, boxes: jax.Array) -> jax.Array:
     return jax.lax.map(one, boxes, batch_size=20)
 
 
-def pool_torch(fmap: "peers.torch.Tensor", boxes: np.ndarray) -> None:
+def pool_torch(fmap: Any, boxes: np.ndarray) -> None:
     """torch's adaptive pool of each window, one by one."""
     for x1, y1, x2, y2 in boxes.tolist():
         peers.pyramid(fmap[:, :, y1:y2, x1:x2], LEVELS)
 
 
-def pool_torch_backward(fmap: "peers.torch.Tensor", boxes: np.ndarray) -> None:
+def pool_torch_backward(fmap: Any, boxes: np.ndarray) -> None:
     """torch's pool of each window, and the sum of the gradients."""
     total = peers.torch.zeros_like(fmap)
     for x1, y1, x2, y2 in boxes.tolist():
@@ -127,7 +128,7 @@ def pool_torch_backward(fmap: "peers.torch.Tensor", boxes: np.ndarray) -> None:
         total[:, :, y1:y2, x1:x2] += part.grad
 
 
-def pool_torchvision(fmap: "peers.torch.Tensor", boxes: "peers.torch.Tensor") -> None:
+def pool_torchvision(fmap: Any, boxes: Any) -> None:
     """torchvision's pool of regions at each level."""
     for n in LEVELS:
         peers.roi_pool(fmap, boxes, n)
