@@ -54,8 +54,6 @@ def _run(*command):
         (("extract.py",), ("--checkpoint=", "--layer=", "(default: float32)")),
         (("detect.py",), ("predict", "--min_iou=", "python detect.py eval --workdir=DIR")),
         (("detect.py", "train"), ("--dry_run", "python detect.py")),
-        (("-m", "spp_jax"), ("the command `spp`", "presets    lists the presets".lower())),
-        (("-m", "spp_jax", "fields"), ("Flags:", "Examples:")),
     ],
     ids=" ".join,
 )
@@ -68,22 +66,12 @@ def test_help_is_printed_and_is_no_error(command, lines):
 
 
 def test_presets_have_names(tmp_path):
-    result = _run("-m", "spp_jax", "presets")
-    assert result.returncode == 0, result.stderr
-    for path in (ROOT / "configs").glob("[a-z]*.py"):
-        assert path.stem in result.stdout
     result = _run(
         *("train.py", "--config=digits_single", f"--workdir={tmp_path}/run"),
         *("--config.data.batch_size=0",),
     )
     assert result.returncode == 2
     assert result.stderr == "error: config.data.batch_size must be more than 0, got 0\n"
-
-
-def test_fields_are_listed_with_their_values():
-    result = _run("-m", "spp_jax", "fields", "digits_single")
-    assert result.returncode == 0, result.stderr
-    assert "train.num_epochs" in result.stdout
 
 
 def test_an_unknown_command_is_one_sentence():
