@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
     manual_dir, data_dir = (
         os.path.expanduser(path) for path in (flags.FLAGS.manual_dir, flags.FLAGS.data_dir)
     )
+    # As Ctrl-C: TFDS removes what it has begun.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     progress, stop = console.Console(), signals.StopSignal(lambda text: None)
     try:
         if name == preparing.NAME:
