@@ -28,7 +28,7 @@ VARIANTS = ((90, "420"), (92, "420"), (95, "420"), (90, "444"), (92, "444"), (95
 
 
 def read(data: bytes) -> np.ndarray:
-    """Decodes as training does (`pipeline.TrainView.read`)."""
+    """Decodes as training does (`loading.views.TrainView.read`)."""
     side = preparing.SHORTER_SIDE
     return images.resize_shorter(images.decode(data, "image", shorter_side=side), side)
 

@@ -19,10 +19,10 @@ print(*sorted({"grain", "tensorflow_datasets", "cv2", "PIL", "simplejpeg"} & set
 
 @pytest.mark.parametrize("name", ["windows", "pooling", "training_step", "detection", "multi_view"])
 def test_device_code_imports_no_data_library(name):
-    found = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", _IMPORT, name], capture_output=True, text=True, check=True
     )
-    assert found.stdout.split("\n")[-2] == ""
+    assert ended.stdout.split("\n")[-2] == ""
 
 
 def test_ratios_are_of_runs_beside_each_other():
@@ -32,11 +32,11 @@ def test_ratios_are_of_runs_beside_each_other():
 def test_each_run_is_warmed_up_and_scaled():
     calls = []
     run = timing.Run(lambda: calls.append(1), factor=1e9)
-    found = timing.measure(timing.Case("sum", run, {"peer": timing.Run(lambda: None)}), 3)
+    measured = timing.measure(timing.Case("sum", run, {"peer": timing.Run(lambda: None)}), 3)
     assert len(calls) == timing.WARM_UPS + 3
-    assert found["seconds"]["ours"] > 10
-    assert found["ratios"]["peer"][0] < 1e-3
-    text = timing.table([found, {"case": "b", "seconds": {"ours": 0.5}, "ratios": {}}], "what")
+    assert measured["seconds"]["ours"] > 10
+    assert measured["ratios"]["peer"][0] < 1e-3
+    text = timing.table([measured, {"case": "b", "seconds": {"ours": 0.5}, "ratios": {}}], "what")
     assert text.splitlines()[-1] == "| b | 500 | - |"
 
 
@@ -45,8 +45,8 @@ def test_windows_benchmark_writes_its_table(tmp_path):
     output = tmp_path / "out.json"
     command = [sys.executable, "-m", "benchmarks.windows", "--sizes=7x9", "--channels=8"]
     command += ["--windows=20", "--rounds=1", f"--output={output}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "| 7x9 float32 |" in found.stdout
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| 7x9 float32 |" in ended.stdout
     result = json.loads(output.read_text())
     assert {"commit", "jax", "device", "rows"} <= set(result)
     assert all(np.isfinite(row["seconds"]["ours"]) for row in result["rows"])
@@ -68,7 +68,7 @@ def test_windows_benchmark_writes_its_table(tmp_path):
 def test_bad_flags_are_one_sentence(arguments, message):
     name, *flags = arguments
     command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 2
-    assert f"error: {message}" in found.stderr
-    assert "Traceback" not in found.stderr
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"error: {message}" in ended.stderr
+    assert "Traceback" not in ended.stderr

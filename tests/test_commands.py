@@ -89,11 +89,11 @@ def test_eval_writes_its_numbers(trained, protocol):
     result = _run("eval.py", f"--workdir={workdir}", f"--protocol={protocol}")
     assert result.returncode == 0, result.stderr
     with open(f"{workdir}/eval_{protocol}.json") as f:
-        found = json.load(f)
-    assert found["num_examples"] == 10
-    assert found["step"] == 12
-    assert set(found) >= {"top1", "top5", "loss"}
-    assert f"top1 {found['top1']:.4f}" in result.stdout
+        values = json.load(f)
+    assert values["num_examples"] == 10
+    assert values["step"] == 12
+    assert set(values) >= {"top1", "top5", "loss"}
+    assert f"top1 {values['top1']:.4f}" in result.stdout
 
 
 def test_eval_of_another_folder_and_scale(trained, folder):
@@ -104,8 +104,8 @@ def test_eval_of_another_folder_and_scale(trained, folder):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     with open(f"{workdir}/eval_full.json") as f:
-        found = json.load(f)
-    assert (found["num_examples"], found["scales"]) == (26, [48])
+        values = json.load(f)
+    assert (values["num_examples"], values["scales"]) == (26, [48])
 
 
 def test_eval_of_nothing_but_broken_images_is_an_error(trained, tmp_path):
@@ -152,31 +152,35 @@ def test_eval_with_svms(trained, folder, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     with open(tmp_path / "eval_svm.json") as f:
-        found = json.load(f)
-    assert found["num_examples"] == 10
-    assert found["mean_class_accuracy"] == found["rows"][-1]["mean_class_accuracy"]
+        values = json.load(f)
+    assert values["num_examples"] == 10
+    assert values["mean_class_accuracy"] == values["rows"][-1]["mean_class_accuracy"]
     assert "| conv5 {6,3,2,1} 50 bins | 4,800 | " in result.stdout
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "sentence"),
     [
-        ("train.py", ["--config.train.speed=1"], "unknown config field: .*speed"),
+        (
+            "train.py",
+            ["--config.train.epochs=1"],
+            "unknown config field: config.train.epochs; the nearest is config.train.num_epochs",
+        ),
         ("train.py", ["--config.train.sizes=2,"], r"config.train.sizes=\(2,\): .* at least"),
         ("train.py", ["--config.data.path=/nowhere"], "no folder /nowhere"),
         ("train.py", ["--config=/nowhere.py"], "--config=/nowhere.py cannot be read"),
         ("train.py", ["--config=spp_jax/errors.py"], "--config: .*get_config"),
         ("train.py", ["--config=configs/imagenette_small.py:x"], "x is none of multisize, single"),
-        ("train.py", ["--workdir="], "workdir '' is not a directory"),
+        ("train.py", ["--workdir="], "--workdir is missing: it is the folder that checkpoints"),
         ("train.py", ["--config.train.learning_rate=fast"], "fast"),
         ("eval.py", ["--workdir=/nowhere"], "no checkpoint in --workdir=/nowhere"),
         ("eval.py", ["--protocol=best"], "best"),
         ("eval.py", ["--protocol=svm,full"], "svm alone"),
-        ("eval.py", ["--protocol=svm"], "--config=FILE is missing"),
+        ("eval.py", ["--protocol=svm"], "--config=PRESET is missing, or its get_config"),
         (
             "eval.py",
             ["--protocol=svm", "--config=configs/digits_single.py"],
-            r"its get_config\(\) returns no SvmConfig",
+            "--config=configs/digits_single.py is a preset of `train`, not of `eval`",
         ),
         (
             "eval.py",
@@ -265,11 +269,11 @@ def test_kill_9_at_random_steps_then_resume_equals_the_unbroken_run(
         process.kill()
         process.wait()
     assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
-    found, expected = (checkpoint.load(path)[1]["params"] for path in (tmp_path, trained[0]))
+    resumed, expected = (checkpoint.load(path)[1]["params"] for path in (tmp_path, trained[0]))
     for part in expected:
         for layer in expected[part]:
             for name, value in expected[part][layer].items():
-                np.testing.assert_array_equal(found[part][layer][name], value)
+                np.testing.assert_array_equal(resumed[part][layer][name], value)
     with (
         open(tmp_path / "metrics.jsonl") as a,
         open(os.path.join(trained[0], "metrics.jsonl")) as b,
@@ -283,11 +287,11 @@ WRONG_DETECTION = [
     (("detect",), "the first argument must be one of train, eval, predict, score, got 'detect'"),
     (
         ("train", "--config=configs/animals_detection.py", "--workdir=/tmp/none"),
-        "config.checkpoint is not set; give --config.checkpoint=DIR",
+        "config.checkpoint is not set: it is the network to start from",
     ),
     (
         ("train", "--config=configs/digits_single.py", "--workdir=/tmp/none"),
-        "its get_config() returns no DetectionConfig",
+        "--config=configs/digits_single.py is a preset of `train`, not of `detect train`",
     ),
     (("eval", "--workdir=/tmp/none"), "/tmp/none is no workdir of detect.py: no config.json"),
     (("score", "x.json", "--data=a"), "unexpected argument 'x.json'"),
@@ -354,8 +358,9 @@ def test_a_detector_from_the_command_line(tmp_path):
     assert re.search(r"trainval: 8 images, 16 objects of 2 classes \(0 difficult\)", result.stdout)
     for name in ("proposals", "regression.npz", "svm.npz", "eval.json"):
         assert f"-> {workdir}/{name}" in result.stdout
-    found = json.loads((tmp_path / "detector/eval.json").read_text())
-    assert found["map_11point"] > 0.8
+    first = json.loads((tmp_path / "detector/eval.json").read_text())
+    assert first["map_11point"] > 0.8
+    assert (tmp_path / "detector/detections/curves_test.png").exists()
     result = _run("detect.py", "eval", f"--workdir={workdir}", "--config.test.max_detections=1")
     assert result.returncode == 0, result.stderr
     fewer = json.loads((tmp_path / "detector/eval.json").read_text())

@@ -11,7 +11,7 @@ import pytest
 _COUNT = """
 import resource, sys
 import numpy as np
-from spp_jax import memory
+from spp_jax.runs import memory
 memory.keep_freed()
 np.ones(2**24, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -25,14 +25,14 @@ def test_freed_memory_is_kept_unless_the_user_sets_malloc():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
 
     def count(**variables):
-        found = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", _COUNT],
             env=environment | variables,
             capture_output=True,
             text=True,
             check=True,
         )
-        return int(found.stdout)
+        return int(result.stdout)
 
     # 64 MiB are 16,384 pages; what NumPy itself touches is a few.
     assert count() < 1000

@@ -28,11 +28,11 @@ class Request:
 
     Attributes:
         parts: layers and their pyramids; their vectors are concatenated.
-        view: how an image is shown: "full", "center" or "warp" of `views.Protocol`.
+        view: how an image is shown: "full", "center" or "warp" of `protocols.Protocol`.
         normalize: divide the vector of each part by its Euclidean norm.
         dtype: of the file, "float32" or "float16".
         batch_size: images of view.size x view.size pixels in a batch, or as many pixels.
-        num_programs: programs to compile at most, but for what `canvases.choose` says of memory.
+        num_programs: programs to compile at most, but for what `planning.choose` says of memory.
         num_workers: 0, threads of this process, or loader processes.
     """
 

@@ -102,21 +102,21 @@ def _multi_view(network):
         return (slack // 2, 0, slack) if slack else (0,)
 
     def make_scores(image):
-        found = []
+        scores = []
         for scale in (32, 40, 48):
             resized = _shorter(image, scale)
             height, width, _ = resized.shape
             for shown in (resized, resized[:, ::-1]):
                 fmap = np.asarray(apply(shown[None])[0])
-                protocols = [
+                parts = [
                     fmap[cells_in(y, fmap.shape[0]), cells_in(x, fmap.shape[1])]
                     for y in starts(height - 32)
                     for x in starts(width - 32)
                 ]
-                protocols += [fmap] if scale == 40 else []
-                pooled = [reference.pool_rectangle(v, (2, 1)) for v in protocols]
-                found.append(_softmax(head(np.stack(pooled))))
-        return np.concatenate(found)
+                parts += [fmap] if scale == 40 else []
+                pooled = [reference.pool_rectangle(v, (2, 1)) for v in parts]
+                scores.append(_softmax(head(np.stack(pooled))))
+        return np.concatenate(scores)
 
     return make_scores
 
@@ -124,11 +124,11 @@ def _multi_view(network):
 def test_multi_view_equals_windows_of_each_images_own_maps(network, folder):
     source = folders_lib.scan_folder(folder, "")
     config = _config(scales=(32, 40, 48), num_examples=4)
-    found = classify.evaluate(*network, config, source, "multi_view")
+    result = classify.evaluate(*network, config, source, "multi_view")
     expected = _alone(network, folder, _multi_view(network), (0, 7, 14, 21))
-    assert (found["num_views"], found["num_examples"]) == (6 + 18 + 18 + 2, 4)
-    assert found["top1"] == pytest.approx(expected["top1"], abs=1e-12)
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
+    assert (result["num_views"], result["num_examples"]) == (6 + 18 + 18 + 2, 4)
+    assert result["top1"] == pytest.approx(expected["top1"], abs=1e-12)
+    assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
 
 
 @pytest.mark.parametrize("protocol", ["full", "center", "warp", "ten_view"])
@@ -141,16 +141,16 @@ def test_batches_equal_one_image_at_a_time(network, folder, protocol):
     }[protocol]
     expected = _alone(network, folder, make_scores)
     source = folders_lib.scan_folder(folder, "")
-    found = classify.evaluate(*network, _config(), source, protocol)
-    assert found["num_examples"] == expected["num_examples"] == 21
-    assert found["num_views"] == (10 if protocol == "ten_view" else 1)
-    assert found["num_refused"] == 1
-    assert found["refused"][0].startswith(f"{folder}/dark/5.png: ")
-    assert found["top1"] == pytest.approx(expected["top1"], abs=1e-12)
-    assert found["top5"] == pytest.approx(expected["top5"], abs=1e-12)
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
+    result = classify.evaluate(*network, _config(), source, protocol)
+    assert result["num_examples"] == expected["num_examples"] == 21
+    assert result["num_views"] == (10 if protocol == "ten_view" else 1)
+    assert result["num_refused"] == 1
+    assert result["refused"][0].startswith(f"{folder}/dark/5.png: ")
+    assert result["top1"] == pytest.approx(expected["top1"], abs=1e-12)
+    assert result["top5"] == pytest.approx(expected["top5"], abs=1e-12)
+    assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)  # float32 logits
     # 21 images of random sizes: one canvas each would be about 21.
-    assert found["num_canvases"] <= (9 if protocol == "full" else 1)
+    assert result["num_canvases"] <= (9 if protocol == "full" else 1)
 
 
 def test_the_papers_ninety_six_views():
@@ -161,15 +161,15 @@ def test_the_papers_ninety_six_views():
         len(protocol.cells(s, round(1.4 * s), backbones.ZF5))
         for s in protocols.make_protocol(config, "multi_view").scales
     ]
-    # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (PAPER 4.3).
+    # 5 x 18 + 6, two of each for the mirror image, and the full image at 256 (section 4.3).
     assert cells == [3, 9 + 1, 9, 9, 9, 9]
     assert 2 * (sum(cells) - 1) == 96
 
 
 def test_some_of_the_examples(network, folder):
     source = folders_lib.scan_folder(folder, "")
-    found = classify.evaluate(*network, _config(num_examples=5), source, "center")
-    assert found["num_examples"] + found["num_refused"] == 5
+    result = classify.evaluate(*network, _config(num_examples=5), source, "center")
+    assert result["num_examples"] + result["num_refused"] == 5
 
 
 def test_a_table_of_errors():

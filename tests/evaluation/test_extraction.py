@@ -49,16 +49,16 @@ def whole(network, folder, tmp_path_factory):
 
 def test_what_a_file_holds(network, folder, whole):
     with np.load(whole) as archive:
-        found = dict(archive)
-    assert found["paths"].tolist() == _paths(folder)
-    assert found["class_names"].tolist() == ["dark", "light"]
-    assert found["labels"].tolist() == [0] * 6 + [1] * 6 + [0] * 4 + [1] * 4
-    metadata = json.loads(str(found["metadata"]))
+        stored = dict(archive)
+    assert stored["paths"].tolist() == _paths(folder)
+    assert stored["class_names"].tolist() == ["dark", "light"]
+    assert stored["labels"].tolist() == [0] * 6 + [1] * 6 + [0] * 4 + [1] * 4
+    metadata = json.loads(str(stored["metadata"]))
     assert metadata["facts"]["layers"][0] == {"layer": "conv5", "levels": [2, 1], "reduce": "max"}
     assert metadata["num_programs"] <= 3
     expected = features.extract(*network, _paths(folder), PARTS, scale=36, num_programs=1)
     # Other batches on other canvases, in float32.
-    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(stored["features"], expected, rtol=1e-4, atol=1e-4)
     assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
 
 
@@ -74,16 +74,16 @@ def test_columns_and_the_names_of_logits(network, folder, tmp_path):
         )
     with open(tmp_path / "b.npy.json") as f:
         described = json.load(f)
-    with np.load(tmp_path / "a.npz") as found, np.load(tmp_path / "c.npz") as nameless:
-        assert found["output_names"].tolist() == described["output_names"] == list(names)
-        assert found["class_names"].tolist() == ["dark", "light"]
+    with np.load(tmp_path / "a.npz") as archive, np.load(tmp_path / "c.npz") as nameless:
+        assert archive["output_names"].tolist() == described["output_names"] == list(names)
+        assert archive["class_names"].tolist() == ["dark", "light"]
         assert "output_names" not in nameless
-        columns = json.loads(str(found["metadata"]))["columns"]
+        columns = json.loads(str(archive["metadata"]))["columns"]
         assert columns == described["metadata"]["columns"]
         assert columns == [["fc6", 0, 256], ["logits", 256, 262], ["conv5", 262, 742]]
-        shown = request.view(_read(found["paths"][3]), "")[0]
+        shown = request.view(_read(archive["paths"][3]), "")[0]
         logits = np.asarray(model.apply(variables, shown[None]))[0]
-        np.testing.assert_allclose(found["features"][3, 256:262], logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(archive["features"][3, 256:262], logits, rtol=1e-4, atol=1e-4)
     again = ("a.npz", (*names[:5], "gnu"))
     with pytest.raises(errors.InputError, match=r"\(the network's classes have other names\); rem"):
         extraction.extract_to(
@@ -111,10 +111,10 @@ def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
     source = folders_lib.scan_images(str(tmp_path / "in"))
     for output in ("x.npz", "x.npy"):
         for _ in range(2):  # the second finds it finished
-            found = extraction.extract_to(
+            extracted = extraction.extract_to(
                 str(tmp_path / output), *network, source, _request("crop")
             )
-            assert [sentence.split(": ")[0] for sentence in found.refused] == [
+            assert [sentence.split(": ")[0] for sentence in extracted.refused] == [
                 rf"{tmp_path}/in/bad\udcff.png",
                 rf"{tmp_path}/in/cut\udcff.png",
             ]
@@ -131,13 +131,13 @@ def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffi
 
     def extract(where):
         source = folders_lib.scan_images(str(where))
-        found = extraction.extract_to(output, *network, source, _request())
+        extracted = extraction.extract_to(output, *network, source, _request())
         if suffix == "npz":
             with np.load(output) as archive:
-                return found, archive["labels"].tolist(), archive["class_names"].tolist()
+                return extracted, archive["labels"].tolist(), archive["class_names"].tolist()
         with open(output + ".json") as f:
             described = json.load(f)
-        return found, described["labels"], described["class_names"]
+        return extracted, described["labels"], described["class_names"]
 
     for i in range(4):
         os.rename(copy / "light" / f"{i}.png", copy / "light" / f"{i + 5}.png")
@@ -167,10 +167,10 @@ def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffi
 
 @pytest.mark.parametrize("scale", ["crop", "warp"])
 def test_squares_are_one_program(network, folder, tmp_path, scale):
-    found = extraction.extract_to(
+    extracted = extraction.extract_to(
         str(tmp_path / "x.npy"), *network, folders_lib.scan_images(folder), _request(scale)
     )
-    assert found.metadata["num_programs"] == 1
+    assert extracted.metadata["num_programs"] == 1
     view = extraction.make_view(scale, 32)
     shown = []
     for path in _paths(folder):
@@ -178,7 +178,7 @@ def test_squares_are_one_program(network, folder, tmp_path, scale):
             shown.append(view(f.read(), path)[0])
     assert {image.shape for image in shown} == {(32, 32, 3)}
     expected = features.extract(*network, shown, PARTS, scale=None)
-    np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(extracted.features, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture
@@ -187,8 +187,8 @@ def interrupt(monkeypatch):
     computed = []
     compute = features.compute
 
-    def interrupted(*args):
-        for batch, values in compute(*args):
+    def interrupted(*args, **options):
+        for batch, values in compute(*args, **options):
             if len(computed) == 2:
                 computed.append(None)
                 raise KeyboardInterrupt
@@ -206,14 +206,14 @@ def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suf
     with pytest.raises(KeyboardInterrupt):
         extraction.extract_to(output, *network, source, _request())
     assert os.listdir(tmp_path) == [f"x.{suffix}.part"]
-    found = extraction.extract_to(output, *network, source, _request())
+    extracted = extraction.extract_to(output, *network, source, _request())
     with np.load(whole) as archive:
-        np.testing.assert_array_equal(found.features, archive["features"])
+        np.testing.assert_array_equal(extracted.features, archive["features"])
     # What was done is not done again, and of a finished file nothing.
     assert sorted(i for batch in interrupt if batch for i in batch.indices) == list(range(20))
     num_computed = len(interrupt)
     again = extraction.extract_to(output, *network, source, _request(batch_size=2))
-    np.testing.assert_array_equal(again.features, found.features)
+    np.testing.assert_array_equal(again.features, extracted.features)
     assert len(interrupt) == num_computed
     assert set(os.listdir(tmp_path)) - {"x.npy.json"} == {f"x.{suffix}"}
 
@@ -237,9 +237,9 @@ def test_it_goes_on_in_other_batches_but_not_with_other_images(
         extraction.extract_to(output, *network, source, _request())
     (tmp_path / "x.npz.part" / "state.json").write_text(state)
     other = _request(batch_size=3, num_programs=2)
-    found = extraction.extract_to(output, *network, source, other)
+    extracted = extraction.extract_to(output, *network, source, other)
     with np.load(whole) as archive:
-        np.testing.assert_allclose(found.features, archive["features"], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(extracted.features, archive["features"], rtol=1e-4, atol=1e-4)
 
 
 def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp_path):
@@ -249,18 +249,18 @@ def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp
         f.truncate(200)  # its header can be read
     for suffix in ("npz", "npy"):
         output = str(tmp_path / f"x.{suffix}")
-        found = extraction.extract_to(
+        extracted = extraction.extract_to(
             output, *network, folders_lib.scan_images(str(copy)), _request()
         )
-        assert [r.split(": ")[0] for r in found.refused] == [
+        assert [r.split(": ")[0] for r in extracted.refused] == [
             f"{copy}/train/dark/a.png",
             f"{copy}/val/light/2.png",
         ]
         with np.load(whole) as archive:
             names = [os.path.relpath(p, folder) for p in archive["paths"]]
             expected = np.delete(archive["features"], names.index("val/light/2.png"), axis=0)
-        np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
-        assert len(found.indices) == 19
+        np.testing.assert_allclose(extracted.features, expected, rtol=1e-4, atol=1e-4)
+        assert len(extracted.indices) == 19
     with open(tmp_path / "x.npy.json") as f:
         described = json.load(f)
     assert f"{copy}/val/light/2.png" not in described["paths"]
@@ -291,13 +291,13 @@ def test_something_else_is_not_overwritten(network, folder, whole, tmp_path):
 
 def test_half_precision(network, folder, whole, tmp_path):
     source = folders_lib.scan_images(folder)
-    found = extraction.extract_to(
+    extracted = extraction.extract_to(
         str(tmp_path / "x.npz"), *network, source, _request(dtype="float16")
     )
-    assert found.features.dtype == np.float16
+    assert extracted.features.dtype == np.float16
     with np.load(whole) as archive:
         # Ten bits after the point.
-        np.testing.assert_allclose(found.features, archive["features"], rtol=2**-10, atol=1e-4)
+        np.testing.assert_allclose(extracted.features, archive["features"], rtol=2**-10, atol=1e-4)
     large = jax.tree.map(lambda x: 100 * x, network[1])
     with pytest.raises(errors.InputError, match=r"features up to \S+ do not fit float16"):
         extraction.extract_to(

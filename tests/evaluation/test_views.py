@@ -18,8 +18,8 @@ def _encode(image):
 
 def test_center_is_the_middle_of_the_resized_image():
     data = _encode(_columns(20, 60))
-    found = protocols.Protocol("center", 20, 10)(data, "columns")[0]
-    np.testing.assert_array_equal(found, _columns(20, 60)[5:15, 25:35])
+    view = protocols.Protocol("center", 20, 10)(data, "columns")[0]
+    np.testing.assert_array_equal(view, _columns(20, 60)[5:15, 25:35])
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_canvas_rounds_both_sides_up():
 
 
 def test_ten_view_crops_the_corners_of_the_whole_image():
-    found = protocols.Protocol("ten_view", 20, 10)(_encode(_columns(20, 60)), "x")
-    assert [int(x[0, 0, 0]) for x in found] == [25, 0, 50, 0, 50]
+    views = protocols.Protocol("ten_view", 20, 10)(_encode(_columns(20, 60)), "x")
+    assert [int(x[0, 0, 0]) for x in views] == [25, 0, 50, 0, 50]
 
 
 def test_multi_view_shows_each_scale_once():
@@ -72,5 +72,5 @@ def test_multi_view_shows_each_scale_once():
     ],
 )
 def test_view_windows(height, width, positions, expected):
-    found = protocols.view_windows(height, width, 10, positions)
-    np.testing.assert_array_equal(found, [(x, y, x + 10, y + 10) for x, y in expected])
+    views = protocols.view_windows(height, width, 10, positions)
+    np.testing.assert_array_equal(views, [(x, y, x + 10, y + 10) for x, y in expected])

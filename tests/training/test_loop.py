@@ -13,8 +13,10 @@ import pytest
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
+from spp_jax.runs import signals
 from spp_jax.training import classifier, loop
 from tests import folders
+from tests.support import said
 
 STEPS = 12  # four epochs of three
 
@@ -109,32 +111,53 @@ def test_resumed_equals_unbroken_bit_for_bit(unbroken, config, tmp_path, epoch):
     assert checkpoint.latest_step_dir(workdir).endswith(f"/{3 * epoch - 1}")
     assert classifier.train(config, workdir, EVALUATE) == loop.Result(None, STEPS)
     jax.tree.map(np.testing.assert_array_equal, _params(workdir), _params(unbroken))
-    expected, found = _lines(unbroken), _lines(workdir)
-    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    expected, lines = _lines(unbroken), _lines(workdir)
+    assert [line["step"] for line in lines] == [line["step"] for line in expected]
     for name in ("batch_hash", "loss", "top1", "learning_rate"):
-        assert [line.get(name) for line in found] == [line.get(name) for line in expected]
+        assert [line.get(name) for line in lines] == [line.get(name) for line in expected]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_save_and_say_so(unbroken, config, tmp_path, number, capfd):
+def test_signals_save_and_say_so(unbroken, config, tmp_path, number):
+    recorder = said.Recorder()
+
     def evaluate(*arguments):
         os.kill(os.getpid(), number)
         return EVALUATE(*arguments)
 
     before = signal.getsignal(number)
     config.train.checkpoint_every_steps = 100
-    assert classifier.train(config, str(tmp_path), evaluate) == loop.Result(number, 3)
+    stop = signals.StopSignal(recorder.say)
+    result = classifier.train(config, str(tmp_path), evaluate, stop=stop, progress=recorder)
+    assert result == loop.Result(number, 3)
     assert signal.getsignal(number) == before
-    assert f"{number.name}: saved step 3 of 12" in capfd.readouterr().out
+    assert f"{number.name}: stopping after this step" in recorder.text
+    assert f"{number.name}: saved step 3 of 12" in recorder.text
     classifier.train(config, str(tmp_path), EVALUATE)
     jax.tree.map(np.testing.assert_array_equal, _params(tmp_path), _params(unbroken))
 
 
-def test_a_finished_run_is_left_as_it_is(unbroken, config, capfd):
-    before = _lines(unbroken)
-    assert classifier.train(config, unbroken, EVALUATE) == loop.Result(None, STEPS)
-    assert "already trained to its last step, 12" in capfd.readouterr().out
+def test_a_finished_run_is_left_as_it_is(unbroken, config):
+    before, recorder = _lines(unbroken), said.Recorder()
+    result = classifier.train(config, unbroken, EVALUATE, progress=recorder)
+    assert result == loop.Result(None, STEPS)
+    assert "already trained to its last step, 12" in recorder.text
     assert _lines(unbroken) == before
+
+
+def test_the_library_prints_nothing_and_leaves_signals_alone(config, tmp_path, capfd):
+    handlers = []
+
+    def evaluate(*arguments):
+        handlers.append([signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)])
+        return EVALUATE(*arguments)
+
+    config.train.num_epochs = 1
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    capfd.readouterr()
+    classifier.train(config, str(tmp_path), evaluate)
+    assert capfd.readouterr().out == ""
+    assert handlers == [before]
 
 
 def test_a_workdir_of_another_config_is_refused_and_untouched(unbroken, config):
@@ -189,16 +212,16 @@ def test_a_workdir_in_which_nothing_was_learnt_takes_another_config(config, tmp_
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
 
 
-def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path, capfd):
+def test_bad_files_are_named_once_and_too_many_stop_the_run(config, tmp_path):
+    recorder = said.Recorder()
     path = folders.make_folder(tmp_path / "images", {"train": 13, "val": 4})
     for i in (2, 3):
         with open(f"{path}/train/dark/{i}.png", "wb") as f:
             f.write(b"\x89PNG\r\n\x1a\nrubbish")
     config.data.path, config.data.max_refused = path, 0.1
-    classifier.train(config, str(tmp_path / "run"), EVALUATE)
-    out = capfd.readouterr().out
+    classifier.train(config, str(tmp_path / "run"), EVALUATE, progress=recorder)
     for i in (2, 3):
-        assert out.count(f"{path}/train/dark/{i}.png: ") == 1
+        assert recorder.text.count(f"{path}/train/dark/{i}.png: ") == 1
     config.data.max_refused = 0.05
     with pytest.raises(errors.InputError, match=r"2 of 26 training images .*max_refused=0\.05"):
         classifier.train(config, str(tmp_path / "strict"), EVALUATE)

@@ -14,9 +14,10 @@ from spp_jax import checkpoint, errors, sharding
 from spp_jax import config as config_lib
 from spp_jax.evaluation import classify
 from spp_jax.models import backbones
-from spp_jax.training import classifier, loop, transfer
+from spp_jax.training import classifier, schedule, transfer
 from spp_jax.training import state as state_lib
 from tests import folders
+from tests.support import said
 
 EVALUATE = functools.partial(classify.evaluate, protocol="center")
 MEAN = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
@@ -71,7 +72,7 @@ def test_other_classes_leave_only_the_classifier_fresh(start):
     assert "and the mean" in plan.lines()
     np.testing.assert_array_equal(plan.constants["mean"], MEAN)
 
-    optimizer = loop.schedule.make_optimizer(config_lib.Config().train, 1)
+    optimizer = schedule.make_optimizer(config_lib.Config().train, 1)
     state = state_lib.init_state(
         model, optimizer, 0, 32, sharding.make_mesh(), constants=plan.constants
     )
@@ -150,14 +151,13 @@ def test_a_damaged_start_is_not_taken_for_another_network(start, tmp_path, part)
         spp_jax.load(workdir)
 
 
-def test_a_fine_tuned_network_is_near_its_start_and_keeps_its_mean(folder, start, tmp_path, capsys):
-    workdir = str(tmp_path / "run")
+def test_a_fine_tuned_network_is_near_its_start_and_keeps_its_mean(folder, start, tmp_path):
+    workdir, recorder = str(tmp_path / "run"), said.Recorder()
     config = _config(folder, start[0])
     config.data.mean = "channel"  # the mean of the start is taken
-    classifier.train(config, workdir, EVALUATE)
-    said = capsys.readouterr().out
-    assert "init_from" in said
-    assert "fresh: head/fc7/kernel (2 classes, not those of its 3)" in said
+    classifier.train(config, workdir, EVALUATE, progress=recorder)
+    assert "init_from" in recorder.text
+    assert "fresh: head/fc7/kernel (2 classes, not those of its 3)" in recorder.text
     _, variables, _ = spp_jax.load(workdir)
     np.testing.assert_array_equal(variables["constants"]["mean"], MEAN)
     near = lambda a, b: np.testing.assert_allclose(a, b, atol=0.05)  # noqa: E731
