@@ -19,7 +19,7 @@ COMMANDS = (
     ("networks", "| zf5 |"),
     (
         "train --config=digits_multisize --config.run.smoke=True --workdir=run",
-        "epoch 2 | center",
+        "epoch 2 | full",
     ),
     ("eval --workdir=run --protocol=full", "full: top1"),
 )

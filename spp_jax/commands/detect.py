@@ -164,7 +164,17 @@ def _make_folder(output: str) -> None:
 
 
 def _check_output(output: str, names: dict[str, str]) -> None:
-    """Raises InputError if a file to write is an image that was given, or a folder."""
+    """Raises InputError if a file to write is an image that was given, or a folder.
+
+    Also if the output can be no folder: it is made only when there is something to write.
+    """
+    parent = os.path.abspath(output)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise errors.InputError(
+            f"--output={output} cannot be written: {parent} is no folder to write in"
+        )
     inputs = {os.path.realpath(path) for path in names}
     for name in names.values():
         for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):

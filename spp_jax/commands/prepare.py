@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
     manual_dir, data_dir = (
         os.path.expanduser(path) for path in (flags.FLAGS.manual_dir, flags.FLAGS.data_dir)
     )
+    # As Ctrl-C, which a shell's background jobs ignore: TFDS removes what it has begun.
+    signal.signal(signal.SIGTERM, _interrupt)
     progress, stop = console.Console(), signals.StopSignal(lambda text: None)
     try:
         if name == preparing.NAME:
@@ -62,6 +64,10 @@ def main(arguments: list[str]) -> int:
         print(f"stopped; the same command {how}", file=sys.stderr)
         return 128 + (stop.signal or signal.SIGINT)
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _prepare_256(manual_dir: str, data_dir: str, stop: Any, progress: Any) -> None:

@@ -21,7 +21,11 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union, (R, S), of each of (R, 4) with each of (S, 4) boxes."""
+    """Returns the intersection over union, (R, S), of each of (R, 4) with each of (S, 4) boxes.
+
+    >>> iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
+    [[0.333, 0.0]]
+    """
     upper = np.maximum(boxes[:, None, :2], others[None, :, :2])
     lower = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.prod(np.maximum(lower - upper, 0), axis=-1)
@@ -101,6 +105,12 @@ def nms(
     Each round takes the best remaining box of each class and drops all boxes that overlap it by
     more than `iou_threshold`. So there are as many rounds as boxes in the class that keeps most.
     The result is that of the usual loop over sorted boxes; of equal scores the first is taken.
+
+    >>> boxes = jnp.array([[0.0, 0, 10, 10], [1, 0, 10, 10], [20, 0, 30, 10]])
+    >>> scores = jnp.array([[0.5], [0.9], [0.7]])
+    >>> selection = nms(boxes, scores, iou_threshold=0.3, score_threshold=0.0, max_kept=3)
+    >>> selection.row.tolist(), selection.is_kept.tolist()
+    ([[1, 2, 0]], [[True, True, False]])
 
     Args:
         boxes: (R, 4), or (R, K, 4) where each class has its own.

@@ -99,7 +99,7 @@ def predict(
         )
     refused += unreadable.values()
     if len(unreadable) == len(names):
-        raise errors.InputError("none of the images can be read")
+        raise errors.InputError(f"none of the images can be read: {refused[0]}")
 
 
 def _make_prediction(

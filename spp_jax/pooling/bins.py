@@ -11,6 +11,9 @@ def adaptive_bins(length: int, n: int) -> list[tuple[int, int]]:
     no range is ever empty, neighbours share at most one cell when length >= n, and cells repeat
     when length < n. Equal to the literal recipe (`sliding_bins`) at the paper's 13 x 13 map.
 
+    >>> adaptive_bins(10, 6)
+    [(0, 2), (1, 4), (3, 5), (5, 7), (6, 9), (8, 10)]
+
     Raises:
       ValueError: length or n is less than 1.
     """
@@ -23,6 +26,9 @@ def sliding_bins(length: int, n: int) -> list[tuple[int, int]]:
 
     The literal recipe of the paper's section 2.3. It gives n ranges for few lengths only: at 10
     cells, the paper's own 180-pixel network, six bins would come out as nine.
+
+    >>> sliding_bins(13, 3)
+    [(0, 5), (4, 9), (8, 13)]
 
     Raises:
       ValueError: length or n is less than 1, or the recipe gives another count than n.

@@ -37,6 +37,10 @@ def max_pool(
 ) -> jax.Array:
     """Max-pools (N, H, W, C) with square windows to (N, H', W', C).
 
+    >>> x = jnp.arange(16).reshape(1, 4, 4, 1)
+    >>> max_pool(x, 2, 2)[0, :, :, 0].tolist()
+    [[5, 7], [13, 15]]
+
     Padded cells never win: they count as minus infinity. H' and W' are `pooled_side` of H and W.
     Of cells that tie the first one, row by row, gets the gradient, as in Caffe and torch.
 

@@ -30,6 +30,10 @@ def spatial_pyramid_pool(
 ) -> jax.Array:
     """Pools maps of any height and width to vectors of one length.
 
+    >>> fmap = jnp.arange(12).reshape(1, 3, 4, 1)
+    >>> spatial_pyramid_pool(fmap, (2, 1)).tolist()
+    [[5, 7, 9, 11, 11]]
+
     Args:
       fmap: (N, H, W, C), any H, W >= 1, also smaller than a level.
       levels: bins per side of each level of the pyramid, as `check_levels` takes them.

@@ -27,6 +27,10 @@ def pool_windows(
 ) -> jax.Array:
     """Pools each window to the vector `spatial_pyramid_pool` gives for that part of its map.
 
+    >>> fmap = jnp.arange(12).reshape(3, 4, 1)
+    >>> pool_windows(fmap, jnp.array([[0, 0, 4, 3], [1, 0, 3, 2]]), (2, 1)).tolist()
+    [[5, 7, 9, 11, 11], [1, 2, 5, 6, 6]]
+
     The window is clipped to the map first; a window with no cell in the map gives zeros and
     passes no gradient. With "max" a window of the whole map equals `spatial_pyramid_pool`
     exactly; with "mean" to rounding.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from spp_jax.commands import console
 from spp_jax.data.embedded import digits
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -259,7 +260,7 @@ def test_reads_by_name_and_decodes(prepared):
 
 @pytest.mark.usefixtures("few")
 def test_preparing_elsewhere_gives_the_same_bytes_and_no_noise(prepared, tmp_path, capsys, recwarn):
-    digits.prepare(tmp_path)
+    digits.prepare(tmp_path, console.Console())
     for split in FEW:
         for here, there in zip(read(prepared, split), read(tmp_path, split), strict=True):
             assert here["image"] == there["image"]
@@ -275,7 +276,7 @@ def test_preparing_elsewhere_gives_the_same_bytes_and_no_noise(prepared, tmp_pat
 def test_prepared_set_is_left_alone(prepared, monkeypatch, capsys):
     before = files_of(prepared)
     monkeypatch.setattr(digits, "make_scene", None)  # making a scene would raise TypeError
-    digits.prepare(prepared)
+    digits.prepare(prepared, console.Console())
     assert files_of(prepared) == before
     assert len(before) >= 3
     assert capsys.readouterr().out == ""  # no bar: it returned at once

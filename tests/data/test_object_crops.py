@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
-from spp_jax.data import object_crops
+from spp_jax.data import crops
 from spp_jax.data.sources import folders, voc
 from tests.data import test_voc
 from tests.detection import shapes
@@ -15,15 +15,15 @@ def test_a_crop_holds_half_of_its_object():
     image = np.zeros((80, 120, 3), np.uint8)
     image[10:30, 70:110] = 255
     annotation = voc.Annotation((voc.Object("cat", (70, 10, 110, 30), False),))
-    cropper = object_crops.Cropper(shorter_side=80, size=50, crops=20)
-    found = list(cropper(image, annotation, "a"))
-    assert 0 < len(found) <= 20
-    for name, crop in found:
+    cropper = crops.Cropper(shorter_side=80, size=50, crops=20)
+    cut = list(cropper(image, annotation, "a"))
+    assert 0 < len(cut) <= 20
+    for name, crop in cut:
         assert name == "cat"
         assert crop.shape == (50, 50, 3)
         assert (crop[..., 0] > 128).sum() >= 0.5 * 20 * 40
     again = list(cropper(image, annotation, "a"))
-    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, again))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(cut, again))
     large = voc.Annotation((voc.Object("cat", (0, 0, 120, 80), False),))
     assert list(cropper(image, large, "a")) == []  # no crop of 50 holds half of it
 
@@ -32,14 +32,14 @@ def test_crops_are_a_folder_to_train_on(tmp_path):
     root = shapes.make_voc(tmp_path / "voc", num_train=3, num_test=1)
     source = voc.VocSource(root, "trainval")
     output = str(tmp_path / "crops")
-    cropper = object_crops.Cropper(shorter_side=80, size=48, crops=2)
-    count, refused = object_crops.write_crops(source, cropper, output)
+    cropper = crops.Cropper(shorter_side=80, size=48, crops=2)
+    count, refused = crops.write_crops(source, cropper, output)
     assert (count, refused) == (12, [])
-    found = folders.scan_folder(output, "")
-    assert found.class_names == shapes.CLASSES
-    assert len(found) == 12
+    written = folders.scan_folder(output, "")
+    assert written.class_names == shapes.CLASSES
+    assert len(written) == 12
     with pytest.raises(errors.InputError, match="is there already and not an empty folder"):
-        object_crops.write_crops(source, cropper, output)
+        crops.write_crops(source, cropper, output)
 
 
 def test_class_names_and_ids_become_names_of_files(tmp_path):
@@ -51,11 +51,11 @@ def test_class_names_and_ids_become_names_of_files(tmp_path):
     test_voc.write_image(tmp_path / "VOC2007/JPEGImages/sub/a.png", 60, 60)
     output = tmp_path / "crops"
     source = voc.VocSource(str(tmp_path), "train")
-    cropper = object_crops.Cropper(shorter_side=60, size=60, crops=1)
-    assert object_crops.write_crops(source, cropper, str(output)) == (3, [])
+    cropper = crops.Cropper(shorter_side=60, size=60, crops=1)
+    assert crops.write_crops(source, cropper, str(output)) == (3, [])
     written = sorted(str(p.relative_to(output)) for p in output.glob("*/*"))
     assert written[:2] == ["%2E./sub%2Fa_2.jpg", "w%2Fo helmet/sub%2Fa_1.jpg"]
     assert len(written) == 3
     (tmp_path / "file").touch()
     with pytest.raises(errors.InputError, match=r"crops cannot be written: Not a directory"):
-        object_crops.write_crops(source, cropper, str(tmp_path / "file/crops"))
+        crops.write_crops(source, cropper, str(tmp_path / "file/crops"))

@@ -1,6 +1,7 @@
 """Batches are a function of seed and step: not of workers, hosts or the step resumed from."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data.loading import reading, streams, views
 from spp_jax.data.sources import base
+from spp_jax.runs import signals
 
 
 class Squares:
@@ -84,14 +86,14 @@ def test_labels_belong_to_their_images():
 
 
 def test_a_bad_image_keeps_its_row_with_weight_0():
-    found = [
+    bad = [
         (batch, row, refused)
         for batch, refused in _batches(STREAM)
         for row in range(4)
         if batch["weight"][row] == 0
     ]
-    assert found
-    for batch, row, refused in found:
+    assert bad
+    for batch, row, refused in bad:
         assert batch["image"][row].max() == 0
         assert batch["label"][row] == 0
         assert len(refused) == 1
@@ -155,11 +157,11 @@ left.close()
 seen = list(tests.reading.eval_examples(tests.Squares(), tests.WARP.read, num_workers=2))
 print(len(held), len(seen), sum(e.views is not None for e in seen))
 """
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert found.stdout == "15 23 22\n"
-    assert found.stderr == ""  # else Python tells of "leaked shared_memory objects"
+    assert process.stdout == "15 23 22\n"
+    assert process.stderr == ""  # else Python tells of "leaked shared_memory objects"
 
 
 def test_corners_are_crops_of_the_whole_image():
@@ -169,9 +171,9 @@ def test_corners_are_crops_of_the_whole_image():
     view = views.TrainView(config_lib.DataConfig(view="corners", shorter_side=48, crop_size=32))
     lefts = set()
     for seed in range(40):
-        found = _square(view, np.random.default_rng(seed), data, "columns", 32)
-        assert found.shape == (32, 32, 3)
-        lefts.add(int(found[0, 0, 0]))
+        crop = _square(view, np.random.default_rng(seed), data, "columns", 32)
+        assert crop.shape == (32, 32, 3)
+        lefts.add(int(crop[0, 0, 0]))
     assert lefts == {0, 32, 64}  # left corners, centre, right corners
 
 
@@ -223,8 +225,20 @@ def test_evaluation_reads_every_example_once_and_in_order():
 
 
 def test_some_examples_may_be_read():
-    found = reading.eval_examples(Squares(), lambda data, name: name, 0, [4, 7, 2])
-    assert [e.label for e in found] == [0, 1, 0]
+    examples = reading.eval_examples(Squares(), lambda data, name: name, 0, [4, 7, 2])
+    assert [e.label for e in examples] == [0, 1, 0]
+
+
+class CountedStop(signals.Stop):
+    """A Stop that counts how many times it is looked at; it asks to stop, or not."""
+
+    def __init__(self, number):
+        self.number, self.count = number, 0
+
+    @property
+    def signal(self):
+        self.count += 1
+        return self.number
 
 
 @pytest.mark.parametrize(
@@ -232,16 +246,17 @@ def test_some_examples_may_be_read():
     [WARP, views.TrainView(config_lib.DataConfig(view="corners", shorter_side=32, crop_size=24))],
 )
 def test_the_mean_image_is_the_mean_of_the_middles(view):
-    count = []
+    stop = CountedStop(None)
     indices = [0, 3, 7, 9]  # 7 cannot be read
-    found = reading.mean_image(Squares(), view, 8, 0, indices, lambda: not count.append(1))
+    mean = reading.mean_image(Squares(), view, 8, 0, indices, stop=stop)
     middles = []
     for i in (0, 3, 9):
         example = Squares()[i]
         middles.append(view.middle(view.read(example.data, example.name), 8))
-    np.testing.assert_allclose(found, np.mean(middles, axis=0), rtol=1e-6)
-    assert (found.shape, found.dtype, len(count)) == ((8, 8, 3), np.float32, 4)
-    first = reading.mean_image(Squares(), view, 8, 0, [9, 0, 3], lambda: False)
+    np.testing.assert_allclose(mean, np.mean(middles, axis=0), rtol=1e-6)
+    assert (mean.shape, mean.dtype, stop.count) == ((8, 8, 3), np.float32, 4)
+    stop = CountedStop(signal.SIGINT)
+    first = reading.mean_image(Squares(), view, 8, 0, [9, 0, 3], stop=stop)
     np.testing.assert_array_equal(first, middles[2])
     with pytest.raises(errors.InputError, match="none of 1 images"):
         reading.mean_image(Squares(), view, 8, 0, [7])

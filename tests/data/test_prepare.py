@@ -16,9 +16,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from spp_jax import errors
-from spp_jax.data import images, prepare
-from spp_jax.data.imagenet import display, preparing, tars
+from spp_jax.data import images, stock
+from spp_jax.data.imagenet import preparing, tars
 from spp_jax.data.sources import opening
+from spp_jax.runs import progress, signals
 
 # With the one official image that is a PNG, and one of the CMYK ones.
 TRAIN = {
@@ -86,12 +87,12 @@ def small_shards(monkeypatch):
 def _read(data_dir):
     """Returns {split: [(file name, label, bytes)]}."""
     builder = tfds.builder("imagenet2012_256", data_dir=data_dir)
-    found = {}
+    contents = {}
     for split in ("train", "validation"):
         skip = {"image": tfds.decode.SkipDecoding()}
         examples = builder.as_data_source(split, decoders=skip)
-        found[split] = [(e["file_name"].decode(), int(e["label"]), e["image"]) for e in examples]
-    return found
+        contents[split] = [(e["file_name"].decode(), int(e["label"]), e["image"]) for e in examples]
+    return contents
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +115,12 @@ def test_classes_labels_and_names_are_those_of_tfds(prepared, tmp_path):
     }
     assert builder.info.supervised_keys == stock.info.supervised_keys
 
-    found = _read(data_dir)
+    contents = _read(data_dir)
     names = {name for names in TRAIN.values() for name in names} - {DAMAGED}
-    assert sorted(name for name, _, _ in found["train"]) == sorted(names)
+    assert sorted(name for name, _, _ in contents["train"]) == sorted(names)
     classes = builder.info.features["label"].names
-    assert all(name.startswith(classes[label]) for name, label, _ in found["train"])
-    assert {name: label for name, label, _ in found["validation"]} == {
+    assert all(name.startswith(classes[label]) for name, label, _ in contents["train"])
+    assert {name: label for name, label, _ in contents["validation"]} == {
         f"ILSVRC2012_val_{n:08}.JPEG": label for n, label in enumerate(VALIDATION, 1)
     }
 
@@ -207,18 +208,21 @@ def test_two_workers_and_an_interruption_change_nothing(
     assert not work.exists()
 
     # And now there is nothing to do.
-    sentence = prepare.prepare_256("nowhere", str(tmp_path), 1)
-    assert sentence == f"imagenet2012_256 is prepared already under {final}"
+    assert preparing.prepare("nowhere", str(tmp_path), num_workers=1) == []
+    process = _start("imagenet2012_256", "--manual_dir=nowhere", f"--data_dir={tmp_path}")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out == f"imagenet2012_256 is prepared already under {final}\n"
 
 
 def test_shards_of_other_settings_or_tars_are_not_mixed_in(tar_folder, tmp_path, monkeypatch):
     work = tmp_path / "imagenet2012_256" / "1.0.0.incomplete"
     (work / "progress").mkdir(parents=True)
-    found = tars.find_tars(tar_folder)
-    preparing._check_settings(str(work), dict.fromkeys(found, __file__))
-    preparing._check_settings(str(work), found)  # nothing was made from the others
+    paths = tars.find_tars(tar_folder)
+    preparing._check_settings(str(work), dict.fromkeys(paths, __file__))
+    preparing._check_settings(str(work), paths)  # nothing was made from the others
     (work / "progress" / "train-00000.json").write_text("{}")
-    preparing._check_settings(str(work), found)
+    preparing._check_settings(str(work), paths)
     monkeypatch.setattr(preparing, "QUALITY", 80)
     with pytest.raises(errors.InputError, match=r"\(quality was 92, now 80\); remove it"):
         preparing.prepare(tar_folder, str(tmp_path), num_workers=1)
@@ -229,13 +233,13 @@ def test_every_shard_has_its_share_of_every_class(tmp_path):
     train = {f"{w}.tar": _tar(dict.fromkeys(names, b"x")) for w, names in classes.items()}
     folder = _write_tars(tmp_path, train, {})
     path = tars.find_tars(folder)["train"]
-    link = preparing._Link(multiprocessing.RawValue("b", 0), None)
-    shown = display.Display()
-    with concurrent.futures.ThreadPoolExecutor() as pool, shown:
-        shards = preparing._plan("train", path, "", link, pool, shown)
-        link.stop.value = 1
+    link, stop = preparing._Link(multiprocessing.RawValue("b", 0), None), signals.Stop()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        by = preparing._Work(link, pool, stop, progress.SILENT)
+        shards = preparing._plan("train", path, "", by)
+        stop.signal = signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            preparing._plan("train", path, "", link, pool, shown)
+            preparing._plan("train", path, "", by)
     assert len(shards) == 7
     items = [item for shard in shards for item in shard.items]
     assert sorted(item.name for item in items) == sorted(n for c in classes.values() for n in c)
@@ -249,10 +253,10 @@ def test_every_shard_has_its_share_of_every_class(tmp_path):
 
 
 def test_wrong_tars_are_named(tmp_path):
-    def read(found):
-        for class_tar in tars.list_class_tars(found["train"]):
-            tars.list_class(found["train"], class_tar)
-        tars.list_validation(found["validation"])
+    def read(paths):
+        for class_tar in tars.list_class_tars(paths["train"]):
+            tars.list_class(paths["train"], class_tar)
+        tars.list_validation(paths["validation"])
 
     def message(train, validation=b""):
         path = _write_tars(tmp_path / "tars", {}, {})
@@ -285,27 +289,29 @@ def test_wrong_tars_are_named(tmp_path):
         )
 
 
-def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
-    def message(call, *arguments):
+def test_preparing_says_what_is_wrong(tmp_path, monkeypatch):
+    data_dir = str(tmp_path / "data")
+
+    def message(name, manual_dir):
         with pytest.raises(errors.InputError) as info:
-            call(*arguments, str(tmp_path / "data"), *([1] if call is prepare.prepare_256 else []))
+            stock.prepare(name, manual_dir, data_dir)
         return str(info.value)
 
     tar = tmp_path / "ILSVRC2012_img_train.tar"
     needed = f"no file {tar}; that folder must hold ILSVRC2012_img_train.tar and"
-    assert message(prepare.prepare_256, str(tmp_path)).startswith(needed)
+    with pytest.raises(errors.InputError) as info:
+        preparing.prepare(str(tmp_path), data_dir, num_workers=1)
+    assert str(info.value).startswith(needed)
     unknown = "'no_such' is neither imagenet2012_256, digit_scenes nor a set TFDS knows"
-    assert message(prepare.prepare_stock, "no_such", "") == unknown
+    assert message("no_such", "") == unknown
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "`pip install -r requirements-prepare.txt`" in message(
-        prepare.prepare_stock, "mnist", ""
+    assert "`pip install -r requirements-prepare.txt`" in message("mnist", "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "installed")
+    assert message("imagenet2012", "").startswith(
+        "imagenet2012 needs a manual_dir; TFDS says: manual_dir should contain two files"
     )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
-    assert message(prepare.prepare_stock, "imagenet2012", "").startswith(
-        "imagenet2012 needs --manual_dir=DIR; TFDS says: manual_dir should contain two files"
-    )
-    assert message(prepare.prepare_stock, "imagenet2012", str(tmp_path)).startswith(needed)
+    assert message("imagenet2012", str(tmp_path)).startswith(needed)
     assert not (tmp_path / "data").exists()
 
 

@@ -18,6 +18,7 @@ from spp_jax.detection import dataset, detector, prediction
 from spp_jax.detection.learning import stages
 from spp_jax.detection.scoring import devkit, mean_ap, testing
 from tests.detection import shapes
+from tests.support import commands, said
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,10 @@ def trained(tmp_path_factory, root):
     workdir = str(tmp_path_factory.mktemp("detector"))
     config = shapes.make_config(root, network)
     stages.train(config, workdir)
-    return workdir, config, testing.evaluate(workdir, config)
+    result = testing.score_split(workdir, config).result
+    # It goes on with these detections, and writes what the library returns.
+    commands.output_of("detect.py", "eval", f"--workdir={workdir}")
+    return workdir, config, result
 
 
 def test_it_finds_the_shapes(trained):
@@ -48,11 +52,13 @@ def test_it_finds_the_shapes(trained):
 
 def test_its_files_score_as_it_did(trained, root, tmp_path):
     workdir, _, result = trained
-    output = str(tmp_path / "score.json")
-    again = testing.score_files(root, f"{workdir}/detections", output, split="test")
+    output, folder = tmp_path / "score.json", f"{workdir}/detections"
+    again = testing.score_files(root, folder, split="test")
     for name in ("map_11point", "map_area", "ap_11point", "ap_area", "num_detections"):
         assert again[name] == pytest.approx(result[name])
-    assert json.loads(pathlib.Path(output).read_text())["map_11point"] == again["map_11point"]
+    flags = (f"--data={root}", f"--detections={folder}", f"--output={output}")
+    commands.output_of("detect.py", "score", *flags)
+    assert json.loads(output.read_text())["map_11point"] == again["map_11point"]
 
 
 def test_detections_are_suppressed_and_inside_the_image(trained, root):
@@ -73,11 +79,12 @@ def test_detections_are_suppressed_and_inside_the_image(trained, root):
         assert of_class.scores.min() > config.test.min_score
 
 
-def test_a_trained_detector_is_not_trained_again(trained, capsys):
+def test_a_trained_detector_is_not_trained_again(trained):
     workdir, config, _ = trained
     before = (pathlib.Path(workdir) / detector.SVM_FILE).stat().st_mtime_ns
-    stages.train(config, workdir)
-    assert "is trained already" in capsys.readouterr().out
+    recorder = said.Recorder()
+    stages.train(config, workdir, progress=recorder)
+    assert "is trained already" in recorder.text
     assert (pathlib.Path(workdir) / detector.SVM_FILE).stat().st_mtime_ns == before
     changed = dataclasses.replace(config, seed=5)
     with pytest.raises(errors.InputError, match=r"another config: config.seed was 0 and is 5"):
@@ -110,31 +117,32 @@ def test_an_interrupted_evaluation_goes_on(trained):
     assert len(lines) == 7
     # The third image's line was being written.
     path.write_text("".join(lines[:3]) + lines[3][:20])
-    assert testing.evaluate(workdir, config) == result
+    assert testing.score_split(workdir, config).result == result
     again = path.read_text().splitlines(keepends=True)
     # Shapes of batches differ, as others are left: scores may round otherwise.
     assert again[:3] == lines[:3]
     assert sorted(json.loads(x)[0] for x in again[1:]) == list(range(6))
     # Other thresholds are another evaluation.
     stricter = dataclasses.replace(config, test=config_lib.TestConfig(min_score=0.5))
-    fewer = testing.evaluate(workdir, stricter)
+    fewer = testing.score_split(workdir, stricter).result
     assert sum(fewer["num_detections"].values()) < sum(result["num_detections"].values())
-    assert testing.evaluate(workdir, config) == result
+    assert testing.score_split(workdir, config).result == result
 
 
-def test_it_says_where_there_may_be_more(trained, capsys):
+def test_it_says_where_there_may_be_more(trained, tmp_path):
     workdir, config, result = trained
     assert result["max_detections_reached"] == {"times": 0, "images": 0}
     few = dataclasses.replace(config, test=config_lib.TestConfig(max_detections=1))
-    capsys.readouterr()
+    copy = shutil.copytree(workdir, tmp_path / "copy")
     # One of each class in each of six images.
-    limited = testing.evaluate(workdir, few)
-    assert limited["max_detections_reached"] == {"times": 12, "images": 6}
-    said = (
+    limited = testing.score_split(str(copy), few)
+    assert limited.result["max_detections_reached"] == {"times": 12, "images": 6}
+    line = (
         "config.test.max_detections=1 of a class and image was reached 12 times, in 6 of 6 images"
     )
-    assert said in capsys.readouterr().out
-    testing.evaluate(workdir, config)
+    assert line in "\n".join(limited.notes)
+    flags = (f"--workdir={copy}", "--config.test.max_detections=1")
+    assert line in commands.output_of("detect.py", "eval", *flags)
 
 
 def test_classes_may_have_any_name(trained, root, tmp_path):
@@ -150,11 +158,9 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
             text = text.replace(old, new)
         path.write_text(text)
     data = dataclasses.replace(config.data, path=str(copy))
-    scores = testing.evaluate(str(other), dataclasses.replace(config, data=data))
+    scores = testing.score_split(str(other), dataclasses.replace(config, data=data)).result
     assert scores["ap_area"] == dict(zip(names, result["ap_area"].values()))
-    again = testing.score_files(
-        str(copy), f"{other}/detections", str(tmp_path / "score.json"), split="test"
-    )
+    again = testing.score_files(str(copy), f"{other}/detections", split="test")
     assert again["ap_area"] == pytest.approx(scores["ap_area"])
     assert tables.of_detections(scores).splitlines()[3].startswith("| two lines \\| xxx")
 
@@ -162,11 +168,11 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
 def test_without_regression_windows_stay_where_they_are(trained, root):
     workdir, config, _ = trained
     plain = dataclasses.replace(config, regression=config_lib.RegressionConfig(False))
-    testing.evaluate(workdir, plain)
+    testing.score_split(workdir, plain)
     source = voc.VocSource(root, "test")
     detections = devkit.read(f"{workdir}/detections", "test", source.image_ids, shapes.CLASSES)
     assert np.all(detections["disc"].boxes == np.round(detections["disc"].boxes))
-    testing.evaluate(workdir, config)
+    testing.score_split(workdir, config)
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +188,18 @@ def second(tmp_path_factory, trained):
 def test_two_detectors_are_suppressed_together(trained, second, root):
     workdir, config, _ = trained
     before = (pathlib.Path(workdir) / "eval.json").read_bytes()
-    both = testing.evaluate(workdir, config, [second[0]])
+    both = testing.score_split(workdir, config, [second[0]]).result
     assert both["combined_with"] == [second[0]]
+    flags = (f"--workdir={workdir}", f"--with={second[0]}")
+    commands.output_of("detect.py", "eval", *flags)
+    stored = json.loads((pathlib.Path(workdir) / "eval_combined.json").read_text())
+    assert stored == json.loads(json.dumps(both))
     # One's own result stays.
     assert (pathlib.Path(workdir) / "eval.json").read_bytes() == before
     source = voc.VocSource(root, "test")
     read = functools.partial(devkit.read, split="test", image_ids=source.image_ids)
     together = read(f"{workdir}/detections/combined", class_names=shapes.CLASSES)
-    testing.evaluate(*second)
+    testing.score_split(*second)
     parts = [read(f"{w}/detections", class_names=shapes.CLASSES) for w in (workdir, second[0])]
     for name in shapes.CLASSES:
         # The best of the two is the best of both, image by image; each of them has some.
@@ -203,7 +213,19 @@ def test_two_detectors_are_suppressed_together(trained, second, root):
     assert all(any(scores[n] & (mine[n]) for n in shapes.CLASSES) for mine in own)
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(errors.InputError, match=r"another config: config\.seed was 0 and is 1"):
-        testing.evaluate(workdir, other)
+        testing.score_split(workdir, other)
+
+
+def _predict(workdir, *paths, output):
+    """Returns what the command prints."""
+    flags = (f"--workdir={workdir}", f"--output={output}")
+    return commands.output_of("detect.py", "predict", *paths, *flags)
+
+
+def _refused_prediction(workdir, *paths, output):
+    """Returns the error of the command."""
+    flags = (f"--workdir={workdir}", f"--output={output}")
+    return commands.error_of("detect.py", "predict", *paths, *flags)
 
 
 def test_predictions_are_pictures_and_json(trained, root, tmp_path):
@@ -212,9 +234,10 @@ def test_predictions_are_pictures_and_json(trained, root, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes((folder / "b00.jpg").read_bytes()[:500])
     output = tmp_path / "out"
-    paths = [str(folder / "b00.jpg"), str(folder / "b01.jpg"), str(broken)]
-    (sentence,) = prediction.predict(workdir, config, paths, str(output))
-    assert sentence.startswith(str(broken))
+    paths = [folder / "b00.jpg", folder / "b01.jpg", broken]
+    lines = _predict(workdir, *paths, output=output).splitlines()
+    (sentence,) = [line for line in lines if line.startswith("refused: ")]
+    assert sentence.startswith(f"refused: {broken}")
     report = json.loads((output / "b01.json").read_text())
     assert {d["class"] for d in report["detections"]} == {"disc", "square"}
     scores = [d["score"] for d in report["detections"]]
@@ -231,35 +254,37 @@ def test_predictions_are_pictures_and_json(trained, root, tmp_path):
         assert overlap[0, 0] > 0.5
 
 
-def test_predictions_say_what_they_pass_over_and_where_they_end(trained, root, tmp_path, capsys):
-    workdir, config, _ = trained
+def test_predictions_say_what_they_pass_over_and_where_they_end(trained, root, tmp_path):
+    workdir, _, _ = trained
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(f"{root}/VOC2007/JPEGImages/b00.jpg", folder)
     (folder / "b01.heic").write_bytes(b"rubbish")
-    test = dataclasses.replace(config.test, max_detections=1)
-    few = dataclasses.replace(config, test=test)
-    prediction.predict(workdir, few, [str(folder)], str(tmp_path / "out"))
-    said = capsys.readouterr().out
-    assert f"{folder}: passed over 1 file(s) that look like images, b01.heic the first" in said
-    assert "b00.jpg: 2 (of a class at most config.test.max_detections=1) -> " in said
+    printed = _predict(workdir, folder, "--config.test.max_detections=1", output=tmp_path / "out")
+    assert f"{folder}: passed over 1 file(s) that look like images, b01.heic the first" in printed
+    assert "b00.jpg: 2 (of a class at most config.test.max_detections=1) -> " in printed
 
 
 def test_wrong_predictions_are_refused_before_work(trained, root, tmp_path):
-    workdir, config, _ = trained
+    workdir, _, _ = trained
     one = str(pathlib.Path(root) / "VOC2007/JPEGImages/b00.jpg")
     copy = tmp_path / "b00.jpg"
     copy.write_bytes(pathlib.Path(one).read_bytes())
-    output = str(tmp_path / "out")
-    for paths, target, message in (
-        ([], output, "no image is given"),
-        (["/none.jpg"], output, "/none.jpg: no such file or folder"),
-        ([one], "", "--output=OUT is missing"),
-        ([one, str(copy)], output, "two images would be written as b00.jpg.png"),
-        ([one], str(copy), "cannot be written"),
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(copy.read_bytes()[:-200])
+    for paths, message in (
+        ([], "no image is given"),
+        (["/none.jpg"], r"/none\.jpg: no such file or folder"),
+        ([one, str(copy)], r"two images would be written as b00\.jpg\.png"),
     ):
         with pytest.raises(errors.InputError, match=message):
-            prediction.predict(workdir, config, paths, target)
+            prediction.list_images(paths)
+    for paths, output, message in (
+        ([one], "", "--output is missing: it is the folder"),
+        ([one], copy, f"--output={copy} cannot be written"),
+        ([broken], tmp_path / "out", f"none of the images can be read: {broken}"),
+    ):
+        assert message in _refused_prediction(workdir, *paths, output=output)
     with pytest.raises(errors.InputError, match=r"is no workdir of detect\.py"):
         detector.read_config(str(tmp_path))
     assert not (tmp_path / "out").exists()
@@ -276,7 +301,7 @@ def test_wrong_training_is_refused_before_work(root, trained, tmp_path):
         ({"data": config_lib.DetectionDataConfig(path=root, split="val")}, "no image set val"),
         (
             {"features": dataclasses.replace(features, scales=(96, 64))},
-            r"config.features.scales must be increasing .*got \(96, 64\)",
+            r"config.features.scales must be increasing, .*got \(96, 64\)",
         ),
     ):
         with pytest.raises(errors.InputError, match=message):
@@ -304,16 +329,16 @@ def test_objects_of_a_further_split_are_positives(trained, second):
 
 
 def test_an_image_is_never_overwritten(trained, root, tmp_path):
-    workdir, config, _ = trained
+    workdir, _, _ = trained
     image = cv2.imread(f"{root}/VOC2007/JPEGImages/b00.jpg")
     path = tmp_path / "mine.png"
     cv2.imwrite(str(path), image)
     before = path.read_bytes()
-    with pytest.raises(errors.InputError, match=r"mine\.png is an image that was given"):
-        prediction.predict(workdir, config, [str(path)], str(tmp_path))
+    sentence = _refused_prediction(workdir, path, output=tmp_path)
+    assert "mine.png is an image that was given" in sentence
     (tmp_path / "out" / "mine.json").mkdir(parents=True)
-    with pytest.raises(errors.InputError, match=r"mine\.json is a folder"):
-        prediction.predict(workdir, config, [str(path)], str(tmp_path / "out"))
+    sentence = _refused_prediction(workdir, path, output=tmp_path / "out")
+    assert "mine.json is a folder" in sentence
     assert path.read_bytes() == before
 
 
@@ -321,7 +346,12 @@ def test_an_image_without_windows_has_no_detections(trained, tmp_path):
     workdir, config, _ = trained
     path = tmp_path / "thin.png"
     cv2.imwrite(str(path), np.zeros((3, 90, 3), np.uint8))
-    assert prediction.predict(workdir, config, [str(path)], str(tmp_path / "out")) == []
+    refused = []
+    names = prediction.list_images([str(path)])
+    (thin,) = prediction.predict(workdir, config, names, refused)
+    assert (thin.path, thin.name, thin.size) == (str(path), "thin", (3, 90))
+    assert (thin.detections, thin.labels, thin.is_cut, refused) == ([], [], False, [])
+    assert "refused" not in _predict(workdir, path, output=tmp_path / "out")
     assert json.loads((tmp_path / "out/thin.json").read_text())["detections"] == []
     assert cv2.imread(str(tmp_path / "out/thin.png")).shape == (3, 90, 3)
 
@@ -340,11 +370,11 @@ def test_damaged_results_are_refused_or_made_again(trained):
         ):
             detector.save_arrays(str(svm), **damage)
             with pytest.raises(errors.InputError, match=message):
-                testing.evaluate(workdir, config)
+                testing.score_split(workdir, config)
         np.save(folder / "x.npy", np.zeros(3))
         (folder / "x.npy").rename(svm)
         with pytest.raises(errors.InputError, match=r"svm\.npz is damaged"):
-            testing.evaluate(workdir, config)
+            testing.score_split(workdir, config)
     finally:
         svm.write_bytes(whole)
     lines = (folder / "detections/test.jsonl").read_text().splitlines()
@@ -356,7 +386,8 @@ def test_damaged_results_are_refused_or_made_again(trained):
     ):
         rest = [x for x in lines[1:] if json.loads(x)[0] != 0]
         (folder / "detections/test.jsonl").write_text("\n".join([lines[0], *rest, bad]) + "\n")
-        assert testing.evaluate(workdir, config)["map_11point"] == result["map_11point"]
+        scores = testing.score_split(workdir, config).result
+        assert scores["map_11point"] == result["map_11point"]
 
 
 def test_what_testing_needs_is_looked_at_before_training(trained, root, tmp_path):

@@ -16,6 +16,7 @@ from spp_jax.detection import boxes, dataset
 from spp_jax.detection.proposals import proposing, search, window_files
 from tests.data import test_voc
 from tests.detection import shapes
+from tests.support import said
 
 VOC07 = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "voc07"
 SETTINGS = search.Settings("fast", 200, 8, 500)
@@ -73,7 +74,7 @@ def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypa
         search.find_windows(_image(data, 2), SETTINGS),
     )
     # Nothing is missing: no process is started.
-    monkeypatch.setattr(search.multiprocessing, "get_context", None)
+    monkeypatch.setattr(search.workers, "start", None)
     assert len(list(search.find_all(data.source, range(4), folder, (SETTINGS,)))) == 4
     # Other settings are other windows; what is damaged is not there.
     other = search.Settings("fast", 100, 8, 500)
@@ -221,7 +222,7 @@ def _stored(data, windows):
     )
 
 
-def test_recall_is_said_and_kept(data, tmp_path, capsys):
+def test_recall_is_said_and_kept(data, tmp_path):
     # Of each image's two objects one is a window, the other is not; and one of 4 is difficult.
     known = [o.boxes for o in data.objects]
     windows = {i: known[n][:1].astype(np.float32) for n, i in enumerate(data.source.image_ids)}
@@ -231,13 +232,14 @@ def test_recall_is_said_and_kept(data, tmp_path, capsys):
     changed = dataclasses.replace(data, objects=(easy, *data.objects[1:]))
     stored = proposing.Stored(windows, "w.npz", "")
     config = config_lib.ProposalConfig(path="w.npz")
-    proposing.provide(config, str(tmp_path), changed, stored, testing=False)
+    recorder = said.Recorder()
+    proposing.provide(config, str(tmp_path), changed, stored, testing=False, progress=recorder)
     facts = json.loads((tmp_path / "proposals_trainval.json").read_text())
     assert facts == {
         **{"num_images": 4, "num_empty": 1, "num_windows": 3},
         **{"num_objects": 7, "num_covered": 3, "min_iou": 0.5, "recall": 3 / 7},
     }
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    assert recorder.text.splitlines()[-1] == (
         "proposals of 4 images from w.npz: 1 windows an image, none in 1 images; 42.9% of 7 "
         "objects have a window of IoU 0.5 or more"
     )

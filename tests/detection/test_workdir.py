@@ -12,8 +12,15 @@ from spp_jax import errors
 from spp_jax.detection import detector
 from spp_jax.detection import workdir as workdirs
 from spp_jax.detection.learning import stages
-from spp_jax.detection.scoring import testing
 from tests.detection import shapes
+from tests.support import commands, said
+
+PRESET = """
+from tests.detection import shapes
+
+def get_config():
+    return shapes.make_config("voc", "network")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -23,52 +30,48 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, root):
-    """(folder, config): a detector trained in it with relative paths, as a user writes them."""
+    """A folder, and a detector trained in it with relative paths, as a user writes them."""
     folder = tmp_path_factory.mktemp("project")
     shapes.make_network(folder / "network")
     shutil.copytree(root, folder / "voc")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        config = shapes.make_config("voc", "network")
-        stages.train(config, "detector")
-        # The config that training has used is the one that is tested, as detect.py train does.
-        testing.evaluate("detector", config)
-    finally:
-        os.chdir(before)
-    return folder, config
+    (folder / "preset.py").write_text(PRESET)
+    # The config that training has used is the one that is tested.
+    flags = ("--config=preset.py", "--workdir=detector")
+    commands.output_of("detect.py", "train", *flags, folder=folder)
+    return folder
 
 
 @pytest.fixture
 def project(trained, tmp_path, monkeypatch):
     """A copy of that folder to work in, and a config as a user writes it."""
     folder = tmp_path / "project"
-    shutil.copytree(trained[0], folder)
+    shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     return folder, shapes.make_config("voc", "network")
 
 
 def test_relative_paths_train_and_test(trained):
-    folder, _ = trained
-    stored = json.loads((folder / "detector/config.json").read_text())
-    assert stored["checkpoint"] == f"{folder}/network"
-    assert stored["data"]["path"] == f"{folder}/voc"
-    assert json.loads((folder / "detector/eval.json").read_text())["map_11point"] > 0.9
+    stored = json.loads((trained / "detector/config.json").read_text())
+    assert stored["checkpoint"] == f"{trained}/network"
+    assert stored["data"]["path"] == f"{trained}/voc"
+    assert json.loads((trained / "detector/eval.json").read_text())["map_11point"] > 0.9
 
 
-def test_a_detector_goes_on_wherever_its_network_lies(project, capsys):
+def test_a_detector_goes_on_wherever_its_network_lies(project):
     _, config = project
     os.rename("network", "elsewhere")
     os.remove(f"detector/{detector.SVM_FILE}")
     moved = dataclasses.replace(config, checkpoint="elsewhere")
-    stages.train(moved, "detector")
-    assert "SVMs -> " in capsys.readouterr().out
+    recorder = said.Recorder()
+    stages.train(moved, "detector", progress=recorder)
+    assert "SVMs -> " in recorder.text
     # Nor does it need it: it holds a copy.
     shutil.rmtree("elsewhere")
-    stages.train(config, "detector")
-    said = capsys.readouterr().out
-    assert "is no checkpoint: the detector goes on with its own copy of the network" in said
-    assert "is trained already" in said
+    recorder = said.Recorder()
+    stages.train(config, "detector", progress=recorder)
+    line = "is no checkpoint: the detector goes on with its own copy of the network"
+    assert line in recorder.text
+    assert "is trained already" in recorder.text
     # What is stored is where it came from.
     assert detector.read_config("detector").checkpoint == os.path.abspath("elsewhere")
 
