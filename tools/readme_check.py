@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -31,7 +32,7 @@ TENSORFLOW = "needs TensorFlow (requirements-prepare.txt)"
 
 # (page, beginning of the command, flags that shorten it or None, why it is not run or links).
 # Links {name: target} are made before the command runs; for target "" the name is free.
-Rule = tuple[str, str, str | None, str | dict[str, str]]
+Rule = tuple[str, str, str | None, Any]
 RULES: list[Rule] = [
     ("", "make train", "", {}),
     ("", "make detect", "", {}),
@@ -56,6 +57,7 @@ RULES: list[Rule] = [
     ("", "python -m spp_jax.interop --", "", {"DIR": ""}),
     ("", "python -m spp_jax.interop", None, "is named there without its flags"),
     ("", "python -m spp_jax.data.object_crops", "", {}),
+    ("", "python -m spp_jax", None, "is spp, whose commands have rules of their own"),
     ("", "mkdir", "", {}),
     ("", "ln", "", {}),
     ("", "for", "", {}),

@@ -7,6 +7,7 @@ bvlc_googlenet.caffemodel and WEIGHTS (.npz: files are told apart by content) wi
 import math
 import os
 import pathlib
+from typing import Any
 
 import flax.traverse_util
 import numpy as np
@@ -85,7 +86,8 @@ def write_weights(rng: np.random.Generator) -> None:
     model = spp_jax.make_model("googlenet", levels=(1,), reduce="mean")
     head = conversion.head_names(model.backbone)
     arrays = {}
-    for path, spec in flax.traverse_util.flatten_dict(sppnet.param_shapes(model), sep="/").items():
+    shapes: Any = flax.traverse_util.flatten_dict(sppnet.param_shapes(model), sep="/")
+    for path, spec in shapes.items():
         part, name = path.split("/", 1)
         layer, kind = name.rsplit("/", 1)
         scale = math.sqrt(2 / math.prod(spec.shape[:-1])) if kind == "kernel" else 0.01

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -46,7 +47,7 @@ def run(*command: str) -> None:
 
 def read_labels(name: str, data_dir: str) -> dict[bytes, str]:
     """Returns {file name: class} of both splits; the class as index and name."""
-    builder = tfds.builder(name, data_dir=data_dir)
+    builder: Any = tfds.builder(name, data_dir=data_dir)
     skip = {"image": tfds.decode.SkipDecoding()}
     sources = [builder.as_data_source(s, decoders=skip) for s in ("train", "validation")]
     names = builder.info.features["label"].names
