@@ -176,7 +176,7 @@ def test_imagenet_presets_are_the_papers(network):
         assert (config.model.name, train.sizes) == (network, sizes)
         assert (config.model.levels is None) == (preset is imagenet_nospp)
         assert (train.size_schedule == "random") == (preset is imagenet_randomsize)
-        # PAPER 4.
+        # Section 3.1 and AlexNet's recipe, which it follows.
         assert train.num_epochs == (70 if network == "zf5" else 90)
         assert (data.batch_size, data.shorter_side, data.crop_size) == (128, 256, 224)
         assert (train.momentum, train.weight_decay, train.learning_rate) == (0.9, 5e-4, 0.01)

@@ -28,7 +28,10 @@ COMMANDS = (
 def main() -> int:
     root = os.path.abspath(os.path.dirname(os.path.dirname(__file__)))
     with tempfile.TemporaryDirectory(prefix="wheel ") as folder:
-        _run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, root], root)
+        # A clone, of the last commit: setuptools leaves files in the folder that it builds from.
+        source = os.path.join(folder, "source")
+        _run(["git", "clone", "--quiet", root, source], folder)
+        _run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], root)
         (wheel,) = glob.glob(os.path.join(folder, "*.whl"))
         _run([sys.executable, "-m", "venv", os.path.join(folder, "venv")], folder)
         binaries = os.path.join(folder, "venv", "bin")

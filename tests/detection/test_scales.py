@@ -8,7 +8,7 @@ from spp_jax.detection.windows import scales
 from spp_jax.models import backbones, topology
 
 CODE = (480, 576, 688, 874, 1200)
-PAPER = (480, 576, 688, 864, 1200)
+PAPERS_SCALES = (480, 576, 688, 864, 1200)
 SIZE = (375, 500)
 
 # Published for the released ZF-5 and an image of 500x375: box, scale, map (w, h), cells l, t, r, b
@@ -32,8 +32,8 @@ def test_published_vectors(box, scale, extent, cells, literal):
     assert (covered[0] + [1, 1, 0, 0]).tolist() == list(cells)
     resized = arithmetic.shorter_size(*SIZE, scale)
     assert topology.map_size(backbones.ZF5, "conv5", resized) == extent[::-1]
-    by_area = scales.choose_scale(window, SIZE, PAPER, target_side=224, rule="area")
-    assert PAPER[by_area[0]] == literal
+    by_area = scales.choose_scale(window, SIZE, PAPERS_SCALES, target_side=224, rule="area")
+    assert PAPERS_SCALES[by_area[0]] == literal
 
 
 def test_the_papers_rule_takes_the_cells_centred_inside():

@@ -202,7 +202,7 @@ def test_the_presets_are_the_papers():
     for config in (caltech, voc07):
         config_lib.validate(config)
         assert config.c == 1
-    # PAPER 5.
+    # Sections 3.2 and 3.3.
     data = caltech.data
     assert (data.num_train, data.max_test, data.num_splits) == (30, 50, 10)
     assert caltech.main_scale == "224"

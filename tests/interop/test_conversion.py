@@ -103,7 +103,7 @@ def test_convolutions_are_caffes_on_bgr(images):
 
 
 def _caffe_pyramid(fmap, levels):
-    """The released pooler's vector of one map (H, W, C): PAPER 2.3, item 6, by loops."""
+    """The released pooler's vector of one map (H, W, C), by loops."""
     height, width, channels = fmap.shape
     values = []
     for n in levels:

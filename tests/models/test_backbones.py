@@ -13,7 +13,7 @@ from spp_jax.models import backbones, topology
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    # PAPER 1.2: conv1, pool1, conv2, pool2, conv5.
+    # ZF-5 at 224 and 180: conv1, pool1, conv2, pool2, conv5.
     [(224, (110, 55, 26, 13, 13)), (180, (88, 44, 20, 10, 10))],
 )
 def test_zf5_maps_of_the_paper(size, expected):
@@ -24,7 +24,7 @@ def test_zf5_maps_of_the_paper(size, expected):
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
-        # PAPER 1.3: conv1 (no pool), pool2, pool3; 55, 27, 13 in Table 1.
+        # Table 1: conv1 (no pool), pool2, pool3; 55, 27, 13 in Table 1.
         ("convnet_star5", 224, {"conv1": 55, "conv2": 55, "pool2": 27, "pool3": 13, "conv5": 13}),
         ("convnet_star5", 180, {"conv1": 44, "pool2": 22, "pool3": 11, "conv5": 11}),
         # 109 -> 37 -> 35 -> 18 and 87 -> 29 -> 27 -> 14.
@@ -59,7 +59,7 @@ def test_published_channels():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    # PAPER 1.2 and 1.3: stride and first centre (from 1); ZF-5's receptive field, the others' by
+    # As released: stride and first centre (from 1); ZF-5's receptive field, the others' by
     # hand: 7, pool1 +2*2, conv2 +4*6, pool2 +1*6, then +2*12 for each 3 x 3.
     [("zf5", (16, 21, 139)), ("overfeat7", (12, 15, 161)), ("overfeat5", (12, 15, 113))],
 )
@@ -103,7 +103,7 @@ def _before(backbone, layer):
 
 @pytest.mark.parametrize(
     ("size", "side"),
-    # PAPER 1.2: random training sizes and detection scales.
+    # Random training sizes and detection scales.
     [
         *[(190, 10), (191, 11), (206, 11), (207, 12), (222, 12), (223, 13), (256, 15), (392, 23)],
         *[(480, 29), (576, 35), (688, 42), (864, 53), (874, 53), (1200, 74)],

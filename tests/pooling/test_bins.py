@@ -10,7 +10,7 @@ from spp_jax.pooling import bins
 @pytest.mark.parametrize(
     ("length", "n", "expected"),
     [
-        # PAPER 2.2: the maps of the 224- and the 180-pixel ZF-5.
+        # The maps of the 224- and the 180-pixel ZF-5.
         (13, 6, [(0, 3), (2, 5), (4, 7), (6, 9), (8, 11), (10, 13)]),
         (10, 6, [(0, 2), (1, 4), (3, 5), (5, 7), (6, 9), (8, 10)]),
         (10, 4, [(0, 3), (2, 5), (5, 8), (7, 10)]),
@@ -49,7 +49,7 @@ def test_both_rules_agree_at_13(n):
 
 @pytest.mark.parametrize(
     ("length", "n", "count"),
-    # PAPER 2.2's table, floor mode.
+    # Which lengths the literal recipe serves, floor mode.
     [(10, 6, 9), (11, 6, 10), (11, 4, 5), (15, 6, 7), (17, 6, 8), (2, 3, 1)],
 )
 def test_the_literal_recipe_refuses_sides_it_cannot_cut(length, n, count):

@@ -32,7 +32,7 @@ def _loop(x, window, stride, padding, count_rows, count_columns):
 
 @pytest.mark.parametrize(
     ("side", "expected"),
-    # ZF-5's two pools at 224 and 180 (PAPER 1.2), and a side its window just covers.
+    # ZF-5's two pools at 224 and 180 pixels, and a side its window just covers.
     [(110, 55), (26, 13), (88, 44), (20, 10), (3, 1), (4, 2), (2, 1)],
 )
 def test_sides_round_up_as_in_caffe(side, expected):
