@@ -53,7 +53,7 @@ def _count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-# Counted by hand from the tables: convolutions, then the whole network without SPP, with 30 and with 50 bins.
+# By hand from the tables: convolutions, then the whole network without SPP, with 30 and 50 bins.
 PARAMETERS = {
     "zf5": (3_726_464, 62_357_608, 56_066_152, 77_037_672),
     "convnet_star5": (3_747_200, 62_378_344, 56_086_888, 77_058_408),

@@ -155,7 +155,7 @@ def test_windows_that_are_no_integers_are_refused():
 
 @pytest.mark.parametrize(
     ("box", "scale", "extent", "expected"),
-    # As the released code maps them: 500x375 image, boxes and cells counted from 1, corners inclusive.
+    # As released: a 500x375 image, boxes and cells counted from 1, corners inclusive.
     [
         ((1, 1, 500, 375), 480, (29, 39), (1, 1, 39, 29)),
         ((8, 12, 352, 320), 480, (29, 39), (1, 1, 27, 25)),
