@@ -83,8 +83,12 @@ class Passes:
 
     def _over_objects(self, further: dataset.Dataset) -> Iterator[regions.Pooled]:
         """Yields the images of a further split with the features of their objects alone."""
+
+        def choose(index: int, proposals: np.ndarray) -> np.ndarray:
+            del proposals
+            return further.objects[index].boxes
+
         batches = self._regions.plan(further.sizes)
-        choose = lambda i, _: further.objects[i].boxes  # noqa: E731 (a function of one line)
         return self._pass(further, batches, _no_proposals, choose, "objects")
 
     def _pass(
