@@ -13,7 +13,7 @@ import tempfile
 
 # Commands that need neither the checkout nor a download, with what they print.
 COMMANDS = (
-    ("--help", "one program for all of them"),
+    ("--help", "from training to detection"),
     ("presets", "digits_multisize"),
     ("fields digits_multisize train.sizes", "config.train.sizes"),
     ("networks", "| zf5 |"),

@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 # The commands whose presets return a config of that name.
-_COMMANDS = {"Config": "train", "DetectionConfig": "detect train", "SvmConfig": "eval"}
+COMMANDS = {
+    "Config": "train",
+    "DetectionConfig": "detect train",
+    "SvmConfig": "eval --protocol=svm",
+}
 _HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -73,7 +77,10 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
 
 def _parse(command: Any, argv: Sequence[str]) -> list[str]:
     """Parses the flags and returns what is none; ends the process where they are wrong."""
-    argv = [find_preset(argument) for argument in argv]
+    argv = [find_preset(argument) for argument in _join_config(argv)]
+    presets = [argument for argument in argv if argument.startswith("--config=")]
+    if len(presets) > 1:
+        fail(f"--config is given {len(presets)} times")
     try:
         if hasattr(command, "KIND"):
             flags.FLAGS(argv, known_only=True)
@@ -81,18 +88,20 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)[1:]
     except KeyError as e:
         # What ml_collections says of a field that is not there.
-        is_field = str(e.args[0]).startswith("Field ")
+        is_field = str(e.args[0]).startswith(("Field ", "Attribute "))
         fail(_unknown_field(command, argv) if is_field else f"--config: {e!r}")
     except errors.InputError as e:
         fail(str(e))
     except OSError:  # of a preset that was given fields to change
-        fail(" ".join(a for a in argv if a.startswith("--config=")) + " cannot be read")
+        fail("".join(presets) + " cannot be read; `spp presets` lists presets")
     except (flags.Error, ValueError, TypeError) as e:
+        if "Overriding config is not allowed" in str(e):
+            fail("the config is the workdir's own; --config.FIELD=VALUE changes a field of it")
         lines = str(e).strip().split("\n")
         # Of an error in a preset's get_config() ml_collections gives the whole traceback.
         reason = lines[-1].removeprefix("spp_jax.errors.InputError: ")
         fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
-    except (SyntaxError, NameError, AttributeError, ImportError) as e:  # a preset's own
+    except Exception as e:  # a preset is a program of the user's, and can fail in any way
         fail(f"--config: {type(e).__name__}: {e}")
     # Orbax tells of every file it writes, and warns before it fails; our error says it.
     if not flags.FLAGS["verbosity"].present:
@@ -103,10 +112,11 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
 def help_text(command: Any, program: str) -> str:
     """Returns the help of a command: its docstring, its flags and its examples."""
     own = flags.FLAGS.flags_by_module_dict().get(command.__name__, [])
-    lines = [(command.__doc__ or "").strip(), "", "Flags:"]
-    if getattr(command, "KIND", "") and not hasattr(command, "define_config"):
+    lines = [(command.__doc__ or "").strip()]
+    if own or hasattr(command, "KIND"):
+        lines += ["", "Flags:"]
+    if hasattr(command, "KIND"):
         lines.append("  --config=PRESET        a preset's name or file; `spp presets` lists them")
-    if getattr(command, "KIND", ""):
         lines.append("  --config.FIELD=VALUE   a field of the config; `spp fields` lists them")
     for flag in own:
         value = "" if flag.boolean else "=" + flag.name.upper()
@@ -144,12 +154,14 @@ def read_config(kind: type[T]) -> T:
             return config
     except OSError as e:
         path = config_flags.get_config_filename(flag)
-        raise errors.InputError(f"--config={path} cannot be read") from e
-    other = _COMMANDS.get(type(config).__name__)
+        raise errors.InputError(
+            f"--config={path} cannot be read; `spp presets` lists presets"
+        ) from e
+    other = COMMANDS.get(type(config).__name__)
     if other:
         path = config_flags.get_config_filename(flag)
         raise errors.InputError(
-            f"--config={path} is a preset of `{other}`, not of `{_COMMANDS[kind.__name__]}`"
+            f"--config={path} is a preset of `{other}`, not of `{COMMANDS[kind.__name__]}`"
         )
     raise errors.InputError(
         f"--config=PRESET is missing, or its get_config() returns no {kind.__name__}; `spp "
@@ -185,20 +197,35 @@ def find_preset(argument: str) -> str:
     """Returns `--config=NAME:ARGUMENT` with the file of a packaged preset in place of its name."""
     name, has_argument, rest = argument.removeprefix("--config=").partition(":")
     path = PRESETS / f"{name}.py"
-    is_name = argument.startswith("--config=") and name.isidentifier()
-    if not is_name or os.path.exists(name) or not path.exists():
+    is_name = argument.startswith("--config=") and name.isidentifier() and name[0] != "_"
+    if not is_name or not path.exists():
         return argument
     return f"--config={path}{has_argument}{rest}"
 
 
 def _unknown_field(command: Any, argv: Sequence[str]) -> str:
     """Returns a sentence about the first field that does not exist, with the nearest one."""
-    kind = getattr(config_lib, command.KIND)
-    known = [entry.path for entry in config_lib.entries(kind())]
+    kinds = (getattr(config_lib, kind)() for kind in (command.KIND, *COMMANDS))
+    paths = [[entry.path for entry in config_lib.entries(config)] for config in kinds]
     given = [a.removeprefix("--config.").split("=")[0] for a in argv if a.startswith("--config.")]
+    # eval takes two kinds of config: most of the fields are right.
+    known = max(paths, key=lambda own: sum(path in own for path in given))
     path = next((p for p in given if p not in known), "")
-    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-    return f"unknown config field: config.{path}; the nearest is config.{near[0]}"
+    near = difflib.get_close_matches(path, known, n=1)
+    hint = f"the nearest is config.{near[0]}" if near else "`spp fields PRESET` lists fields"
+    return f"unknown config field: config.{path}; {hint}"
+
+
+def _join_config(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--config=NAME` in place of `--config NAME` and `-config=NAME`."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in ("--config", "-config"):
+            joined[-1] = f"--config={argument}"
+        else:
+            is_short = argument.startswith(("-config=", "-config."))
+            joined.append(f"-{argument}" if is_short else argument)
+    return joined
 
 
 def _use_compilation_cache() -> None:

@@ -5,8 +5,6 @@ length, not four fifths. Of random crops those are taken that hold half of an ob
 class is the crop's. FOLDER/CLASS/IMAGE_N.jpg are then what configs/folder_multisize.py trains on.
 """
 
-import os
-
 from absl import flags
 
 from spp_jax.commands import cli
@@ -38,7 +36,7 @@ def main(arguments: list[str]) -> int:
     from spp_jax.data.sources import voc
 
     given = flags.FLAGS
-    source = voc.VocSource(os.path.expanduser(data), given.split)
+    source = voc.VocSource(data, given.split)
     cropper = crops.Cropper(given.shorter_side, given.size, given.share, given.crops, given.seed)
     count, refused = crops.write_crops(source, cropper, output, progress=console.Console())
     for sentence in refused:

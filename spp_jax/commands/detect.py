@@ -12,7 +12,7 @@ explains the fields and files.
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -40,7 +40,7 @@ FLAGS = {
 _command = ""
 
 
-def start(argv: list[str]) -> None:
+def start(argv: list[str]) -> NoReturn:
     """Runs `detect COMMAND`, argv[1]."""
     global _command
     if not set(argv[1:2]) & {"-h", "--help", "-help"}:
@@ -73,9 +73,9 @@ def define_config() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    for name in set().union(*FLAGS.values()) - FLAGS[_command]:
+    for name in sorted(set().union(*FLAGS.values()) - FLAGS[_command]):
         if flags.FLAGS[name].present:
-            raise errors.InputError(f"detect.py {_command} has no --{name}")
+            raise errors.InputError(f"detect {_command} has no --{name}")
     from spp_jax.commands import images
 
     images.use_one_thread()
@@ -101,10 +101,10 @@ def _train(config: config_lib.DetectionConfig) -> int:
 
     workdir, progress = _workdir(), console.Console()
     config_lib.validate(config)
-    embedded.prepare(config.data.name, config.data.path, progress)
     if flags.FLAGS.dry_run:
-        dry_run.detect(config, progress)
+        dry_run.detect(config, workdir, progress)
         return 0
+    embedded.prepare(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     stopped_by = stages.train(config, workdir, stop=stop, progress=progress)
     if stopped_by is not None:

@@ -62,6 +62,8 @@ def main(arguments: list[str]) -> int:
 
     images.use_one_thread()
     workdir = cli.require("workdir", _WORKDIR)
+    if not _is_svm() and flags.FLAGS.checkpoint:
+        raise errors.InputError("--checkpoint is for --protocol=svm; others score --workdir")
     if _is_svm():
         _score_svms(workdir)
     else:

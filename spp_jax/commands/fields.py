@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if not 1 <= len(arguments) <= 2:
         raise errors.InputError("give a preset, and which of its fields: PRESET train.")
     config = _load(arguments[0])
-    prefix = arguments[1] if len(arguments) > 1 else ""
+    prefix = arguments[1].removeprefix("config.") if len(arguments) > 1 else ""
     defaults = {entry.path: entry.value for entry in config_lib.entries(type(config)())}
     entries = [e for e in config_lib.entries(config) if e.path.startswith(prefix)]
     if not entries:
@@ -51,5 +51,13 @@ def _load(preset: str) -> Any:
     if not os.path.isfile(path) or spec is None or spec.loader is None:
         raise errors.InputError(f"there is no preset {path}; `spp presets` lists presets")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*([argument] if has_argument else []))
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*([argument] if has_argument else []))
+    except errors.InputError:
+        raise
+    except Exception as e:  # a preset is a program of the user's, and can fail in any way
+        raise errors.InputError(f"preset {preset}: {type(e).__name__}: {e}") from e
+    if type(config).__name__ not in cli.COMMANDS:
+        raise errors.InputError(f"get_config() of {path} returns no config, but {config!r}")
+    return config

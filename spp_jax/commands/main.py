@@ -1,4 +1,4 @@
-"""The command `spp`: one program for all of them.
+"""The command `spp`: spatial pyramid pooling networks, from training to detection.
 
     train      trains an SPP network
     eval       scores a network, by one or several protocols
@@ -11,7 +11,11 @@
     fields     lists the fields of a preset
     presets    lists the presets
 
-`spp COMMAND --help` says more.
+`spp COMMAND --help` says more of its flags, --config=PRESET among them. Examples:
+
+    spp train --config=digits_multisize --workdir=runs/digits
+    spp eval --workdir=runs/digits --protocol=full
+    spp extract --checkpoint=runs/digits --images=PHOTOGRAPHS --layer=conv5 --output=conv5.npz
 """
 
 import importlib

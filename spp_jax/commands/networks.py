@@ -12,6 +12,7 @@ TABLE_1 = {
     "overfeat5": {"pool1": 36, "pool2": 18, "conv3": 18, "conv5": 18},
     "overfeat7": {"pool1": 36, "pool2": 18, "conv3": 18, "conv5": 18, "conv7": 18},
 }
+_PUBLISHED = ("googlenet", "squeezenet1_1")
 PYRAMIDS = (None, (4, 3, 2, 1), (6, 3, 2, 1))
 
 
@@ -34,11 +35,16 @@ def main(arguments: list[str]) -> int:
             parameters, at_224 = cost.count(model, 224)
             at_180 = f"{cost.count(model, 180)[1] / 1e9:.2f}" if levels else "-"
             print(f"| {name} | {bins} | {parameters:,} | {at_224 / 1e9:.2f} | {at_180} |")
-    for name in ("googlenet", "squeezenet1_1"):
+    for name in _PUBLISHED:
         model = sppnet.make_model(name, levels=(1,), reduce="mean")
         (parameters, at_224), (_, at_180) = cost.count(model, 224), cost.count(model, 180)
         line = f"{parameters:,} | {at_224 / 1e9:.2f} | {at_180 / 1e9:.2f}"
         print(f"| {name} | 1, mean | {line} |")
+    others = [n for n in backbones.network_names() if n not in (*TABLE_1, *_PUBLISHED)]
+    for name in others:
+        parameters, operations = cost.count(sppnet.make_model(name), backbones.BACKBONES[name].size)
+        size = backbones.BACKBONES[name].size
+        print(f"| {name} | 50 | {parameters:,} | {operations / 1e9:.2f} at {size} | |")
     print("\n| network | layer: side at 224 (Table 1's), side at 180 | stride, first centre |")
     print("|---|---|---|")
     for name, published in TABLE_1.items():

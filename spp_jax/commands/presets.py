@@ -6,8 +6,6 @@ from spp_jax.commands import cli
 
 EXAMPLES = ("",)
 
-_KINDS = {"Config": "train", "DetectionConfig": "detect train", "SvmConfig": "eval --protocol=svm"}
-
 
 def define_flags() -> None:
     pass
@@ -19,7 +17,7 @@ def main(arguments: list[str]) -> int:
         if path.stem == "__init__":
             continue
         text = path.read_text(encoding="utf-8")
-        kind = next((k for k in _KINDS if f"-> config_lib.{k}:" in text), "")
+        kind = next((k for k in cli.COMMANDS if f"-> config_lib.{k}:" in text), "")
         summary = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
-        print(f"{path.stem:24} {_KINDS.get(kind, ''):20} {summary}")
+        print(f"{path.stem:24} {cli.COMMANDS.get(kind, ''):20} {summary}")
     return 0

@@ -42,11 +42,11 @@ def main(arguments: list[str]) -> int:
     protocols.check_protocol(config, config.train.eval_protocol)
     progress = console.Console()
     images.use_one_thread()
-    embedded.prepare(config.data.name, config.data.path, progress)
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     if flags.FLAGS.dry_run:
-        dry_run.train(config, evaluate, progress)
+        dry_run.train(config, workdir, evaluate, progress)
         return 0
+    embedded.prepare(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     result = classifier.train(config, workdir, evaluate, stop=stop, progress=progress)
     return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0

@@ -73,7 +73,7 @@ class Rule:
             words = f"one of {', '.join(map(str, self.one_of))}"
         if self.is_increasing:
             words = ", ".join(x for x in ("increasing", words) if x)
-        return words + (", at least one" if self.is_filled else "")
+        return ", ".join(x for x in (words, "at least one" if self.is_filled else "") if x)
 
 
 class Entry(NamedTuple):

@@ -1,6 +1,8 @@
 """`python -m spp_jax.models`: the command `spp networks`."""
 
-from spp_jax.commands import networks
+import sys
+
+from spp_jax.commands import cli, networks
 
 if __name__ == "__main__":
-    networks.main([])
+    cli.run(networks, ["python -m spp_jax.models", *sys.argv[1:]])

@@ -266,6 +266,6 @@ def _stopped(
     stop: signals.Stop, step: int, num_steps: int, progress: progress_lib.Progress
 ) -> Result:
     done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
-    name = signal.Signals(stop.signal or 0).name
+    name = signal.Signals(stop.signal).name if stop.signal else "stopped"
     progress.say(f"{name}: {done}; the same command goes on from there")
     return Result(stop.signal, step)

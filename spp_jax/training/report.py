@@ -15,6 +15,7 @@ import tensorboardX
 
 from spp_jax import errors
 from spp_jax.data.loading import streams
+from spp_jax.runs import files
 from spp_jax.runs import progress as progress_lib
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import schedule
@@ -78,9 +79,8 @@ def _keep_lines_until(path: str, step: int) -> None:
                 continue  # the last line of a run that was killed
             if values["step"] <= step:
                 kept.append(line.rstrip("\n") + "\n")
-    with open(path + ".new", "w", encoding="utf-8") as f:
+    with files.replacing(path, "w") as f:
         f.writelines(kept)
-    os.replace(path + ".new", path)
 
 
 def parameter_table(params: dict) -> str:

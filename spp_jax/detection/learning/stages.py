@@ -5,6 +5,7 @@ proposals -> (fine-tuning) -> box regression -> SVMs with hard negatives (sectio
 
 import dataclasses
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,35 @@ def train(
     Raises:
         InputError: the config, the network, the data and the workdir do not fit.
     """
+    start, data, further, stored = check(config, workdir, progress)
+    digests = [x.digest() for x in (data, further) if x] + [stored.digest if stored else ""]
+    workdirs.record(config, workdir, data, "".join(digests), start)
+    proposer = proposing.provide(
+        config.proposals, workdir, data, stored, testing=False, progress=progress
+    )
+    if config.finetune.enabled:
+        result = finetune.train(
+            config, workdir, data, proposer, start.step_dir, stop=stop, progress=progress
+        )
+        if result.stopped_by is not None:
+            return result.stopped_by
+    _learn(config, workdir, data, further, proposer, progress)
+    return None
+
+
+class Checked(NamedTuple):
+    """What a detector is trained from: its network, splits, and windows from files."""
+
+    start: workdirs.Start
+    data: dataset.Dataset
+    further: dataset.Dataset | None
+    stored: proposing.Stored | None
+
+
+def check(
+    config: config_lib.DetectionConfig, workdir: str, progress: progress_lib.Progress
+) -> Checked:
+    """Reads what a detector is trained from; raises InputError where anything does not fit."""
     config_lib.validate(config)
     workdirs.check(config, workdir)
     start = workdirs.load_start(config, workdir)
@@ -58,20 +88,7 @@ def train(
     if stored is not None:
         stored.check(data)
     _check_test(config, data.class_names, stored)
-    digests = [x.digest() for x in (data, further) if x] + [stored.digest if stored else ""]
-    workdirs.record(config, workdir, data, "".join(digests), start)
-
-    proposer = proposing.provide(
-        config.proposals, workdir, data, stored, testing=False, progress=progress
-    )
-    if config.finetune.enabled:
-        result = finetune.train(
-            config, workdir, data, proposer, start.step_dir, stop=stop, progress=progress
-        )
-        if result.stopped_by is not None:
-            return result.stopped_by
-    _learn(config, workdir, data, further, proposer, progress)
-    return None
+    return Checked(start, data, further, stored)
 
 
 def _learn(
