@@ -180,7 +180,7 @@ def test_eval_with_svms(trained, folder, tmp_path):
         (
             "eval.py",
             ["--protocol=svm", "--config=configs/digits_single.py"],
-            "--config=configs/digits_single.py is a preset of `train`, not of `eval`",
+            "--config=configs/digits_single.py is a preset of `train`, not of `eval --prot",
         ),
         (
             "eval.py",
