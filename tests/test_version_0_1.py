@@ -18,10 +18,11 @@ from spp_jax.data.sources import folders as folders_lib
 from spp_jax.detection import detector
 from spp_jax.detection.scoring import testing
 from spp_jax.evaluation import classify, extraction
-from spp_jax.runs import files, progress
+from spp_jax.runs import files
 from spp_jax.training import classifier
 from tests import folders
 from tests.detection import shapes
+from tests.support import said
 
 
 @pytest.fixture
@@ -61,15 +62,7 @@ def test_a_network_loads_and_its_features_are_known(old, folder):
     assert (model.backbone.name, tuple(model.levels), config.seed) == ("digits", (1,), 5)
     assert spp_jax.class_names(f"{old}/run") == ("dark", "light")
     assert checkpoint.read_meta(checkpoint.latest_step_dir(f"{old}/run")).step == 6
-
-    class Listener(progress.Progress):
-        def __init__(self):
-            self.lines = []
-
-        def say(self, text):
-            self.lines.append(text)
-
-    listener = Listener()
+    listener = said.Recorder()
     parts = (spp_jax.Part("conv5", (2, 1)), spp_jax.Part("fc6"))
     request = extraction.Request(
         parts, extraction.make_view("36", 32), batch_size=4, num_programs=3

@@ -31,7 +31,8 @@ COMMANDS = {
     "DetectionConfig": "detect train",
     "SvmConfig": "eval --protocol=svm",
 }
-_HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
+_PRESET = "--config="
+HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
 def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoReturn:
@@ -45,7 +46,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
         arguments: whether the command takes what is no flag.
     """
     command.define_flags()
-    if _HELP & set(argv[1:]):
+    if HELP & set(argv[1:]):
         print(help_text(command, argv[0]))
         sys.exit(0)
     for stream in (sys.stdout, sys.stderr):
@@ -77,8 +78,8 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
 
 def _parse(command: Any, argv: Sequence[str]) -> list[str]:
     """Parses the flags and returns what is none; ends the process where they are wrong."""
-    argv = [find_preset(argument) for argument in _join_config(argv)]
-    presets = [argument for argument in argv if argument.startswith("--config=")]
+    argv = _join_config(argv)
+    presets = [argument for argument in argv if argument.startswith(_PRESET)]
     if len(presets) > 1:
         fail(f"--config is given {len(presets)} times")
     try:
@@ -193,14 +194,12 @@ def fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def find_preset(argument: str) -> str:
-    """Returns `--config=NAME:ARGUMENT` with the file of a packaged preset in place of its name."""
-    name, has_argument, rest = argument.removeprefix("--config=").partition(":")
+def find_preset(preset: str) -> str:
+    """Returns NAME:ARGUMENT with the file of a packaged preset in place of its name."""
+    name, has_argument, argument = preset.partition(":")
     path = PRESETS / f"{name}.py"
-    is_name = argument.startswith("--config=") and name.isidentifier() and name[0] != "_"
-    if not is_name or not path.exists():
-        return argument
-    return f"--config={path}{has_argument}{rest}"
+    is_packaged = name.isidentifier() and name[0] != "_" and path.exists()
+    return f"{path}{has_argument}{argument}" if is_packaged else preset
 
 
 def _unknown_field(command: Any, argv: Sequence[str]) -> str:
@@ -217,15 +216,18 @@ def _unknown_field(command: Any, argv: Sequence[str]) -> str:
 
 
 def _join_config(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--config=NAME` in place of `--config NAME` and `-config=NAME`."""
+    """Returns the arguments with `--config=FILE` in place of `--config NAME` and `-config=NAME`."""
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1] in ("--config", "-config"):
-            joined[-1] = f"--config={argument}"
+            joined[-1] = f"{_PRESET}{argument}"
         else:
             is_short = argument.startswith(("-config=", "-config."))
             joined.append(f"-{argument}" if is_short else argument)
-    return joined
+    return [
+        _PRESET + find_preset(a.removeprefix(_PRESET)) if a.startswith(_PRESET) else a
+        for a in joined
+    ]
 
 
 def _use_compilation_cache() -> None:

@@ -43,7 +43,7 @@ _command = ""
 def start(argv: list[str]) -> NoReturn:
     """Runs `detect COMMAND`, argv[1]."""
     global _command
-    if not set(argv[1:2]) & {"-h", "--help", "-help"}:
+    if not cli.HELP & set(argv[1:2]):
         _command = cli.take_command(argv, tuple(FLAGS))
     cli.run(sys.modules[__name__], argv, arguments=_command == "predict")
 
@@ -76,9 +76,9 @@ def main(arguments: list[str]) -> int:
     for name in sorted(set().union(*FLAGS.values()) - FLAGS[_command]):
         if flags.FLAGS[name].present:
             raise errors.InputError(f"detect {_command} has no --{name}")
-    from spp_jax.commands import images
+    from spp_jax.runs import workers
 
-    images.use_one_thread()
+    workers.use_one_thread()
     # As Ctrl-C: what is under way is closed, worker processes among it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if _command == "score":
@@ -95,7 +95,8 @@ def _workdir() -> str:
 
 
 def _train(config: config_lib.DetectionConfig) -> int:
-    from spp_jax.commands import console, dry_run, embedded
+    from spp_jax.commands import console, dry_run
+    from spp_jax.data.sources import opening
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
@@ -104,7 +105,7 @@ def _train(config: config_lib.DetectionConfig) -> int:
     if flags.FLAGS.dry_run:
         dry_run.detect(config, workdir, progress)
         return 0
-    embedded.prepare(config.data.name, config.data.path, progress)
+    opening.make_embedded(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     stopped_by = stages.train(config, workdir, stop=stop, progress=progress)
     if stopped_by is not None:
@@ -113,13 +114,14 @@ def _train(config: config_lib.DetectionConfig) -> int:
 
 
 def _evaluate(config: config_lib.DetectionConfig) -> int:
-    from spp_jax.commands import console, embedded, pictures, tables
+    from spp_jax.commands import console, pictures, tables
+    from spp_jax.data.sources import opening
     from spp_jax.detection.scoring import testing
     from spp_jax.runs import files
 
     workdir, progress = _workdir(), console.Console()
     others = [os.path.expanduser(d) for d in flags.FLAGS["with"].value or ()]
-    embedded.prepare(config.data.name, config.data.path, progress)
+    opening.make_embedded(config.data.name, config.data.path, progress)
     tested = testing.score_split(workdir, config, others, progress=progress)
     for note in tested.notes:
         print(note)
@@ -168,10 +170,10 @@ def _check_output(output: str, names: dict[str, str]) -> None:
 
     Also if the output can be no folder: it is made only when there is something to write.
     """
-    parent = os.path.abspath(output)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+    from spp_jax.runs import files
+
+    parent = files.unwritable_parent(output)
+    if parent:
         raise errors.InputError(
             f"--output={output} cannot be written: {parent} is no folder to write in"
         )

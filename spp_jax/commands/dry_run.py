@@ -8,11 +8,11 @@ import jax
 
 from spp_jax import config as config_lib
 from spp_jax import sharding
-from spp_jax.commands import embedded
+from spp_jax.data.sources import opening
 from spp_jax.detection.learning import stages
 from spp_jax.detection.windows import regions
 from spp_jax.runs import progress as progress_lib
-from spp_jax.training import checks, classifier, programs, report, transfer
+from spp_jax.training import classifier, loop, report
 from spp_jax.training import state as state_lib
 
 
@@ -24,16 +24,12 @@ def train(
 ) -> None:
     """Says config, data, parameters and programs of a run of training."""
     _say_config(config, progress)
-    sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
-    saved = checks.find_saved(config, workdir)
-    if _is_missing(config.data, progress):
+    if _has_to_be_made(config.data, progress):
         return
-    job = classifier.make_job(config, evaluate, progress)
-    num_steps = job.stream.num_steps
-    if saved:
-        checks.check_saved(saved, workdir, num_steps, job.num_examples, job.class_names)
-    elif config.init_from:
-        progress.say(transfer.make_plan(config.init_from, job.model, job.class_names).lines())
+    job, saved = classifier.prepare(config, workdir, evaluate, progress)
+    plan = loop.check(config, workdir, job, saved)
+    if plan:
+        progress.say(plan.lines())
     progress.say(job.about)
     mesh = sharding.make_mesh()
     size = job.model.backbone.size
@@ -46,16 +42,9 @@ def train(
     )
     progress.say(report.parameter_table(spec.params))
     start = saved.meta.step if saved else 0
-    compiled = programs.compile_programs(
-        job.step,
-        spec,
-        job.stream.sizes_from(start if start < num_steps else 0),
-        job.stream.batch_spec,
-        mesh,
-        deterministic=config.train.deterministic,
-    )
-    for program in compiled.values():
-        progress.say(report.program_line(program, job.stream.batch_size))
+    num_steps = job.stream.num_steps
+    first = start if start < num_steps else 0
+    loop.compile_programs(config, job, spec, first, mesh, progress.say)
     progress.say(f"{num_steps - start} steps would be trained; nothing was written")
 
 
@@ -64,7 +53,7 @@ def detect(
 ) -> None:
     """Says config, data, network and programs of training a detector."""
     _say_config(config, progress)
-    if _is_missing(config.data, progress):
+    if _has_to_be_made(config.data, progress):
         return
     start, data, *_ = stages.check(config, workdir, progress)
     count = sum(x.size for x in jax.tree.leaves(start.variables))
@@ -88,11 +77,11 @@ def _say_config(config: Any, progress: progress_lib.Progress) -> None:
     progress.say(json.dumps(dataclasses.asdict(config), indent=2))
 
 
-def _is_missing(
+def _has_to_be_made(
     data: config_lib.DataConfig | config_lib.DetectionDataConfig, progress: progress_lib.Progress
 ) -> bool:
     """Returns whether the data is an embedded set that is not made yet, and says so."""
-    is_missing = not embedded.is_there(data.name, data.path)
-    if is_missing:
-        progress.say(f"{data.name} is not made yet: a run makes it first; nothing was written")
-    return is_missing
+    if not opening.has_to_be_made(data.name, data.path):
+        return False
+    progress.say(f"{data.name} is not made yet: a run makes it first; nothing was written")
+    return True

@@ -58,9 +58,9 @@ def define_config() -> None:
 
 def main(arguments: list[str]) -> int:
     del arguments
-    from spp_jax.commands import images
+    from spp_jax.runs import workers
 
-    images.use_one_thread()
+    workers.use_one_thread()
     workdir = cli.require("workdir", _WORKDIR)
     if not _is_svm() and flags.FLAGS.checkpoint:
         raise errors.InputError("--checkpoint is for --protocol=svm; others score --workdir")
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     """Writes WORKDIR/eval_PROTOCOL.json for each protocol and prints a table of all."""
     from spp_jax import checkpoint, network
-    from spp_jax.commands import console, embedded, tables
+    from spp_jax.commands import console, tables
     from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
 
@@ -88,7 +88,7 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
     data, progress = config.data, console.Console()
-    embedded.prepare(data.name, data.path, progress)
+    opening.make_embedded(data.name, data.path, progress)
     source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
     _introduce(workdir, config, meta, source, where)

@@ -49,12 +49,13 @@ def define_flags() -> None:
 def main(arguments: list[str]) -> int:
     del arguments
     from spp_jax import checkpoint
-    from spp_jax.commands import console, embedded, images
+    from spp_jax.commands import console
     from spp_jax.data.sources import folders, opening
     from spp_jax.evaluation import extraction
+    from spp_jax.runs import workers
 
     given, progress = flags.FLAGS, console.Console()
-    images.use_one_thread()
+    workers.use_one_thread()
     output = cli.require("output", "it is the FILE.npz or FILE.npy to write")
     network = cli.require("checkpoint", "it is the workdir of the network")
     if not given.layer:
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
         raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
     if given.tfds:
         data_dir = os.path.expanduser(given.data_dir)
-        embedded.prepare(given.tfds, data_dir, progress)
+        opening.make_embedded(given.tfds, data_dir, progress)
         source = opening.TfdsSource(given.tfds, given.split, data_dir)
     else:
         source = folders.scan_images(os.path.expanduser(given.images))

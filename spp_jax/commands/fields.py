@@ -33,20 +33,18 @@ def main(arguments: list[str]) -> int:
     if not entries:
         raise errors.InputError(f"no field of {arguments[0]} begins with {prefix!r}")
     for entry in entries:
-        kind = getattr(entry.kind, "__name__", "") or str(entry.kind)
-        kind = str(entry.kind) if "[" in str(entry.kind) else kind
         default = defaults[entry.path]
         value = "" if entry.value == default else f"; here {entry.value!r}"
         wanted = entry.rule.wanted()
         limits = f"; {wanted}" if wanted else ""
-        print(f"config.{entry.path}: {kind} = {default!r}{value}{limits}")
+        print(f"config.{entry.path}: {entry.kind_name} = {default!r}{value}{limits}")
         print(textwrap.indent(textwrap.fill(entry.rule.comment, 96), "    "))
     return 0
 
 
 def _load(preset: str) -> Any:
     """Returns the config of a preset, NAME or FILE, with an argument after a colon."""
-    path, has_argument, argument = cli.find_preset(f"--config={preset}")[9:].partition(":")
+    path, has_argument, argument = cli.find_preset(preset).partition(":")
     spec = importlib.util.spec_from_file_location("preset", path)
     if not os.path.isfile(path) or spec is None or spec.loader is None:
         raise errors.InputError(f"there is no preset {path}; `spp presets` lists presets")

@@ -34,7 +34,7 @@ _WITH_ARGUMENTS = ("prepare", "fields")
 def run() -> None:
     """Runs `spp COMMAND ...`."""
     argv = sys.argv
-    if set(argv[1:2]) & {"-h", "--help", "-help"}:
+    if cli.HELP & set(argv[1:2]):
         print((__doc__ or "").strip())
         return
     name = cli.take_command(argv, tuple(_MODULES))

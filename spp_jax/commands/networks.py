@@ -15,7 +15,6 @@ TABLE_1 = {
 _PUBLISHED = ("googlenet", "squeezenet1_1")
 PYRAMIDS = (None, (4, 3, 2, 1), (6, 3, 2, 1))
 
-
 EXAMPLES = ("",)
 
 
@@ -42,8 +41,8 @@ def main(arguments: list[str]) -> int:
         print(f"| {name} | 1, mean | {line} |")
     others = [n for n in backbones.network_names() if n not in (*TABLE_1, *_PUBLISHED)]
     for name in others:
-        parameters, operations = cost.count(sppnet.make_model(name), backbones.BACKBONES[name].size)
         size = backbones.BACKBONES[name].size
+        parameters, operations = cost.count(sppnet.make_model(name), size)
         print(f"| {name} | 50 | {parameters:,} | {operations / 1e9:.2f} at {size} | |")
     print("\n| network | layer: side at 224 (Table 1's), side at 180 | stride, first centre |")
     print("|---|---|---|")

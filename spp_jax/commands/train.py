@@ -28,9 +28,10 @@ def main(arguments: list[str]) -> int:
 
     from spp_jax import config as config_lib
     from spp_jax import network
-    from spp_jax.commands import console, dry_run, embedded, images
+    from spp_jax.commands import console, dry_run
+    from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
-    from spp_jax.runs import signals
+    from spp_jax.runs import signals, workers
     from spp_jax.training import classifier
 
     config = cli.read_config(config_lib.Config)
@@ -41,12 +42,12 @@ def main(arguments: list[str]) -> int:
     network.check(config)
     protocols.check_protocol(config, config.train.eval_protocol)
     progress = console.Console()
-    images.use_one_thread()
+    workers.use_one_thread()
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     if flags.FLAGS.dry_run:
         dry_run.train(config, workdir, evaluate, progress)
         return 0
-    embedded.prepare(config.data.name, config.data.path, progress)
+    opening.make_embedded(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     result = classifier.train(config, workdir, evaluate, stop=stop, progress=progress)
     return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0

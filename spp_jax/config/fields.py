@@ -84,6 +84,11 @@ class Entry(NamedTuple):
     rule: Rule
     value: Any
 
+    @property
+    def kind_name(self) -> str:
+        """The type in words: "int", "tuple[int, ...]"."""
+        return str(self.kind) if typing.get_args(self.kind) else self.kind.__name__
+
 
 def field(default: Any, comment: str, **rule: Any) -> Any:
     """Declares a field of a config by its default, its comment and the other parts of a `Rule`."""
@@ -137,10 +142,10 @@ def validate(config: Any) -> None:
     `check_together` knows.
     """
     normalize(config)
-    for path, kind, rule, value in entries(config):
+    for entry in entries(config):
+        path, kind, rule, value = entry
         if not _is_of(value, kind):
-            kind = getattr(kind, "__name__", kind) if not typing.get_args(kind) else kind
-            raise errors.InputError(f"config.{path} must be {kind}, got {value!r}")
+            raise errors.InputError(f"config.{path} must be {entry.kind_name}, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise errors.InputError(f"config.{path} must be a finite number, got {value}")
         if not rule.allows(value):

@@ -11,6 +11,7 @@ from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
 from spp_jax.interop import conversion, weights
 from spp_jax.models import backbones
+from spp_jax.runs import files
 
 SHORTER_SIDE = 256
 
@@ -150,10 +151,8 @@ def _check_output(output: str) -> None:
         raise errors.InputError(f"output {output} has the name of the folder made in it")
     if checkpoint.latest_step_dir(output) is not None:
         raise errors.InputError(f"output {output} holds a checkpoint already")
-    parent = os.path.abspath(output)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+    parent = files.unwritable_parent(output)
+    if parent:
         raise errors.InputError(f"output {output} cannot be made: {parent} is no writable folder")
 
 

@@ -29,6 +29,14 @@ def replacing(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def unwritable_parent(path: str) -> str:
+    """Returns the nearest folder above a path, or the path, if nothing can be made there; or ""."""
+    parent = os.path.abspath(path)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    return "" if os.path.isdir(parent) and os.access(parent, os.W_OK) else parent
+
+
 def write_json(path: str, value: Any, indent: int | None = None) -> None:
     """Writes JSON in one step, as `replacing`."""
     with replacing(path, "w") as f:

@@ -38,10 +38,15 @@ def start(
 
 def begin() -> None:
     """Makes this process, a worker, ignore Ctrl-C and leave threads to the other workers."""
+    use_one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def use_one_thread() -> None:
+    """Makes OpenCV use one thread in this process: images are read in parallel already."""
     import cv2  # imported here: whoever has no images needs none of it
 
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _begin(init: Callable[..., None] | None, args: tuple[Any, ...]) -> None:

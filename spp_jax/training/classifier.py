@@ -40,21 +40,29 @@ def train(
         InputError: the data, the workdir or the number of devices does not fit the config, or
             too many examples cannot be read.
     """
-    sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
-    saved = checks.find_saved(config, workdir)
-    job = make_job(config, evaluate, progress)
-    stream: Any = job.stream
-    if saved and config.data.name == "folder" and not stream.source.split:
-        checks.check_held_out(saved, workdir, stream.num_steps)
+    job, saved = prepare(config, workdir, evaluate, progress)
     return loop.run(config, workdir, job, saved, stop=stop, progress=progress)
 
 
-def make_job(
-    config: config_lib.Config,
-    evaluate: Evaluate,
-    progress: progress_lib.Progress = progress_lib.SILENT,
+def prepare(
+    config: config_lib.Config, workdir: str, evaluate: Evaluate, progress: progress_lib.Progress
+) -> tuple[loop.Job, checks.Saved | None]:
+    """Opens the data; returns what is to be trained, and the checkpoint to go on from, if any.
+
+    Writes nothing. Arguments and errors as `train`.
+    """
+    sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
+    saved = checks.find_saved(config, workdir)
+    job = _make_job(config, evaluate, progress)
+    stream: Any = job.stream
+    if saved and config.data.name == "folder" and not stream.source.split:
+        checks.check_held_out(saved, workdir, stream.num_steps)
+    return job, saved
+
+
+def _make_job(
+    config: config_lib.Config, evaluate: Evaluate, progress: progress_lib.Progress
 ) -> loop.Job:
-    """Opens the data of a config and returns what is to be trained on it; arguments as `train`."""
     data, train = config.data, config.train
     source = opening.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)

@@ -93,16 +93,13 @@ def run(
         InputError: the workdir does not fit, or too many images cannot be read.
     """
     num_steps = job.stream.num_steps
-    plan = None
-    if saved:
-        checks.check_saved(saved, workdir, num_steps, job.num_examples, job.class_names)
-    elif config.init_from:
-        plan = transfer.make_plan(config.init_from, job.model, job.class_names)
+    plan = check(config, workdir, job, saved)
     with stop or signals.Stop() as stop:
         mesh = sharding.make_mesh()
-        state = _make_state(config, job, saved, plan, mesh, stop)
-        if state is None:
-            return _stopped(stop, 0, num_steps, progress)
+        constants = _find_constants(job, saved, plan, stop)
+        if stop.signal is not None:
+            return _stopped(stop.signal, 0, num_steps, progress)
+        state = _make_state(config, job, saved, plan, mesh, constants)
         checks.write_config(config, workdir)
         start_step = saved.meta.step if saved else 0
         with report_lib.Report(workdir, start_step, progress) as report:
@@ -110,13 +107,28 @@ def run(
             if start_step == num_steps:
                 report.say(f"{workdir} is already trained to its last step, {num_steps}")
                 return Result(None, start_step)
-            programs = _compile(config, job, state, start_step, mesh, report)
+            spec = state_lib.state_spec(state)
+            programs = compile_programs(config, job, spec, start_step, mesh, report.say)
             if saved:
                 report.say(f"resuming from step {start_step} of {num_steps}")
             metrics = saved.meta.metrics if saved else {}
             start = _Start(start_step, state, metrics, programs, mesh)
             step = _train(config, workdir, job, start, report, stop)
-        return _stopped(stop, step, num_steps, progress) if stop.signal else Result(None, step)
+        if stop.signal is None:
+            return Result(None, step)
+        return _stopped(stop.signal, step, num_steps, progress)
+
+
+def check(
+    config: config_lib.Config, workdir: str, job: Job, saved: checks.Saved | None
+) -> transfer.Plan | None:
+    """Returns what is taken from `config.init_from`, if anything; raises InputError as `run`."""
+    if saved:
+        num_steps = job.stream.num_steps
+        checks.check_saved(saved, workdir, num_steps, job.num_examples, job.class_names)
+    elif config.init_from:
+        return transfer.make_plan(config.init_from, job.model, job.class_names)
+    return None
 
 
 class _Start(NamedTuple):
@@ -185,21 +197,24 @@ def _train(
     return step
 
 
+def _find_constants(
+    job: Job, saved: checks.Saved | None, plan: transfer.Plan | None, stop: signals.Stop
+) -> dict[str, Any]:
+    """Returns the constants of the network that training starts from."""
+    if saved:
+        return checkpoint.read_constants(saved.step_dir)
+    return plan.constants if plan else job.constants(stop)
+
+
 def _make_state(
     config: config_lib.Config,
     job: Job,
     saved: checks.Saved | None,
     plan: transfer.Plan | None,
     mesh: Mesh,
-    stop: signals.Stop,
-) -> state_lib.TrainState | None:
-    """Returns the state that training starts from; None if it was asked to stop before."""
-    if saved:
-        constants = checkpoint.read_constants(saved.step_dir)
-    else:
-        constants = plan.constants if plan else job.constants(stop)
-    if stop.signal is not None:
-        return None
+    constants: dict[str, Any],
+) -> state_lib.TrainState:
+    """Returns the state that training starts from."""
     size = job.model.backbone.size
     state = state_lib.init_state(
         job.model, job.optimizer, config.seed, size, mesh, constants=constants
@@ -241,31 +256,29 @@ def _introduce(
         report.say(plan.lines())
 
 
-def _compile(
+def compile_programs(
     config: config_lib.Config,
     job: Job,
-    state: state_lib.TrainState,
+    spec: state_lib.TrainState,
     start_step: int,
     mesh: Mesh,
-    report: report_lib.Report,
+    say: Callable[[str], None],
 ) -> dict[programs_lib.Size, programs_lib.Program]:
+    """Compiles the programs of all steps from `start_step` on, and says what each one costs."""
     programs = programs_lib.compile_programs(
         job.step,
-        state_lib.state_spec(state),
+        spec,
         job.stream.sizes_from(start_step),
         job.stream.batch_spec,
         mesh,
         deterministic=config.train.deterministic,
     )
     for program in programs.values():
-        report.say(report_lib.program_line(program, job.stream.batch_size))
+        say(report_lib.program_line(program, job.stream.batch_size))
     return programs
 
 
-def _stopped(
-    stop: signals.Stop, step: int, num_steps: int, progress: progress_lib.Progress
-) -> Result:
+def _stopped(by: int, step: int, num_steps: int, progress: progress_lib.Progress) -> Result:
     done = f"saved step {step} of {num_steps}" if step else "nothing was trained yet"
-    name = signal.Signals(stop.signal).name if stop.signal else "stopped"
-    progress.say(f"{name}: {done}; the same command goes on from there")
-    return Result(stop.signal, step)
+    progress.say(f"{signal.Signals(by).name}: {done}; the same command goes on from there")
+    return Result(by, step)

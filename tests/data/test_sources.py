@@ -208,7 +208,7 @@ def test_wrong_tfds_sets_are_named(scenes):
 
 
 def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "prepare", lambda path: None)
+    monkeypatch.setattr(digits, "prepare", lambda path, progress: None)
     path = shutil.copytree(scenes, tmp_path / "copy")
     (info,) = path.glob("digit_scenes/*/dataset_info.json")
     stored = json.loads(info.read_text())

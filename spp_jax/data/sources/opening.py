@@ -11,6 +11,7 @@ from spp_jax import errors
 from spp_jax.data.embedded import digit_groups, digits
 from spp_jax.data.imagenet import preparing
 from spp_jax.data.sources import base, folders, layouts
+from spp_jax.runs import progress as progress_lib
 
 # Modules of the sets that need no download; each set is made when it is first opened.
 EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
@@ -71,7 +72,22 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
         ) from e
 
 
-def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def has_to_be_made(name: str, data_dir: str) -> bool:
+    """Returns whether a name is that of an embedded set which is not there yet."""
+    if name not in EMBEDDED:
+        return False
+    return not tfds.builder(name, data_dir=data_dir or None).data_path.exists()
+
+
+def make_embedded(name: str, data_dir: str, progress: progress_lib.Progress) -> None:
+    """Makes the embedded set of that name, if it has to be made; raises as `load_builder`."""
+    if name in EMBEDDED:
+        load_builder(name, data_dir, progress=progress)
+
+
+def load_builder(
+    name: str, data_dir: str, *, progress: progress_lib.Progress = progress_lib.SILENT
+) -> tfds.core.DatasetBuilder:
     """Returns the builder of a prepared set; an embedded set is prepared first if necessary.
 
     Raises:
@@ -79,7 +95,7 @@ def load_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """
     try:
         if name in EMBEDDED:
-            EMBEDDED[name].prepare(data_dir or None)
+            EMBEDDED[name].prepare(data_dir or None, progress)
         builder = tfds.builder(name, data_dir=data_dir or None)
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e

@@ -186,7 +186,7 @@ def detect_all(
     *,
     done: frozenset[int] = frozenset(),
     progress: progress_lib.Progress = progress_lib.SILENT,
-) -> Iterator[tuple[int, Any]]:
+) -> Iterator[tuple[int, detector.ImageDetections]]:
     """Yields (index, detections) of every image that can be read and is not `done`, batch by batch.
 
     Several detectors see each image one after the other.
