@@ -95,7 +95,7 @@ def pool_masked(fmap: jax.Array, boxes: jax.Array) -> jax.Array:
     """The plain way in JAX: every bin a masked maximum of the whole map."""
 
     def spread(start: jax.Array, stop: jax.Array, n: int, side: int) -> jax.Array:
-        i, cell = jnp.arange(n)[:, None], jnp.arange(side)
+        i, cell = jnp.arange(n)[:, None], jnp.arange(side)[None]
         length = stop - start
         first, last = start + i * length // n, start - (-(i + 1) * length // n)
         return (cell >= first) & (cell < last)
@@ -105,7 +105,7 @@ def pool_masked(fmap: jax.Array, boxes: jax.Array) -> jax.Array:
         for n in LEVELS:
             rows = spread(box[1], box[3], n, fmap.shape[0])
             columns = spread(box[0], box[2], n, fmap.shape[1])
-            strips = jnp.where(rows[:, :, None, None], fmap, -jnp.inf).max(axis=1)
+            strips = jnp.where(rows[:, :, None, None], fmap[None], -jnp.inf).max(axis=1)
             grid = jnp.where(columns[:, :, None], strips[:, None], -jnp.inf).max(axis=2)
             found.append(grid.reshape(-1))
         return jnp.concatenate(found)

@@ -1,6 +1,7 @@
 """Set before JAX starts: four CPU devices, so that sharding is really tested; code that is compiled
 fast, as most of a test is compiling, and not optimised; and a compilation cache, so that tests
-that train the same small network, here or in a command, compile it once.
+that train the same small network, here or in a command, compile it once. Arrays of unlike ranks
+are an error: a user who sets JAX so must be able to call everything.
 """
 
 import atexit
@@ -18,4 +19,5 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"

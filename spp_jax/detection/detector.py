@@ -5,7 +5,6 @@ Shapes: R windows · D detections of an image · K classes.
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from spp_jax import config as config_lib
 from spp_jax.detection import device
 from spp_jax.detection.learning import mining, regression
 from spp_jax.detection.windows import regions
-from spp_jax.runs import files
+from spp_jax.runs import archives, files
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
@@ -116,10 +115,9 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
     if not os.path.exists(path):
         return None
     try:
-        with zipfile.ZipFile(path), np.load(path) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
-        raise errors.InputError(f"{path} is damaged; remove it and train again") from e
+        return archives.read_npz(path)
+    except (OSError, ValueError) as e:
+        raise errors.InputError(f"{path} is damaged ({e}); remove it and train again") from e
 
 
 def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Detector:

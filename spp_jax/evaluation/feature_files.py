@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.runs import files
+from spp_jax.runs import archives, files
 
 # Facts that stand for something by a checksum.
 _SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
@@ -246,9 +246,9 @@ def read_finished(output: str, facts: dict[str, Any], description: Description) 
 
 def _read(output: str) -> Extracted:
     if output.endswith(".npz"):
-        with np.load(output) as archive:
-            array, indices = archive["features"], archive["indices"]
-            metadata = json.loads(str(archive["metadata"]))
+        arrays = archives.read_npz(output, ("features", "indices", "metadata"))
+        array, indices = arrays["features"], arrays["indices"]
+        metadata = json.loads(str(arrays["metadata"]))
     else:
         array = np.load(output, mmap_mode="r")
         beside = files.read_json(output + ".json")
@@ -259,8 +259,7 @@ def _read(output: str) -> Extracted:
 def _read_examples(output: str) -> dict[str, Any]:
     if not output.endswith(".npz"):
         return files.read_json(output + ".json")
-    with np.load(output) as archive:
-        return {name: archive[name].tolist() for name in archive.files if name in _EXAMPLES}
+    return {name: array.tolist() for name, array in archives.read_npz(output, _EXAMPLES).items()}
 
 
 def _other_examples(stored: dict[str, Any], description: Description) -> str:

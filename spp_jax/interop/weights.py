@@ -8,6 +8,7 @@ import numpy as np
 
 from spp_jax import errors
 from spp_jax.interop import caffe
+from spp_jax.runs import archives
 
 _ZIP = b"PK"
 
@@ -37,12 +38,9 @@ def read_npz(path: str) -> dict[str, list[np.ndarray]]:
             type or number of axes.
     """
     try:
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    # zipfile, zlib and numpy answer damage with many kinds of exceptions.
-    except Exception as e:
-        reason = str(e).split("\n")[0]
-        raise errors.InputError(f"weights {path} are damaged or no .npz: {reason}") from e
+        arrays = archives.read_npz(path)
+    except (OSError, ValueError) as e:
+        raise errors.InputError(f"weights {path} are damaged or no .npz: {e}") from e
     layers: dict[str, dict[str, np.ndarray]] = {}
     for name, value in arrays.items():
         layer, _, part = name.rpartition("/")

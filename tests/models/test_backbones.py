@@ -87,7 +87,7 @@ def test_geometry_is_where_the_gradient_reaches():
 
     # Slightly rising, so that each maximum is at one known place; averaged with the falling one.
     ramp = jnp.arange(size) * 1e-3
-    rise = (ramp[:, None] + ramp)[None, :, :, None]
+    rise = (ramp[:, None] + ramp[None])[None, :, :, None]
     reached = sum(jnp.abs(slope(images + r)).sum((0, 2, 3)) for r in (rise, -rise))
     rows = np.flatnonzero(np.asarray(reached))
     center = geometry.offset0 - 1 + geometry.stride * cell

@@ -98,7 +98,7 @@ def test_gradient_away_from_ties(reduce):
 def test_gradient_equals_the_pyramids():
     fmap = jnp.asarray(np.random.default_rng(0).permutation(13 * 10 * 2), jnp.float32)
     fmap = fmap.reshape(1, 13, 10, 2)
-    weights = jnp.arange(50.0 * 2)
+    weights = jnp.arange(50.0 * 2)[None]
     whole = jnp.array([[0, 0, 10, 13]])
     from_windows = jax.grad(lambda x: (POOL(x, whole) * weights).sum())(fmap)
     from_pyramid = jax.grad(lambda x: (POOL_PYRAMID(x) * weights).sum())(fmap)

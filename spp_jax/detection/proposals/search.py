@@ -16,7 +16,7 @@ import numpy as np
 
 from spp_jax import errors
 from spp_jax.data import images
-from spp_jax.runs import files, workers
+from spp_jax.runs import archives, files, workers
 
 # Share of a bold edge's gradient below which there is no edge.
 _FAINT = 0.2
@@ -112,7 +112,7 @@ def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | No
     """Returns the windows kept in a folder, None where there are none or the file is damaged."""
     try:
         with open(os.path.join(folder, settings.key(data)), "rb") as f:
-            windows = np.lib.format.read_array(f, allow_pickle=False)
+            windows = archives.read_npy(f, os.fstat(f.fileno()).st_size)
     except (OSError, ValueError, EOFError):
         return None
     is_whole = windows.dtype == np.float32 and windows.ndim == 2 and windows.shape[1] == 4

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
@@ -19,13 +17,10 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.data.sources import image_sets
 from spp_jax.detection.proposals import mat_reader
-from spp_jax.runs import files
+from spp_jax.runs import archives, files
 
-# The readers raise these for damaged files.
-_DAMAGE = (
-    *(OSError, ValueError, KeyError, AttributeError, TypeError, EOFError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
-)
+# The readers raise these for damaged files; json the last, for lists within lists within lists.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError)
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -48,8 +43,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     kind = os.path.splitext(path)[1].lower()
     try:
         if kind == ".npz":
-            with np.load(path) as arrays:
-                return {name: check_windows(arrays[name], f"{path}: {name}") for name in arrays}
+            arrays = archives.read_npz(path)
+            return {name: check_windows(rows, f"{path}: {name}") for name, rows in arrays.items()}
         if kind == ".json":
             entries = json.loads(files.read_text(path))
             if not isinstance(entries, dict):

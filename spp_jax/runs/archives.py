@@ -1,0 +1,65 @@
+"""Reads .npz archives, also hostile ones: what a file claims is checked before it is believed."""
+
+import math
+import os
+import zipfile
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+
+def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Returns {name: array} of a .npz file, without Python objects.
+
+    Args:
+        path: of the file.
+        names: the arrays to read, those of them that are there; None: all.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged, is no .npz, or claims more than it holds or than this machine's
+            memory; one line says which.
+    """
+    with open(path, "rb") as f:
+        try:
+            with zipfile.ZipFile(f) as archive:
+                members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+                wanted = {n: m for n, m in members.items() if names is None or n in names}
+                _check_memory(sum(m.file_size for m in wanted.values()))
+                return {n: _read_array(archive, m) for n, m in wanted.items()}
+        # zipfile, zlib and numpy answer damage with many kinds of exceptions.
+        except Exception as e:
+            raise ValueError(str(e).split("\n")[0] or type(e).__name__) from e
+
+
+def _check_memory(size: int) -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise ValueError(
+            f"it claims {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}"
+        )
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as f:
+        return read_npy(f, member.file_size)
+
+
+def read_npy(f: Any, num_bytes: int) -> np.ndarray:
+    """Returns the array of an open .npy file of so many bytes, from where it stands.
+
+    Raises:
+        ValueError: it holds Python objects, or its header does not fit its size.
+    """
+    start = f.tell()
+    version = np.lib.format.read_magic(f)
+    is_first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(f)
+    # numpy makes room for what the header says before it looks at the rest.
+    claimed = f.tell() - start + dtype.itemsize * math.prod(shape)
+    if claimed != num_bytes and not dtype.hasobject:
+        raise ValueError(f"an array claims {claimed:,} bytes, and has {num_bytes:,}")
+    f.seek(start)
+    return np.lib.format.read_array(f, allow_pickle=False)
