@@ -6,6 +6,7 @@ the metrics and the versions of libraries. The step is also the position in the 
 function of seed and step.
 """
 
+import contextlib
 import dataclasses
 import os
 import zlib
@@ -103,12 +104,12 @@ def save_network(workdir: str, variables: dict, meta: Meta) -> None:
         workdir: gets the checkpoint.
         variables: of the network, "params" and perhaps "constants".
         meta: the metadata.
+
+    Raises:
+        InputError: it cannot be written.
     """
-    writer = Writer(workdir, keep=1)
-    try:
+    with contextlib.closing(Writer(workdir, keep=1)) as writer:
         writer.save(meta, dict(variables))
-    finally:
-        writer.close()
 
 
 def latest_step_dir(path: str) -> str | None:

@@ -108,11 +108,10 @@ def extract_to(
         return finished
     plan = _Plan(source, request, parts, heads)
     try:
-        unfinished = feature_files.Unfinished(
-            output, facts, description, features.num_features(model, parts)
-        )
-        _compute(model, variables, plan, unfinished, progress)
-        return unfinished.finish(refused, plan.summary)
+        count = features.num_features(model, parts)
+        with feature_files.unfinished(output, facts, description, count) as unfinished:
+            _compute(model, variables, plan, unfinished, progress)
+            return unfinished.finish(refused, plan.summary)
     except OSError as e:  # those of images are ImageErrors
         raise errors.InputError(f"output {output} cannot be written: {e.strerror or e}") from e
 

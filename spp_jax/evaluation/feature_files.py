@@ -4,18 +4,20 @@ While it is being made, OUTPUT.part holds the features so far, which of them are
 `state.json` what they are of and which images were refused.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from spp_jax import errors
-from spp_jax.runs import archives, files
+from spp_jax.runs import archives, files, lock
 
 # Facts that stand for something by a checksum.
 _SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
@@ -71,6 +73,27 @@ class Description:
         }
 
 
+@contextlib.contextmanager
+def unfinished(
+    output: str, facts: dict[str, Any], description: Description, num_features: int
+) -> Iterator["Unfinished"]:
+    """Opens the unfinished file of an output, for this process alone.
+
+    Args:
+        output: the file to be.
+        facts: what the features are of.
+        description: what is stored beside them.
+        num_features: D.
+
+    Raises:
+        InputError: OUTPUT.part is damaged, of something else, or in use.
+        OSError: there is no space for the features.
+    """
+    _read_state(output + ".part", facts)  # nothing is written into what is something else
+    with lock.hold(output + ".part"):
+        yield Unfinished(output, facts, description, num_features)
+
+
 class Unfinished:
     """The unfinished file; as a context it saves the features so far, whatever ends the work.
 
@@ -87,7 +110,7 @@ class Unfinished:
         self._row = {index: row for row, index in enumerate(indices)}
         self._refused: dict[int, str] = {}
         self._done = np.zeros(len(indices), bool)
-        state = self._read_state()
+        state = _read_state(self.folder, facts)
         if state:
             try:
                 self._refused = {int(k): v for k, v in state["refused"].items()}
@@ -96,7 +119,6 @@ class Unfinished:
             except (OSError, ValueError, KeyError, EOFError) as e:
                 raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         else:
-            os.makedirs(self.folder, exist_ok=True)
             shape = (len(indices), num_features)
             self._array = _new_memmap(self._path("features.npy"), facts["dtype"], shape)
             self._save()
@@ -115,33 +137,6 @@ class Unfinished:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
-
-    def _read_state(self) -> dict[str, Any] | None:
-        if not os.path.exists(self._path("done.npy")):
-            names = set(os.listdir(self.folder)) if os.path.isdir(self.folder) else set()
-            others = {
-                f
-                for f in names
-                # Versions before kept labels.npy as well.
-                if not f.startswith(("features.npy", "labels.npy", "new.npy", "state."))
-            }
-            if others or os.path.isfile(self.folder):
-                raise errors.InputError(
-                    f"{self.folder}, where the unfinished file goes, is there and holds something "
-                    "else; change the output"
-                )
-            return None
-        try:
-            state = files.read_json(self._path("state.json"))
-            stored = state["facts"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise errors.InputError(f"{self.folder} is damaged; remove it") from e
-        if stored != self._facts:
-            raise errors.InputError(
-                f"{self.folder} holds the beginning of something else "
-                f"({_difference(stored, self._facts)}); remove it or change the output"
-            )
-        return state
 
     def __enter__(self) -> "Unfinished":
         return self
@@ -210,6 +205,34 @@ class Unfinished:
         os.replace(path, self._output)
         shutil.rmtree(self.folder)
         return _read(self._output)
+
+
+def _read_state(folder: str, facts: dict[str, Any]) -> dict[str, Any] | None:
+    if not os.path.exists(os.path.join(folder, "done.npy")):
+        names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        others = {
+            f
+            for f in names
+            # Versions before kept labels.npy as well.
+            if not f.startswith(("features.npy", "labels.npy", "new.npy", "state.", "lock."))
+        }
+        if others or os.path.isfile(folder):
+            raise errors.InputError(
+                f"{folder}, where the unfinished file goes, is there and holds something "
+                "else; change the output"
+            )
+        return None
+    try:
+        state = files.read_json(os.path.join(folder, "state.json"))
+        stored = state["facts"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise errors.InputError(f"{folder} is damaged; remove it") from e
+    if stored != facts:
+        raise errors.InputError(
+            f"{folder} holds the beginning of something else "
+            f"({_difference(stored, facts)}); remove it or change the output"
+        )
+    return state
 
 
 def read_finished(output: str, facts: dict[str, Any], description: Description) -> Extracted | None:
@@ -293,7 +316,25 @@ def _below_common(paths: Sequence[str]) -> list[str]:
 
 
 def _new_memmap(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    """Returns a new array in a file; raises OSError if the disk has no space for all of it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)  # also a link, which would be followed
+    form = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    try:
+        with open(path, "xb", buffering=0) as f:
+            np.lib.format.write_array_header_1_0(f, form)
+            # A map of a file with holes ends the process (SIGBUS) where the disk has no space left.
+            num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+            os.posix_fallocate(f.fileno(), 0, f.tell() + num_bytes)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        raise
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

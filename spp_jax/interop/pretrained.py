@@ -11,7 +11,7 @@ from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
 from spp_jax.interop import conversion, weights
 from spp_jax.models import backbones
-from spp_jax.runs import files
+from spp_jax.runs import files, lock
 
 SHORTER_SIDE = 256
 
@@ -136,7 +136,9 @@ def import_weights(
         num_examples=0,
         metrics={"source": source},
     )
-    checkpoint.save_network(output, {"params": params}, meta)
+    with lock.hold(output):
+        _check_output(output)  # once more: another import may have ended meanwhile
+        checkpoint.save_network(output, {"params": params}, meta)
     return Imported(
         num_layers=num_layers,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),

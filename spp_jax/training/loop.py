@@ -18,8 +18,8 @@ from spp_jax import checkpoint, sharding
 from spp_jax import config as config_lib
 from spp_jax.data.loading import streams
 from spp_jax.models import sppnet
+from spp_jax.runs import lock, signals
 from spp_jax.runs import progress as progress_lib
-from spp_jax.runs import signals
 from spp_jax.training import checks, schedule, steps, transfer
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
@@ -90,11 +90,12 @@ def run(
         progress: is told the lines of the run.
 
     Raises:
-        InputError: the workdir does not fit, or too many images cannot be read.
+        InputError: the workdir does not fit or another run is in it, or too many images cannot be
+            read.
     """
     num_steps = job.stream.num_steps
     plan = check(config, workdir, job, saved)
-    with stop or signals.Stop() as stop:
+    with lock.hold(workdir), stop or signals.Stop() as stop:
         mesh = sharding.make_mesh()
         constants = _find_constants(job, saved, plan, stop)
         if stop.signal is not None:

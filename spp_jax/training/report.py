@@ -1,9 +1,7 @@
 """What a run says of itself: lines, metrics.jsonl and TensorBoard."""
 
 import collections
-import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable
@@ -11,51 +9,31 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 
 from spp_jax import errors
 from spp_jax.data.loading import streams
-from spp_jax.runs import files
 from spp_jax.runs import progress as progress_lib
+from spp_jax.training import logs, schedule
 from spp_jax.training import programs as programs_lib
-from spp_jax.training import schedule
 from spp_jax.training import state as state_lib
-
-METRICS_FILE = "metrics.jsonl"
 
 # Steps that may be under way on the device: one more keeps it busy while a batch is fetched.
 _STEPS_IN_FLIGHT = 2
 
 
 class Report:
-    """What a run says, and what it writes: metrics.jsonl and TensorBoard events in its workdir.
-
-    A resumed run drops the lines after its checkpoint: it is about to write the same ones again.
-    """
+    """What a run says, and what it writes to the logs of its workdir."""
 
     def __init__(self, workdir: str, resume_step: int, progress: progress_lib.Progress):
-        path = os.path.join(workdir, METRICS_FILE)
-        _keep_lines_until(path, resume_step)
         self.say = progress.say
-        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
-        self._events = tensorboardX.SummaryWriter(
-            os.path.join(workdir, "tensorboard"), purge_step=resume_step or None
-        )
+        self._logs = logs.Logs(workdir, resume_step, progress.say)
+        self.write = self._logs.write
 
     def __enter__(self) -> "Report":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
-
-    def write(self, values: dict[str, Any]) -> None:
-        """Appends a line to metrics.jsonl; `values` has a "step". Numbers go to TensorBoard."""
-        self._file.write(json.dumps(values) + "\n")
-        prefix = f"eval_{values['protocol']}" if "protocol" in values else "train"
-        for name, value in values.items():
-            if name != "step" and isinstance(value, int | float):
-                self._events.add_scalar(f"{prefix}/{name}", value, values["step"])
+        self._logs.close()
 
     def evaluation(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
         """Writes the evaluation after an epoch, and says it."""
@@ -65,22 +43,6 @@ class Report:
             f"top5 {metrics['top5']:.4f} | loss {metrics['loss']:.4f} | "
             f"{metrics['num_examples']} examples"
         )
-
-
-def _keep_lines_until(path: str, step: int) -> None:
-    if not os.path.exists(path):
-        return
-    kept = []
-    with open(path, encoding="utf-8") as f:
-        for line in f:
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed
-            if values["step"] <= step:
-                kept.append(line.rstrip("\n") + "\n")
-    with files.replacing(path, "w") as f:
-        f.writelines(kept)
 
 
 def parameter_table(params: dict) -> str:

@@ -18,8 +18,8 @@ from spp_jax.detection.learning import examples as examples_lib
 from spp_jax.detection.learning import finetune, mining
 from spp_jax.detection.proposals import proposing
 from spp_jax.detection.windows import regions
+from spp_jax.runs import lock, signals
 from spp_jax.runs import progress as progress_lib
-from spp_jax.runs import signals
 
 
 def train(
@@ -41,9 +41,22 @@ def train(
         The signal that stopped it while it was fine-tuning, else None.
 
     Raises:
-        InputError: the config, the network, the data and the workdir do not fit.
+        InputError: the config, the network, the data and the workdir do not fit, or another run is
+            in the workdir.
     """
-    start, data, further, stored = check(config, workdir, progress)
+    checked = check(config, workdir, progress)
+    with lock.hold(workdir):
+        return _train(config, workdir, checked, stop, progress)
+
+
+def _train(
+    config: config_lib.DetectionConfig,
+    workdir: str,
+    checked: "Checked",
+    stop: signals.Stop | None,
+    progress: progress_lib.Progress,
+) -> int | None:
+    start, data, further, stored = checked
     digests = [x.digest() for x in (data, further) if x] + [stored.digest if stored else ""]
     workdirs.record(config, workdir, data, "".join(digests), start)
     proposer = proposing.provide(

@@ -1,0 +1,62 @@
+"""One run at a time in a folder."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+from spp_jax import errors
+
+LOCK_FILE = "lock.json"
+
+
+@contextlib.contextmanager
+def hold(folder: str) -> Iterator[None]:
+    """Holds a folder for this process, so that no other run writes there.
+
+    The lock is the operating system's own (flock) on FOLDER/lock.json, which names the host, the
+    process and the time. It ends with the process, however that ends; the file stays. A file
+    system that has no locks is not locked.
+
+    Args:
+        folder: made if missing.
+
+    Raises:
+        InputError: another process holds the folder, or nothing can be written there.
+    """
+    path = os.path.join(folder, LOCK_FILE)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as e:
+        raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
+    with os.fdopen(number, "r+b", buffering=0) as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            holder = _holder(f.read(1000))
+            raise errors.InputError(
+                f"{folder} is in use by {holder}; wait for it, or take another folder"
+            ) from e
+        except OSError:
+            pass  # no locks here, as on some network file systems
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
+            f.truncate(0)
+            f.write(json.dumps(_self()).encode())
+        yield
+
+
+def _self() -> dict[str, object]:
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": socket.gethostname(), "process": os.getpid(), "since": now}
+
+
+def _holder(content: bytes) -> str:
+    try:
+        stored = json.loads(content)
+        return errors.printable("process {process} of {host} since {since}".format(**stored))
+    except (ValueError, TypeError, KeyError):
+        return "another process"
