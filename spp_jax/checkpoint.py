@@ -2,13 +2,16 @@
 
 A step directory, DIR/checkpoints/STEP, holds `params`, after training also `optimizer`, and
 `constants` if the network has any (its mean image). Its metadata hold the config, the class names,
-the metrics and the versions of libraries. The step is also the position in the data: batches are a
-function of seed and step.
+the metrics, the versions of libraries, and a CRC-32 of each array and of the metadata. The step is
+also the position in the data: batches are a function of seed and step.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import json
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -56,8 +59,9 @@ class Writer:
     """
 
     def __init__(self, workdir: str, keep: int):
+        self._folder = os.path.join(os.path.abspath(workdir), CHECKPOINTS)
         self._checkpointer = ocp.training.Checkpointer(
-            os.path.join(os.path.abspath(workdir), CHECKPOINTS),
+            self._folder,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType] (their protocol and their class disagree)
             cleanup_tmp_directories=True,
         )
@@ -69,6 +73,9 @@ class Writer:
         Args:
             meta: the metadata.
             parts: trees by name, "params", "optimizer" and "constants"; empty trees are left out.
+
+        Raises:
+            InputError: this step, or the one before, cannot be written.
         """
         self.wait()
         stored = {f.name: getattr(meta, f.name) for f in dataclasses.fields(meta)}
@@ -76,18 +83,28 @@ class Writer:
         stored["class_names"] = list(meta.class_names)
         parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}
         stored["parts"] = sorted(parts)
-        self._pending = self._checkpointer.save_checkpointables_async(
-            meta.step,
-            parts,
-            force=True,
-            custom_metadata=stored,
+        stored["checksums"] = _checksums(parts)
+        stored["metadata_crc32"] = _metadata_checksum(stored)
+        self._pending = self._write(
+            lambda: self._checkpointer.save_checkpointables_async(
+                meta.step, parts, force=True, custom_metadata=stored
+            )
         )
 
     def wait(self) -> None:
         """Waits until the last step saved is on disk; raises an error that saving met."""
         if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+            pending, self._pending = self._pending, None
+            self._write(pending.result)
+
+    def _write(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        # Orbax and TensorStore raise many kinds of exceptions for what a disk refuses.
+        except Exception as e:
+            raise errors.InputError(
+                f"checkpoint in {self._folder} cannot be written: {_first_line(e)}"
+            ) from e
 
     def close(self) -> None:
         """Waits as `wait`, and frees Orbax's threads and files."""
@@ -139,37 +156,67 @@ def read_meta(step_dir: str) -> Meta:
         InputError: they are damaged, or were not written by this package.
     """
     stored = _read_metadata(step_dir).custom_metadata
-    if not isinstance(stored, dict) or not {f.name for f in dataclasses.fields(Meta)} <= set(
-        stored
+    kinds = {"step": int, "config": dict, "class_names": list, "num_examples": int}
+    kinds |= {"metrics": dict, "versions": dict}
+    if not isinstance(stored, dict) or not all(
+        isinstance(stored.get(name), kind) for name, kind in kinds.items()
     ):
         raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
+    checksum = stored.get("metadata_crc32")
+    names = stored["class_names"]
+    is_changed = checksum is not None and checksum != _metadata_checksum(stored)
+    if is_changed or not names or not all(isinstance(name, str) for name in names):
+        raise errors.InputError(f"checkpoint {step_dir} is damaged: its metadata were changed")
+    if checksum is None:
+        warnings.warn(
+            f"checkpoint {step_dir} is of a version without checksums: damage cannot be seen",
+            errors.InputWarning,
+            stacklevel=2,
+        )
+    try:
+        config = config_lib.from_dict(config_lib.Config, stored["config"])
+        network.check(config)
+    except (errors.InputError, TypeError, AttributeError) as e:
+        raise errors.InputError(f"checkpoint {step_dir} has a config that is wrong: {e}") from e
     return Meta(
         step=stored["step"],
-        config=config_lib.from_dict(config_lib.Config, stored["config"]),
-        class_names=tuple(stored["class_names"]),
+        config=config,
+        class_names=tuple(names),
         num_examples=stored["num_examples"],
         metrics=stored["metrics"],
         versions=stored["versions"],
     )
 
 
-def restore(step_dir: str, **specs: Any) -> dict[str, Any]:
+def restore(step_dir: str, *, verify: bool = True, **specs: Any) -> dict[str, Any]:
     """Returns parts of a checkpoint, {name: tree}.
 
     Args:
         step_dir: the step directory.
+        verify: whether to compare each array with its checksum, if the checkpoint has them.
         specs: for each part, as params= or optimizer=, a tree of shapes, dtypes and shardings.
 
     Raises:
         InputError: the checkpoint is damaged, or a parameter is missing, unexpected or of another
             shape; the sentence names each.
     """
-    metadata = _read_metadata(step_dir).metadata or {}
+    stored = _read_metadata(step_dir)
+    metadata = stored.metadata or {}
     for part, spec in specs.items():
         if metadata.get(part) is None:
             raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
         _compare(step_dir, part, metadata[part], spec)
-    return _read(step_dir, lambda: ocp.load_checkpointables(step_dir, specs))
+    parts = _read(step_dir, lambda: ocp.load_checkpointables(step_dir, specs))
+    checksums = (stored.custom_metadata or {}).get("checksums")
+    if verify and checksums:
+        wrong = [name for name, crc in _checksums(parts).items() if checksums.get(name) != crc]
+        if wrong:
+            raise errors.InputError(
+                f"checkpoint {step_dir} is damaged: {', '.join(wrong[:3])} "
+                f"{'are' if wrong[1:] else 'is'} not as saved"
+                + (f", nor are {len(wrong) - 3} others" if wrong[3:] else "")
+            )
+    return parts
 
 
 def stored_spec(
@@ -198,12 +245,15 @@ def read_constants(step_dir: str) -> dict[str, Any]:
     return restore(step_dir, constants=spec)["constants"] if spec else {}
 
 
-def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.Config]:
+def load(
+    path: str | os.PathLike[str], *, verify: bool = True
+) -> tuple[sppnet.SPPNet, dict, config_lib.Config]:
     """Loads a network from its checkpoint alone, on whatever devices there are.
 
     Args:
         path: a workdir of train.py or its checkpoints directory, whose newest step is loaded, or
             one step directory.
+        verify: whether to compare each parameter with the checksum that was stored with it.
 
     Returns:
         (model, variables, config): `model.apply(variables, images)` returns logits (N, K) of
@@ -213,11 +263,13 @@ def load(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, config_lib.
     Raises:
         InputError: there is no checkpoint at `path`, or a damaged one.
     """
-    model, variables, meta = load_with_meta(path)
+    model, variables, meta = load_with_meta(path, verify=verify)
     return model, variables, meta.config
 
 
-def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, Meta]:
+def load_with_meta(
+    path: str | os.PathLike[str], *, verify: bool = True
+) -> tuple[sppnet.SPPNet, dict, Meta]:
     """Loads a network as `load`, and returns all its metadata in place of the config."""
     step_dir = _find_step_dir(path)
     meta = read_meta(step_dir)
@@ -225,7 +277,7 @@ def load_with_meta(path: str | os.PathLike[str]) -> tuple[sppnet.SPPNet, dict, M
     shapes = sppnet.param_shapes(model)
     whole = sharding.replicated(sharding.make_mesh())
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-    variables = restore(step_dir, params=spec)
+    variables = restore(step_dir, verify=verify, params=spec)
     constants = read_constants(step_dir)
     return model, variables | ({"constants": constants} if constants else {}), meta
 
@@ -256,9 +308,31 @@ def checksum(variables: dict) -> int:
     """Returns a CRC-32 of all numbers of a network; equal networks have equal ones."""
     total = 0
     for leaf in jax.tree.leaves(variables):
-        values: Any = np.ascontiguousarray(leaf)
-        total = zlib.crc32(values, total)
+        total = _crc32(leaf, total)
     return total
+
+
+def _crc32(array: Any, start: int = 0) -> int:
+    values: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return zlib.crc32(values, start)
+
+
+def _checksums(parts: dict[str, Any]) -> dict[str, int]:
+    """Returns {"PART/NAME": CRC-32} of every array that this process can read."""
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(parts)[0]
+        if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
+    }
+    # zlib lets other threads run.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(leaves, pool.map(_crc32, leaves.values())))
+
+
+def _metadata_checksum(stored: dict[str, Any]) -> int:
+    """Returns a CRC-32 of metadata as JSON stores them, without their own."""
+    others = {name: value for name, value in stored.items() if name != "metadata_crc32"}
+    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
 
 
 def _read_metadata(step_dir: str) -> Any:
@@ -270,8 +344,11 @@ def _read(step_dir: str, read: Callable[[], Any]) -> Any:
         return read()
     # Orbax and TensorStore raise many kinds of exceptions for damage.
     except Exception as e:
-        reason = str(e).strip().split("\n")[0][:200]
-        raise errors.InputError(f"checkpoint {step_dir} is damaged: {reason}") from e
+        raise errors.InputError(f"checkpoint {step_dir} is damaged: {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).split("\n")[0][:200]
 
 
 def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:

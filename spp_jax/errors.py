@@ -12,6 +12,10 @@ class ImageError(InputError):
     """A file that cannot be used as an image; the message is "NAME: reason"."""
 
 
+class InputWarning(UserWarning):
+    """Input that is used, and of which its user should know something; commands print it."""
+
+
 def printable(name: str) -> str:
     """Returns a name as one line for any terminal: what cannot be printed is escaped, as \\n.
 

@@ -172,3 +172,74 @@ def test_a_step_that_was_being_written_is_passed_over(copy):
     step_dir = copy / "checkpoints" / "7"
     step_dir.rename(copy / "checkpoints" / "7.orbax-checkpoint-tmp")
     assert checkpoint.latest_step_dir(str(copy)).endswith("/3")
+
+
+def _arrays(step_dir):
+    """Returns the files that hold numbers of the parameters, the longest last."""
+    files = [p for p in (step_dir / "params").rglob("*") if p.is_file() and p.parent.name == "d"]
+    return sorted(files, key=lambda p: p.stat().st_size)
+
+
+def test_a_flipped_bit_is_refused_and_the_parameter_named(copy):
+    path = _arrays(copy / "checkpoints" / "7")[-1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged: params/\S+ is not"):
+        spp_jax.load(copy)
+    spp_jax.load(copy, verify=False)
+
+
+def _change_metadata(copy, change):
+    path = copy / "checkpoints" / "7" / "_CHECKPOINT_METADATA"
+    values = json.loads(path.read_text())
+    change(values["custom_metadata"])
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda meta: meta.update(step=6),
+        lambda meta: meta["config"]["model"].update(levels=[1]),
+        lambda meta: meta["config"]["model"].update(reduce="mean"),
+        lambda meta: meta.update(class_names=[]),
+        lambda meta: meta["checksums"].clear(),
+        lambda meta: meta["checksums"].pop(sorted(meta["checksums"])[0]),
+    ],
+)
+def test_changed_metadata_are_damage(copy, change):
+    _change_metadata(copy, change)
+    with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged: its metadata were"):
+        spp_jax.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("class_names", [], "is damaged: its metadata"),
+        ("class_names", [1], "damaged: its metadata"),
+        ("config", "text", "damaged or was not written by spp_jax"),
+        ("config", {"model": {"name": "none"}}, "has a config that is wrong: .*none"),
+        ("config", {"model": "zf5"}, "has a config that is wrong: "),
+        ("step", "7", "damaged or was not written by spp_jax"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+def test_wrong_metadata_without_checksums(copy, name, value, sentence):
+    _change_metadata(copy, lambda meta: (meta.pop("metadata_crc32"), meta.update({name: value})))
+    with pytest.raises(errors.InputError, match=rf"checkpoint .*/7 .*{sentence}"):
+        spp_jax.load(copy)
+
+
+def test_a_checkpoint_without_checksums_loads_and_says_so(copy):
+    _change_metadata(copy, lambda meta: (meta.pop("metadata_crc32"), meta.pop("checksums")))
+    with pytest.warns(errors.InputWarning, match=r"7 is of a version without checksums: damage ca"):
+        spp_jax.load(copy)
+
+
+def test_what_the_disk_refuses_is_a_sentence(tmp_path, copy):
+    variables, meta = checkpoint.load_with_meta(copy)[1:]
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(errors.InputError, match=r"checkpoints cannot be written: "):
+        checkpoint.save_network(str(tmp_path), variables, meta)

@@ -248,7 +248,22 @@ def test_sigterm_saves_and_exits_143_and_the_run_goes_on(preset, folder, tmp_pat
     _wait_for_step(process, saved + 1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 130
+
+
+def test_a_terminal_or_a_reader_that_is_gone_saves(preset, folder, tmp_path):
+    process = _start(preset, folder, tmp_path)
+    _wait_for_step(process, 4)
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 129
+    assert "SIGHUP: saved step" in out
+    process = _start(preset, folder, tmp_path)
+    before = checkpoint.load_with_meta(str(tmp_path))[2].step
+    _wait_for_step(process, before + 2)
+    process.stdout.close()  # as `| head` does
+    assert process.wait(60) == 129
+    assert checkpoint.load_with_meta(str(tmp_path))[2].step > before
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ from tests import folders
 from tests.detection import shapes
 from tests.support import said
 
+pytestmark = pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+
 
 @pytest.fixture
 def old(tmp_path):

@@ -12,6 +12,7 @@ import os
 import pathlib
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -20,7 +21,8 @@ from ml_collections import config_flags
 
 from spp_jax import config as config_lib
 from spp_jax import errors
-from spp_jax.runs import memory
+from spp_jax.commands import console
+from spp_jax.runs import memory, signals
 
 T = TypeVar("T")
 
@@ -38,7 +40,8 @@ HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoReturn:
     """Runs a command with its flags and exits.
 
-    Wrong flags and InputErrors are printed as one sentence; the exit code is then 2.
+    Wrong flags, InputErrors, and files that the system refuses are printed as one sentence; the
+    exit code is then 2. Ctrl-C, SIGTERM and SIGHUP end the command with 128 and their number.
 
     Args:
         command: the module.
@@ -66,13 +69,24 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
             sys.exit(command.main(rest))
         except errors.InputError as e:
             fail(str(e))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr, flush=True)
-            sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            console.mute()
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as e:
+            if e.filename is None or e.strerror is None:
+                raise
+            fail(f"{e.filename}: {e.strerror}")
 
+    signals.end_like_interrupts()
+    _say_warnings()
     _use_compilation_cache()
     memory.keep_freed()
-    app.run(guarded, argv=list(argv), flags_parser=parse)
+    try:
+        app.run(guarded, argv=list(argv), flags_parser=parse)
+    except KeyboardInterrupt as e:
+        number = e.number if isinstance(e, signals.Ended) else signal.SIGINT
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(128 + number)
     raise AssertionError("app.run ends the process")
 
 
@@ -228,6 +242,19 @@ def _join_config(argv: Sequence[str]) -> list[str]:
         _PRESET + find_preset(a.removeprefix(_PRESET)) if a.startswith(_PRESET) else a
         for a in joined
     ]
+
+
+def _say_warnings() -> None:
+    """Makes warnings about input one sentence on standard error; others stay as they are."""
+    show = warnings.showwarning
+
+    def say(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
+        if issubclass(category, errors.InputWarning):
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+        else:
+            show(message, category, *rest, **options)
+
+    warnings.showwarning = say
 
 
 def _use_compilation_cache() -> None:

@@ -1,6 +1,9 @@
 """The console: lines as they come, and bars, or one line per minute where there is no terminal."""
 
 import contextlib
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,11 +12,23 @@ from spp_jax.runs import progress as progress_lib
 _LINE_EVERY_SECONDS = 60.0
 
 
+def mute() -> None:
+    """Lets nothing more be printed to standard output."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
 class Console(progress_lib.Progress):
     """Shows what long work tells."""
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # Whoever read the lines is gone, as a terminal that is closed.
+            mute()
+            signal.raise_signal(signal.SIGHUP)
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:

@@ -10,7 +10,6 @@ explains the fields and files.
 """
 
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
@@ -79,8 +78,6 @@ def main(arguments: list[str]) -> int:
     from spp_jax.runs import workers
 
     workers.use_one_thread()
-    # As Ctrl-C: what is under way is closed, worker processes among it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if _command == "score":
         return _score()
     if _command == "predict":

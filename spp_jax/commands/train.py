@@ -1,7 +1,6 @@
 """Trains an SPP network. Started again with the same flags it goes on from its last checkpoint."""
 
 import functools
-import signal
 
 from absl import flags
 
@@ -50,4 +49,4 @@ def main(arguments: list[str]) -> int:
     opening.make_embedded(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     result = classifier.train(config, workdir, evaluate, stop=stop, progress=progress)
-    return 128 + signal.SIGTERM if result.stopped_by == signal.SIGTERM else 0
+    return 0 if result.stopped_by is None else 128 + result.stopped_by

@@ -114,7 +114,7 @@ class TrainConfig:
         "largest.",
         one_of=("epoch", "random"),
     )
-    learning_rate: float = field(0.01, "The learning rate to begin with.", above=0)
+    learning_rate: float = field(0.01, "The learning rate to begin with.", above=0, at_most=1000)
     lr_schedule: str = field(
         "plateau",
         "plateau: times train.lr_factor whenever the training loss, averaged over one round of "
@@ -132,7 +132,7 @@ class TrainConfig:
     bias_lr_factor: float = field(
         1.0, "The learning rate of biases is that of weights times it.", above=0
     )
-    weight_decay: float = field(5e-4, "Of every parameter, as released.", at_least=0)
+    weight_decay: float = field(5e-4, "Of every parameter, as released.", at_least=0, at_most=1000)
     flip: bool = field(True, "Whether to mirror half of the images.")
     color_noise: float = field(
         0.1,
@@ -152,6 +152,13 @@ class TrainConfig:
         2, "The last checkpoints that are kept.", above=0, may_change=True
     )
     log_every_steps: int = field(50, "Steps from one line to the next.", above=0, may_change=True)
+    max_bad_steps: int = field(
+        10,
+        "A step whose loss or gradient is no finite number changes nothing; training ends, with "
+        "its last checkpoint, when more than so many come in a row.",
+        at_least=0,
+        may_change=True,
+    )
     deterministic: bool = field(
         False, "No operation whose result depends on the order of threads; slower on GPUs."
     )

@@ -1,8 +1,33 @@
-"""Ctrl-C and SIGTERM: a wish to stop after the step under way."""
+"""Ctrl-C, SIGTERM and SIGHUP: a wish to stop after the step under way, or at once."""
 
 import signal
 from collections.abc import Callable
 from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal, whose number it holds, ended the work, as Ctrl-C does."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def end_like_interrupts() -> None:
+    """Makes the first SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
+
+    A second one ends the process as usual. Ignored signals, as SIGHUP under nohup, stay so.
+    """
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Ended(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 class Stop:
@@ -24,7 +49,7 @@ class Stop:
 
 
 class StopSignal(Stop):
-    """Is asked by the first SIGINT or SIGTERM; a second one ends the process as usual.
+    """Is asked by the first SIGINT, SIGTERM or SIGHUP; a second one ends the process as usual.
 
     Commands give this to long work: no library installs signal handlers on its own.
     """
@@ -34,8 +59,9 @@ class StopSignal(Stop):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._catch)
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._catch)
         return self
 
     def _catch(self, number: int, _: Any) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorboardX import record_writer, summary
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2 as _event_pb2
 
 from spp_jax import errors
 from spp_jax.runs import files
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+
+event_pb2: Any = _event_pb2
 
 _FLUSH_EVERY_SECONDS = 30.0
 
@@ -38,13 +40,14 @@ class Logs:
 
     def __init__(self, workdir: str, resume_step: int, say: Callable[[str], None]):
         self._say = say
+        self._logs: list[_Lines | _Events] = []
         try:
-            logs = (_Lines(workdir, resume_step), _Events(workdir, resume_step))
+            self._logs.append(_Lines(workdir, resume_step))
+            self._logs.append(_Events(workdir, resume_step))
         except OSError as e:
-            raise errors.InputError(
-                f"{e.filename or workdir} cannot be written: {e.strerror}"
-            ) from e
-        self._logs: list[_Lines | _Events] = list(logs)
+            self.close()
+            path = e.filename or workdir
+            raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
 
     def write(self, values: dict[str, Any]) -> None:
         """Adds values, one of which is "step", to every log that can still be written."""

@@ -3,6 +3,7 @@
 `run` reads from top to bottom: what it starts from, state, programs, then one loop.
 """
 
+import contextlib
 import dataclasses
 import signal
 import time
@@ -10,11 +11,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spp_jax import checkpoint, sharding
+from spp_jax import checkpoint, errors, sharding
 from spp_jax import config as config_lib
 from spp_jax.data.loading import streams
 from spp_jax.models import sppnet
@@ -95,11 +97,13 @@ def run(
     """
     num_steps = job.stream.num_steps
     plan = check(config, workdir, job, saved)
-    with lock.hold(workdir), stop or signals.Stop() as stop:
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop or signals.Stop())
         mesh = sharding.make_mesh()
         constants = _find_constants(job, saved, plan, stop)
         if stop.signal is not None:
             return _stopped(stop.signal, 0, num_steps, progress)
+        stack.enter_context(lock.hold(workdir))
         state = _make_state(config, job, saved, plan, mesh, constants)
         checks.write_config(config, workdir)
         start_step = saved.meta.step if saved else 0
@@ -109,7 +113,9 @@ def run(
                 report.say(f"{workdir} is already trained to its last step, {num_steps}")
                 return Result(None, start_step)
             spec = state_lib.state_spec(state)
-            programs = compile_programs(config, job, spec, start_step, mesh, report.say)
+            programs = compile_programs(config, job, spec, start_step, mesh, report.say, stop)
+            if stop.signal is not None:
+                return _stopped(stop.signal, start_step, num_steps, progress)
             if saved:
                 report.say(f"resuming from step {start_step} of {num_steps}")
             metrics = saved.meta.metrics if saved else {}
@@ -158,13 +164,19 @@ def _train(
     writer = checkpoint.Writer(workdir, pace.keep_checkpoints)
     batches = streams.TrainBatches(stream, start.step, config.data.num_workers)
     interval = report_lib.Interval(
-        report, stream, pace, learning_rate=job.learning_rate, rate_field=job.rate_field
+        report,
+        stream,
+        pace,
+        learning_rate=job.learning_rate,
+        rate_field=job.rate_field,
+        max_bad_steps=config.train.max_bad_steps,
     )
     refusals = report_lib.Refusals(report, job.num_examples, config.data.max_refused)
     state, metrics, step, saved_step = start.state, start.metrics, start.step, start.step
 
     def save() -> None:
-        interval.drain()  # nothing is saved after a loss that is no number
+        interval.drain()  # too many bad steps in a row end the run before another is saved
+        _check_finite(step, state, job.rate_field)
         meta = checkpoint.Meta(step, config, job.class_names, job.num_examples, metrics)
         parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
         writer.save(meta, parts)
@@ -196,6 +208,24 @@ def _train(
         batches.close()
         writer.close()
     return step
+
+
+def _check_finite(step: int, state: state_lib.TrainState, rate_field: str) -> None:
+    """Raises InputError if a number of the network to be saved is not finite."""
+    leaves = jax.tree_util.tree_flatten_with_path(state.params)[0]
+    are_finite = jax.device_get(_are_finite([leaf for _, leaf in leaves]))
+    for (path, _), is_finite in zip(leaves, are_finite):
+        if not is_finite:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise errors.InputError(
+                f"{name} is no longer finite at step {step}, which is not saved; {rate_field} may "
+                "be too high"
+            )
+
+
+@jax.jit
+def _are_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 def _find_constants(
@@ -264,6 +294,7 @@ def compile_programs(
     start_step: int,
     mesh: Mesh,
     say: Callable[[str], None],
+    stop: signals.Stop | None = None,
 ) -> dict[programs_lib.Size, programs_lib.Program]:
     """Compiles the programs of all steps from `start_step` on, and says what each one costs."""
     programs = programs_lib.compile_programs(
@@ -273,6 +304,7 @@ def compile_programs(
         job.stream.batch_spec,
         mesh,
         deterministic=config.train.deterministic,
+        stop=stop,
     )
     for program in programs.values():
         say(report_lib.program_line(program, job.stream.batch_size))

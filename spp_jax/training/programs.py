@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from spp_jax import sharding
+from spp_jax.runs import signals
 from spp_jax.training import state as state_lib
 from spp_jax.training import steps
 
@@ -48,8 +49,9 @@ def compile_programs(
     mesh: Mesh,
     *,
     deterministic: bool = False,
+    stop: signals.Stop | None = None,
 ) -> dict[Size, Program]:
-    """Returns {size: its program}, one for each distinct size.
+    """Returns {size: its program}, one for each distinct size, or fewer where asked to stop.
 
     A batch of any other shape is then an error and never a silent recompilation.
 
@@ -60,12 +62,15 @@ def compile_programs(
         batch_spec: size -> {name: (shape, dtype)} of the batch of all devices.
         mesh: its devices share the batch.
         deterministic: forbid operations whose result depends on the order of threads (GPU).
+        stop: ends the work after the programs under way.
     """
     options: dict[str, Any] = {}
     if deterministic and jax.default_backend() == "gpu":
         options["xla_gpu_deterministic_ops"] = True
 
-    def compile_one(size: Size) -> Program:
+    def compile_one(size: Size) -> Program | None:
+        if stop is not None and stop.signal is not None:
+            return None
         split = sharding.split(mesh)
         batch = {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=split)
@@ -88,7 +93,7 @@ def compile_programs(
 
     with concurrent.futures.ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
         distinct = sorted(set(sizes), key=np.prod, reverse=True)
-        return {p.size: p for p in pool.map(compile_one, distinct)}
+        return {p.size: p for p in pool.map(compile_one, distinct) if p is not None}
 
 
 def _peak_bytes(memory: Any) -> int:

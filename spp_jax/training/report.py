@@ -1,7 +1,6 @@
 """What a run says of itself: lines, metrics.jsonl and TensorBoard."""
 
 import collections
-import math
 import time
 import zlib
 from collections.abc import Callable
@@ -95,10 +94,12 @@ class Interval:
         *,
         learning_rate: Callable[[int, Any], float],
         rate_field: str,
+        max_bad_steps: int,
     ):
         self._report, self._stream, self._pace = report, stream, pace
         self._learning_rate, self._rate_field = learning_rate, rate_field
-        self._num_steps = stream.num_steps
+        self._num_steps, self._max_bad_steps = stream.num_steps, max_bad_steps
+        self._num_bad_in_row = 0
         self._in_flight: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._num_summed = 0
@@ -131,19 +132,32 @@ class Interval:
             self._write(step, size, batch, state)
 
     def drain(self, num_left: int = 0) -> None:
-        """Waits until at most `num_left` steps are under way; raises InputError if one failed."""
+        """Waits until at most `num_left` steps are under way.
+
+        Raises:
+            InputError: too many steps in a row changed nothing.
+        """
         while len(self._in_flight) > num_left:
             step, sums = self._in_flight.popleft()
             self._num_summed += 1
-            for name, value in jax.device_get(sums).items():
+            values = jax.device_get(sums)
+            for name, value in values.items():
                 self._sums[name] += float(value)
-            # Either can be the first to overflow; what is saved must be neither.
-            bad = [n for n in ("loss", "grad_norm") if not math.isfinite(self._sums[n])]
-            if bad:
-                raise errors.InputError(
-                    f"the {bad[0]} is {self._sums[bad[0]]} at step {step}; {self._rate_field} may "
-                    "be too high"
-                )
+            self._watch(step, bool(values["bad"]))
+
+    def _watch(self, step: int, is_bad: bool) -> None:
+        self._num_bad_in_row = self._num_bad_in_row + 1 if is_bad else 0
+        if self._num_bad_in_row > self._max_bad_steps:
+            raise errors.InputError(
+                f"the loss or the gradient was no finite number in {self._num_bad_in_row} steps in "
+                f"a row, up to step {step}, which changed nothing; {self._rate_field} may be too "
+                "high, and the last checkpoint is from before them"
+            )
+        if self._num_bad_in_row == 1:
+            self._report.say(
+                f"step {step}: the loss or the gradient is no finite number; the step changes "
+                "nothing"
+            )
 
     def _write(
         self, step: int, size: streams.Size, batch: streams.Batch, state: state_lib.TrainState
@@ -156,7 +170,8 @@ class Interval:
             "size": size if isinstance(size, int) else size_text(size),
             "loss": self._sums["loss"] / weight,
             "top1": self._sums["top1"] / weight,
-            "grad_norm": self._sums["grad_norm"] / self._num_summed,
+            "grad_norm": self._sums["grad_norm"] / max(self._num_summed - self._sums["bad"], 1),
+            "bad_steps": int(self._sums["bad"]),
             "learning_rate": self._learning_rate(step - 1, state.opt_state),
             "images_per_second": rate,
             "data_share": self._waited / seconds,

@@ -42,7 +42,8 @@ def make_train_step(
     The batch is {"image": (b, s, s, 3) uint8, "label": (b,) int32, "weight": (b,) float32}; if it
     is sharded, b counts the rows of all devices. Metrics are float32 scalars: loss, top1 and
     weight, which are sums over the batch, and grad_norm, the gradient's length. An example of
-    weight 0 counts in none of them.
+    weight 0 counts in none of them. A step whose loss or gradient is not finite changes nothing but
+    the count of steps; its metrics are 0, and `bad` is 1.
 
     Args:
         model: the network.
@@ -84,13 +85,25 @@ def descend(
     Args:
         state: before the step.
         optimizer: its `update` gets the loss as `value`.
-        loss_fn: params -> (loss, sums); the metrics are these sums, and grad_norm.
+        loss_fn: params -> (loss, sums); the metrics are these sums, grad_norm, and bad.
     """
     (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
     params: Any = optax.apply_updates(state.params, updates)
     sums["grad_norm"] = optax.tree.norm(grads)
-    new = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+    is_good = jnp.isfinite(loss) & jnp.isfinite(sums["grad_norm"])
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, old)
+
+    sums = choose(sums, jax.tree.map(jnp.zeros_like, sums))
+    sums["bad"] = 1 - is_good.astype(jnp.float32)
+    new = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=choose(params, state.params),
+        opt_state=choose(opt_state, state.opt_state),
+    )
     return new, sums
 
 

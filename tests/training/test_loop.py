@@ -256,12 +256,20 @@ def test_more_outputs_than_classes_are_allowed(config, tmp_path):
     assert meta.class_names == ("dark", "light", "class 2", "class 3", "class 4")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(config, tmp_path):
-    config.train.learning_rate = 1e8
+def test_losses_that_are_no_numbers_end_the_run(config, tmp_path):
+    config.train.learning_rate, config.train.max_bad_steps = 1e20, 3
+    config.train.eval_every_epochs = 0
+    lines = said.Recorder()
     with pytest.raises(
-        errors.InputError, match=r"the (loss|grad_norm) is (nan|inf) at step \d+; .*may be too"
+        errors.InputError,
+        match=r"no finite number in 4 steps in a row, up to step \d+, which changed nothing; "
+        r"config.train.learning_rate=1e\+20 may be too high, and the last checkpoint is from bef",
     ):
-        classifier.train(config, str(tmp_path), EVALUATE)
+        classifier.train(config, str(tmp_path), EVALUATE, progress=lines)
+    assert sum("the step changes nothing" in line for line in lines.lines) == 1
+    if checkpoint.latest_step_dir(str(tmp_path)):
+        params = checkpoint.load(str(tmp_path))[1]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_a_torn_last_line_is_dropped_on_resume(config, tmp_path):

@@ -1,5 +1,6 @@
 """The step: weights of 0, augmentation on the device, one device against four, no scatter."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +157,17 @@ def test_color_noise_is_one_colour_an_image_with_the_components_deviations():
     # 20,000 samples: deviations are known to 0.5 %; the vectors are orthogonal to 4 digits.
     np.testing.assert_allclose(along.std(axis=0), expected, rtol=0.05)
     np.testing.assert_allclose(along.mean(axis=0), 0, atol=0.05 * expected[0])
+
+
+def test_a_step_that_is_not_finite_changes_nothing(setup):
+    model, optimizer, step = setup
+    start = state.init_state(model, optimizer, 0, 48, _mesh(1))
+    start, _ = jax.jit(step)(start, _batch())  # so that there is momentum to lose
+    bad = _batch(seed=1)
+    bad["weight"][3] = np.nan
+    after, sums = jax.jit(step)(start, bad)
+    assert int(after.step) == int(start.step) + 1
+    chex.assert_trees_all_equal((after.params, after.opt_state), (start.params, start.opt_state))
+    expected = {"loss": 0, "top1": 0, "weight": 0, "grad_norm": 0, "bad": 1}
+    assert {name: float(value) for name, value in sums.items()} == expected
+    assert float(jax.jit(step)(after, _batch())[1]["bad"]) == 0
