@@ -70,6 +70,7 @@ def test_splits_of_any_spelling(tmp_path, splits, train, watched):
         else:
             _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg", f"{split}/bee/1.jpg")
     found, held_out, _ = _open(str(tmp_path))
+    assert held_out is not None
     expected = {"ant/0.jpg": "ant", "bee/0.jpg": "bee", "bee/1.jpg": "bee"}
     assert found == {f"{train}/{name}": label for name, label in expected.items()}
     assert held_out == {f"{watched}/{name}": label for name, label in expected.items()}
@@ -160,6 +161,7 @@ def test_what_lies_beside_a_pair_of_splits_is_named(tmp_path):
     _write(tmp_path, "test/0.jpg")
     _write(tmp_path, "annotations/0.xml", data=b"<annotation>")
     found, held_out, notes = _open(str(tmp_path))
+    assert held_out is not None
     assert found == {"train/ant/0.jpg": "ant", "train/bee/0.jpg": "bee"}
     assert held_out == {"val/ant/0.jpg": "ant"}
     assert notes == (
@@ -205,6 +207,7 @@ def test_the_classes_of_extract_are_those_of_training(tmp_path):
     _write(tmp_path, "test/bee/0.jpg", "test/cat/0.jpg", "beside.jpg", "train/beside.jpg")
     _write(tmp_path, "dev/bee/2019/0.jpg", "dev/bee/2020/0.jpg")
     found, held_out, notes = _open(str(tmp_path))
+    assert held_out is not None
     classes, labels, extract_notes = _labels_of_extract(str(tmp_path))
     assert classes == ("bee", "n01440764 tench")
     assert labels == {

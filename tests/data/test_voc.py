@@ -125,7 +125,7 @@ def test_an_image_of_another_size_than_its_annotation_is_refused(
     tmp_path, stored, orientation, message
 ):
     make_voc(tmp_path, {"test": "a"}, {"a": [make_object("dog", (1, 1, 9, 9))]})
-    write_image(tmp_path / "VOC2007/JPEGImages/a.jpg", *stored, orientation)
+    write_image(tmp_path / "VOC2007/JPEGImages/a.jpg", *stored, orientation=orientation)
     source = voc.VocSource(str(tmp_path), "test")
     if message is None:
         assert source.annotation(0).size == (10, 20)

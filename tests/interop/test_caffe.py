@@ -22,6 +22,10 @@ def _read(tmp_path, data):
     return caffe.read_caffemodel(str(path))
 
 
+def _floats(values):
+    return np.array(values, np.float32)
+
+
 def _assert_equal(found, expected, leading_ones=False):
     assert list(found) == list(expected)
     for name, blobs in expected.items():
@@ -89,7 +93,7 @@ def test_of_both_kinds_of_numbers_doubles_count(tmp_path):
 @pytest.mark.parametrize("form", encoder.FORMS)
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_cut_anywhere_it_is_refused_or_has_fewer_layers(tmp_path, form, is_packed):
-    small = {"a": [np.float32([[1, 2, 3]]), np.float32([4])], "b": [np.float32([5, 6])]}
+    small = {"a": [_floats([[1, 2, 3]]), _floats([4])], "b": [_floats([5, 6])]}
     data = encoder.net(small, form, is_packed=is_packed, unknown=encoder.UNKNOWN)
     accepted = set()
     for stop in range(len(data)):
@@ -104,7 +108,7 @@ def test_cut_anywhere_it_is_refused_or_has_fewer_layers(tmp_path, form, is_packe
 
 def test_damaged_bytes_raise_nothing_else(tmp_path):
     data = b"".join(
-        encoder.net({form: [np.float32([[1, 2, 3]])]}, form, is_packed=form == "new")
+        encoder.net({form: [_floats([[1, 2, 3]])]}, form, is_packed=form == "new")
         for form in encoder.FORMS
     )
     rng = np.random.default_rng(1)

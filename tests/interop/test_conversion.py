@@ -1,6 +1,7 @@
 """Published layers to parameters: the order of every axis, checked against Caffe's arithmetic."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def _model(levels=(3, 2, 1), backbone=TINY, **options):
     return spp_jax.make_model(backbone, levels=levels, num_classes=CLASSES, **options)
 
 
-def _maps(model, params, images):
+def _maps(model, params, images) -> Any:
     return model.apply({"params": params}, images, method="maps")
 
 
@@ -83,7 +84,7 @@ def test_convolutions_are_caffes_on_bgr(images):
     """Caffe's own arithmetic: NCHW, OIHW, blue first, the mean subtracted."""
     layers = _layers(14 * 5)
     maps = _maps(_model(), conversion.to_params(_model(), layers), images)
-    x = images[..., ::-1].astype("f4") - np.float32([100, 110, 120])  # B, G, R
+    x = images[..., ::-1].astype("f4") - np.array([100, 110, 120], np.float32)  # B, G, R
 
     def conv(x, name, stride=1, padding=0):
         kernel, bias = layers[name]

@@ -1,5 +1,7 @@
 """Normalisation against torch and plain loops, masks, and the pyramid as a module."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,12 +95,12 @@ def test_the_pyramid_of_extents_is_that_of_each_map_alone(reduce):
     fmap = jnp.asarray(_images((3, 7, 9, 4)))
     extents = jnp.array([[7, 9], [3, 8], [1, 2]])
     module = layers.SpatialPyramidPooling((3, 2, 1), reduce)
-    found = module.apply({}, fmap, extents=extents)
+    pooled: Any = module.apply({}, fmap, extents=extents)
     for i, (height, width) in enumerate(extents.tolist()):
-        alone = module.apply({}, fmap[i : i + 1, :height, :width])
+        alone: Any = module.apply({}, fmap[i : i + 1, :height, :width])
         # A maximum is exact; a mean is summed in another order.
         np.testing.assert_allclose(
-            found[i],
+            pooled[i],
             alone[0],
             rtol=0 if reduce == "max" else 1e-5,
             atol=0 if reduce == "max" else 1e-4,

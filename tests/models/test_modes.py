@@ -1,6 +1,7 @@
 """Networks in 64 bits, without promotion of ranks and dtypes, and on meshes of explicit axes."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,8 +93,10 @@ def test_small_integers_hold_extents(tiny):
 
 
 def test_modules_hold_levels_as_plain_tuples():
-    for levels in (np.array([2, 1]), [2, 1], jnp.array([2, 1]), tuple(np.array([2, 1]))):
+    forms: tuple[Any, ...] = (np.array([2, 1]), [2, 1], jnp.array([2, 1]), tuple(np.array([2, 1])))
+    for levels in forms:
         model = spp_jax.SPPNet(TINY, levels, 3)
+        assert model.levels is not None
         assert model.levels == (2, 1)
         assert {type(n) for n in model.levels} == {int}
         assert hash(model) == hash(spp_jax.make_model(TINY, levels=(2, 1), num_classes=3))
@@ -107,7 +110,7 @@ def test_modules_hold_levels_as_plain_tuples():
 def test_the_bridge_to_nnx_with_its_head_made_first(tiny):
     """As docs/pretrained.md says: else the name of a method would hide the parameters."""
     model, variables = tiny
-    bridge = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
+    bridge: Any = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
     bridge.head = nnx.data({})
     bridge.lazy_init(IMAGES)
     found = nnx.to_pure_dict(nnx.state(bridge))

@@ -198,7 +198,7 @@ def test_maps_of_different_sides_are_pooled_as_each_alone(reduce):
     found = windows.pool_windows(maps, rects, (3, 2), map_index=index, reduce=reduce)
     alone = [maps[0], maps[1][0], maps[1][1]]
     for row, (window, number) in enumerate(zip(rects, index)):
-        expected = windows.pool_windows(alone[number], window[None], (3, 2), reduce=reduce)
+        expected = windows.pool_windows(alone[int(number)], window[None], (3, 2), reduce=reduce)
         # A mean over a padded map adds zeros, in another order.
         np.testing.assert_allclose(found[row], expected[0], rtol=0 if reduce == "max" else 1e-5)
     assert not np.any(np.asarray(found[4]))
