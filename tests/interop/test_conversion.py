@@ -181,9 +181,9 @@ def test_shapes_of_before_2015_and_doubles_are_the_same():
         name: [b.reshape((1,) * (4 - b.ndim) + b.shape).astype("f8") for b in blobs]
         for name, blobs in layers.items()
     }
-    found, expected = (conversion.to_params(_model(), given) for given in (legacy, layers))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("f4")}
+    params, expected = (conversion.to_params(_model(), given) for given in (legacy, layers))
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("f4")}
 
 
 def test_a_fresh_head_is_that_of_seed_0():
@@ -192,10 +192,10 @@ def test_a_fresh_head_is_that_of_seed_0():
     expected = start(jax.random.key(0), jnp.zeros((1, 27, 27, 3)))["params"]["head"]
     without = {name: blobs for name, blobs in layers.items() if not name.startswith("fc")}
     for given in (layers, without):
-        found = conversion.to_params(_model(), given, fresh_head=True)
-        jax.tree.map(np.testing.assert_array_equal, found["head"], expected)
+        params = conversion.to_params(_model(), given, fresh_head=True)
+        jax.tree.map(np.testing.assert_array_equal, params["head"], expected)
         whole = conversion.to_params(_model(), layers)
-        jax.tree.map(np.testing.assert_array_equal, found["backbone"], whole["backbone"])
+        jax.tree.map(np.testing.assert_array_equal, params["backbone"], whole["backbone"])
     assert conversion.unused(TINY, layers, True) == ("fc6", "fc7", "fc8")
     assert conversion.unused(TINY, layers, False) == ()
 

@@ -117,9 +117,9 @@ def test_zf5_conv5_sides(size, side):
 
 def test_sides_of_arrays_are_those_of_their_numbers():
     sizes = np.arange(31, 400)
-    found = topology.sides(backbones.ZF5, jnp.asarray(sizes))["conv5"]
+    sides = topology.sides(backbones.ZF5, jnp.asarray(sizes))["conv5"]
     expected = [topology.sides(backbones.ZF5, int(s))["conv5"] for s in sizes]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(sides, expected)
 
 
 @pytest.mark.parametrize("backbone", backbones.BACKBONES.values())

@@ -85,9 +85,9 @@ def test_small_integers_hold_extents(tiny):
     apply = jax.jit(model.apply)
     # 127 + 2 * 2 - 5 in int8 would be negative.
     images = np.zeros((1, 127, 20, 3), np.uint8)
-    found = apply(variables, images, extents=np.array([[127, 20]], np.int8))
+    logits = apply(variables, images, extents=np.array([[127, 20]], np.int8))
     same = apply(variables, images, extents=np.array([[127, 20]]))
-    np.testing.assert_array_equal(found, same)
+    np.testing.assert_array_equal(logits, same)
     with pytest.raises(ValueError, match="extents must be integers, got float32"):
         apply(variables, IMAGES, extents=EXTENTS.astype(np.float32))
 
@@ -113,8 +113,8 @@ def test_the_bridge_to_nnx_with_its_head_made_first(tiny):
     bridge: Any = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
     bridge.head = nnx.data({})
     bridge.lazy_init(IMAGES)
-    found = nnx.to_pure_dict(nnx.state(bridge))
-    params = {name: found[name] for name in ("backbone", "head")}
+    pure = nnx.to_pure_dict(nnx.state(bridge))
+    params = {name: pure[name] for name in ("backbone", "head")}
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), params,
                  dict(variables["params"]))  # fmt: skip
     np.testing.assert_array_equal(bridge(IMAGES), model.apply({"params": params}, IMAGES))
