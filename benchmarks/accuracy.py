@@ -51,16 +51,16 @@ def run(preset: str, seed: str) -> dict:
     command = [sys.executable, "train.py", f"--config=configs/{preset}"]
     command += [f"--workdir={workdir}", f"--config.seed={seed}"]
     subprocess.run([*command, f"--config.data.path={_DATA.value}"], check=True)
-    found: dict = {"preset": preset, "seed": int(seed), "seconds": time.monotonic() - start}
+    record: dict = {"preset": preset, "seed": int(seed), "seconds": time.monotonic() - start}
     protocols = EXPERIMENTS[_EXPERIMENT.value][preset]
     command = [sys.executable, "eval.py", f"--workdir={workdir}"]
     subprocess.run([*command, f"--protocol={','.join(protocols)}"], check=True)
     for protocol in protocols:
         with open(os.path.join(workdir, f"eval_{protocol}.json"), encoding="utf-8") as f:
-            found[protocol] = json.load(f)["top1"]
+            record[protocol] = json.load(f)["top1"]
     with open(done, "w", encoding="utf-8") as f:
-        json.dump(found, f)
-    return found
+        json.dump(record, f)
+    return record
 
 
 def table(runs: list[dict]) -> str:

@@ -48,13 +48,13 @@ def main(_: list[str]) -> None:
     }
     runs = {
         f"{kind}: {name}": timing.Run(call)
-        for kind, found in stages.items()
-        for name, call in found.items()
+        for kind, calls in stages.items()
+        for name, call in calls.items()
     }
     runs["per window"] = make_alone(model, variables, _ALONE.value, len(windows))
     seconds = timing.alternate(runs, _ROUNDS.value)
     times = {
-        kind: {name: seconds[f"{kind}: {name}"] for name in found} for kind, found in stages.items()
+        kind: {name: seconds[f"{kind}: {name}"] for name in calls} for kind, calls in stages.items()
     }
     report(times, seconds["per window"], len(windows))
 
@@ -136,17 +136,17 @@ def make_stages(
         return boxes.nms(windows, scores, iou_threshold=0.3, score_threshold=-1.5, max_kept=100)
 
     scores = device.apply_linear(svm["weights"], svm["bias"], features)
-    found: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}
     try:
         import cv2
 
         if len(scales) == 1:
-            found["proposals"] = lambda: _find_windows(image)
+            calls["proposals"] = lambda: _find_windows(image)
         sizes = [extent[::-1] for extent in shown]
-        found["resize"] = lambda: [cv2.resize(image, extent) for extent in sizes]
+        calls["resize"] = lambda: [cv2.resize(image, extent) for extent in sizes]
     except ImportError:
         print("OpenCV is not installed: proposals and resizing are not timed")
-    return found | {
+    return calls | {
         "convolutions": make_maps,
         "pooling": lambda: device.pool_maps(model, pyramid, "pool", variables, maps, placed),
         "head": lambda: head(pooled[0]),
@@ -184,14 +184,14 @@ def report(times: dict[str, dict[str, list[float]]], alone: list[float], num_win
         "per_window_seconds": statistics.median(alone),
         "kinds": {},
     }
-    names = list(dict.fromkeys(name for found in times.values() for name in found))
+    names = list(dict.fromkeys(name for seconds in times.values() for name in seconds))
     print(f"ms an image | {' | '.join(names)} | total without proposals | x per window (spread)")
-    for kind, found in times.items():
+    for kind, seconds in times.items():
         # Suppression is in the stage before as well.
-        on_device = [n for n in found if n not in ("proposals", "NMS alone")]
-        totals = [sum(found[n][i] for n in on_device) for i in range(_ROUNDS.value)]
+        on_device = [n for n in seconds if n not in ("proposals", "NMS alone")]
+        totals = [sum(seconds[n][i] for n in on_device) for i in range(_ROUNDS.value)]
         ratio, least, greatest = timing.ratio(alone, totals)
-        medians = {name: statistics.median(found[name]) for name in found}
+        medians = {name: statistics.median(seconds[name]) for name in seconds}
         shown = [f"{1e3 * medians[n]:.1f}" if n in medians else "-" for n in names]
         print(
             f"{kind} | {' | '.join(shown)} | {1e3 * statistics.median(totals):.1f} | "

@@ -13,8 +13,8 @@ def facts(command: str, *libraries: str) -> dict[str, Any]:
     """Returns command, commit, date, machine, and the versions of Python and of libraries."""
     describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     # Where the work tree is a copy without its history there is none to tell.
-    found = subprocess.run(describe, capture_output=True, text=True, check=False)
-    commit = found.stdout.strip() or "unknown"
+    described = subprocess.run(describe, capture_output=True, text=True, check=False)
+    commit = described.stdout.strip() or "unknown"
     return {
         "command": command,
         "commit": commit,

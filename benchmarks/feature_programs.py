@@ -52,18 +52,18 @@ def main(_: list[str]) -> None:
     def extract(name: str) -> tuple[float, np.ndarray]:
         num_programs, batch_size = VARIANTS[name]
         start = time.perf_counter()
-        found = features.extract(
+        values = features.extract(
             model, variables, shown, _LAYER.value, (3, 2, 1),
             scale=None, num_programs=num_programs, batch_size=batch_size,
         )  # fmt: skip
-        return time.perf_counter() - start, found
+        return time.perf_counter() - start, values
 
     cold, reference = {}, None
     for name in VARIANTS:
         jax.clear_caches()
-        cold[name], found = extract(name)
-        reference = found if reference is None else reference
-        worst = float(np.max(np.abs(found - reference)))
+        cold[name], values = extract(name)
+        reference = values if reference is None else reference
+        worst = float(np.max(np.abs(values - reference)))
         print(f"{name}: cold {cold[name]:.1f} s, features within {worst:.1e}", flush=True)
         if worst > 1e-3 * float(np.max(reference)):
             raise SystemExit(f"{name} gives other features")

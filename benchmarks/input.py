@@ -55,14 +55,14 @@ def write_noise(folder: str) -> None:
 
 def write_small(files: Sequence[str], folder: str) -> list[str]:
     """Stores files at shorter side 256, as imagenet2012_256 does; returns theirs."""
-    found = []
+    small = []
     for number, name in enumerate(files):
         with open(name, "rb") as f:
             data = preparing.encode(f.read(), name)
-        found.append(os.path.join(folder, f"small_{number}.jpg"))
-        with open(found[-1], "wb") as f:
+        small.append(os.path.join(folder, f"small_{number}.jpg"))
+        with open(small[-1], "wb") as f:
             f.write(data)
-    return found
+    return small
 
 
 class Peer:

@@ -37,8 +37,8 @@ def device() -> str:
 
 def tensor(array: Any, dtype: str = "float32") -> Any:
     """Returns an array as a tensor on the device; (N, H, W, C) as channels_last (N, C, H, W)."""
-    found = torch.from_numpy(np.array(array, np.float32)).to(device(), getattr(torch, dtype))
-    return found.permute(0, 3, 1, 2) if found.ndim == 4 else found
+    placed = torch.from_numpy(np.array(array, np.float32)).to(device(), getattr(torch, dtype))
+    return placed.permute(0, 3, 1, 2) if placed.ndim == 4 else placed
 
 
 def waited(call: Callable[[], Any]) -> Callable[[], None]:
@@ -106,7 +106,7 @@ def network(backbone: topology.Backbone, num_classes: int) -> Any:
         layers += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Dropout()]
         width = hidden
     layers.append(nn.Linear(width, num_classes))
-    found = nn.Sequential(*layers).to(device())
-    for parameter in found.parameters():
+    peer = nn.Sequential(*layers).to(device())
+    for parameter in peer.parameters():
         nn.init.normal_(parameter, 0, 0.01)
-    return found
+    return peer

@@ -99,9 +99,9 @@ def count_programs(num_images: int) -> dict[str, int]:
     images = [np.zeros((height, width, 3), np.uint8) for height, width in sizes]
     counts = {"sizes": len(set(map(tuple, sizes)))}
     for name in ("compiled", "compiled again"):
-        with count_compilations() as found:
+        with count_compilations() as compilations:
             features.extract(model, variables, images, "conv5", (2, 1), scale=None)
-        counts[name] = len(found)
+        counts[name] = len(compilations)
     return counts
 
 

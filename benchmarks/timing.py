@@ -77,9 +77,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     seconds = alternate(runs, rounds)
     return {
         "case": case.name,
-        "seconds": {name: statistics.median(found) for name, found in seconds.items()},
+        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "ratios": {
-            name: ratio(found, seconds["ours"]) for name, found in seconds.items() if name != "ours"
+            name: ratio(times, seconds["ours"]) for name, times in seconds.items() if name != "ours"
         },
     }
 
@@ -112,8 +112,8 @@ def report(
     print(table(rows, what), flush=True)
     if output:
         torch = ["torch"] if importlib.util.find_spec("torch") else []
-        found = facts.facts(command, "jax", *torch, *libraries)
-        facts.write(output, {**found, "device": device, "rows": list(rows)})
+        origin = facts.facts(command, "jax", *torch, *libraries)
+        facts.write(output, {**origin, "device": device, "rows": list(rows)})
 
 
 def given(command: str) -> str:
@@ -126,14 +126,14 @@ def given(command: str) -> str:
 def numbers(flag: str, text: str, separator: str, count: int) -> tuple[int, ...]:
     """Returns `count` whole numbers of at least 2 of a flag's text; raises InputError."""
     try:
-        found = tuple(int(part) for part in text.split(separator))
+        whole = tuple(int(part) for part in text.split(separator))
     except ValueError:
-        found = ()
-    if len(found) != count or min(found) < 2:
+        whole = ()
+    if len(whole) != count or min(whole) < 2:
         raise errors.InputError(
             f"--{flag}: {text!r} is not {count} whole numbers of at least 2, joined by {separator}"
         )
-    return found
+    return whole
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -59,8 +59,8 @@ def draw_windows(height: int, width: int, count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     sides = np.exp(rng.uniform(np.log(2), np.log([width, height]), (count, 2)))
     corner = rng.uniform(0, [width, height] - sides)
-    found = np.concatenate([np.floor(corner), np.ceil(corner + sides)], axis=1)
-    return np.clip(found, 0, [width, height] * 2).astype(np.int32)
+    boxes = np.concatenate([np.floor(corner), np.ceil(corner + sides)], axis=1)
+    return np.clip(boxes, 0, [width, height] * 2).astype(np.int32)
 
 
 def compile_c() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
@@ -101,14 +101,14 @@ def pool_masked(fmap: jax.Array, boxes: jax.Array) -> jax.Array:
         return (cell >= first) & (cell < last)
 
     def one(box: jax.Array) -> jax.Array:
-        found = []
+        bins = []
         for n in LEVELS:
             rows = spread(box[1], box[3], n, fmap.shape[0])
             columns = spread(box[0], box[2], n, fmap.shape[1])
             strips = jnp.where(rows[:, :, None, None], fmap[None], -jnp.inf).max(axis=1)
             grid = jnp.where(columns[:, :, None], strips[:, None], -jnp.inf).max(axis=2)
-            found.append(grid.reshape(-1))
-        return jnp.concatenate(found)
+            bins.append(grid.reshape(-1))
+        return jnp.concatenate(bins)
 
     return jax.lax.map(one, boxes, batch_size=20)
 
@@ -142,7 +142,7 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
     plain = np.random.default_rng(1).normal(size=(height, width, _CHANNELS.value))
     fmap, on_device = jnp.asarray(plain, dtype), jnp.asarray(boxes)
     pool = jax.jit(functools.partial(windows.pool_windows, levels=LEVELS))
-    found = pool(fmap, on_device)
+    pooled = pool(fmap, on_device)
     expected = pool_masked(fmap, some)
     np.testing.assert_array_equal(pool(fmap, some), expected)
     rivals = {"masked vmap": timing.Run(lambda: pool_masked(fmap, some), scale)}
@@ -166,10 +166,10 @@ def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
     loop = compile_c() if dtype == "float32" and jax.default_backend() == "cpu" else None
     if loop:
         contiguous = np.ascontiguousarray(plain, np.float32)
-        np.testing.assert_array_equal(loop(contiguous, boxes), found)
+        np.testing.assert_array_equal(loop(contiguous, boxes), pooled)
         rivals["C loop"] = timing.Run(lambda: loop(contiguous, boxes))
     # Reads the map, writes the result.
-    write = jax.jit(lambda fmap: jnp.full(found.shape, fmap.max()))
+    write = jax.jit(lambda fmap: jnp.full(pooled.shape, fmap.max()))
     limit = timing.Run(lambda: write(fmap))
     name = f"{height}x{width} {dtype}"
     cases = [timing.Case(name, timing.Run(lambda: pool(fmap, on_device)), rivals, limit)]

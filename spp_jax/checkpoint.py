@@ -13,7 +13,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -114,7 +114,7 @@ class Writer:
             self._checkpointer.close()
 
 
-def save_network(workdir: str, variables: dict, meta: Meta) -> None:
+def save_network(workdir: str, variables: Mapping[str, Any], meta: Meta) -> None:
     """Saves a network without an optimizer, and waits until it is on disk.
 
     Args:
@@ -304,7 +304,7 @@ def _find_step_dir(path: str | os.PathLike[str]) -> str:
     return step_dir
 
 
-def checksum(variables: dict) -> int:
+def checksum(variables: Mapping[str, Any]) -> int:
     """Returns a CRC-32 of all numbers of a network; equal networks have equal ones."""
     total = 0
     for leaf in jax.tree.leaves(variables):

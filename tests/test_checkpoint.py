@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import spp_jax
 from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
 from spp_jax.training import state as state_lib
+from tests.support import checkpoints
 
 
 def _config():
@@ -65,7 +67,7 @@ def test_load_from_the_directory_alone(saved, part):
     jax.tree.map(np.testing.assert_array_equal, variables["params"], params)
     assert config == _config()
     assert model == network.make(_config().model, 4)
-    logits = model.apply(variables, jnp.zeros((2, 50, 70, 3), jnp.uint8))
+    logits: Any = model.apply(variables, jnp.zeros((2, 50, 70, 3), jnp.uint8))
     assert logits.shape == (2, 4)
 
 
@@ -76,7 +78,7 @@ def test_an_older_step_by_its_own_directory(saved):
 
 
 def test_meta_says_what_it_was_made_with(saved):
-    meta = checkpoint.read_meta(checkpoint.latest_step_dir(saved[0]))
+    meta = checkpoint.read_meta(checkpoints.newest(saved[0]))
     assert (meta.step, meta.class_names, meta.metrics) == (7, ("a", "b", "c", "d"), {"top1": 0.7})
     assert meta.config == _config()
     assert meta.versions["jax"] == jax.__version__
@@ -93,7 +95,7 @@ def test_class_names_of_a_checkpoint(saved, part, tmp_path):
 
 def test_the_optimizer_comes_back_as_it_was(saved):
     workdir, params, opt_state = saved
-    step_dir = checkpoint.latest_step_dir(workdir)
+    step_dir = checkpoints.newest(workdir)
     restored = checkpoint.restore(step_dir, params=_spec(params), optimizer=_spec(opt_state))
     assert jax.tree.structure(restored["optimizer"]) == jax.tree.structure(opt_state)
     jax.tree.map(np.testing.assert_array_equal, restored["optimizer"], opt_state)
@@ -105,7 +107,7 @@ def test_restores_on_another_number_of_devices(saved):
     spec = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), params
     )
-    restored = checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)["params"]
+    restored = checkpoint.restore(checkpoints.newest(workdir), params=spec)["params"]
     jax.tree.map(np.testing.assert_array_equal, restored, params)
     assert jax.tree.leaves(restored)[0].devices() == {jax.devices()[0]}
 
@@ -116,7 +118,7 @@ def test_each_parameter_that_does_not_fit_is_named(saved):
     spec["head"]["fc9"] = spec["head"].pop("fc7")
     spec["backbone"]["conv1"]["bias"] = jax.ShapeDtypeStruct((25,), jnp.float32)
     with pytest.raises(errors.InputError) as info:
-        checkpoint.restore(checkpoint.latest_step_dir(workdir), params=spec)
+        checkpoint.restore(checkpoints.newest(workdir), params=spec)
     for part in (
         "head/fc7/kernel is only in the checkpoint",
         "head/fc9/bias is missing in the checkpoint",
@@ -171,7 +173,7 @@ def test_metadata_that_is_no_json_is_damage(copy):
 def test_a_step_that_was_being_written_is_passed_over(copy):
     step_dir = copy / "checkpoints" / "7"
     step_dir.rename(copy / "checkpoints" / "7.orbax-checkpoint-tmp")
-    assert checkpoint.latest_step_dir(str(copy)).endswith("/3")
+    assert checkpoints.newest(copy).endswith("/3")
 
 
 def _arrays(step_dir):

@@ -10,6 +10,11 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "spp_jax"
 MODULES = sorted(
     p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in ("presets",)
 )
+BESIDE = sorted(
+    p
+    for folder in ("tests", "benchmarks", "tools")
+    for p in (PACKAGE.parent / folder).rglob("*.py")
+)
 LIBRARY = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] != "commands"]
 
 MAX_LINES = 60
@@ -19,7 +24,7 @@ MANY_OPTIONS = {"extract", "_extract"}
 
 
 def _name(path):
-    return str(path.relative_to(PACKAGE))
+    return str(path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else PACKAGE.parent))
 
 
 def _tree(path):
@@ -87,9 +92,12 @@ def test_options_beyond_three_are_named(path):
         assert not [o for o in options if names.index(o) >= 5], function.name
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
+@pytest.mark.parametrize("path", [*MODULES, *BESIDE], ids=_name)
 def test_no_result_is_called_found(path):
-    names = {n.id for n in ast.walk(_tree(path)) if isinstance(n, ast.Name)}
+    nodes = list(ast.walk(_tree(path)))
+    names = {n.id for n in nodes if isinstance(n, ast.Name)}
+    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
     assert not {n for n in names if n == "found" or n.endswith("_found")}
 
 

@@ -22,7 +22,7 @@ from spp_jax.runs import files
 from spp_jax.training import classifier
 from tests import folders
 from tests.detection import shapes
-from tests.support import said
+from tests.support import checkpoints, said
 
 pytestmark = pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
 
@@ -61,9 +61,9 @@ def test_a_run_goes_on(old, folder):
 
 def test_a_network_loads_and_its_features_are_known(old, folder):
     model, variables, config = spp_jax.load(f"{old}/run")
-    assert (model.backbone.name, tuple(model.levels), config.seed) == ("digits", (1,), 5)
+    assert (model.backbone.name, model.levels, config.seed) == ("digits", (1,), 5)
     assert spp_jax.class_names(f"{old}/run") == ("dark", "light")
-    assert checkpoint.read_meta(checkpoint.latest_step_dir(f"{old}/run")).step == 6
+    assert checkpoint.read_meta(checkpoints.newest(f"{old}/run")).step == 6
     listener = said.Recorder()
     parts = (spp_jax.Part("conv5", (2, 1)), spp_jax.Part("fc6"))
     request = extraction.Request(

@@ -71,7 +71,7 @@ def encode_deltas(windows: np.ndarray, objects: np.ndarray) -> np.ndarray:
     return np.concatenate([shift, np.log(wanted / sides)], axis=1)
 
 
-def decode_deltas(windows: jax.Array, deltas: jax.Array) -> jax.Array:
+def decode_deltas(windows: jax.Array | np.ndarray, deltas: jax.Array | np.ndarray) -> jax.Array:
     """Returns the boxes (R, K, 4) to which deltas (R, K, 4) lead from windows (R, 4)."""
     sides = (windows[:, 2:] - windows[:, :2])[:, None]
     centers = windows[:, None, :2] + sides / 2 + deltas[..., :2] * sides

@@ -6,6 +6,7 @@ M detections per class, padded.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from spp_jax.pooling import windows as pool_windows
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def make_map(
-    model: sppnet.SPPNet, name: str, variables: dict, batch: dict[str, jax.Array]
+    model: sppnet.SPPNet, name: str, variables: Mapping[str, Any], batch: dict[str, jax.Array]
 ) -> jax.Array:
     """Returns the named map, (B, h, w, C), of images on a canvas.
 
@@ -38,7 +39,7 @@ def pool_maps(
     model: sppnet.SPPNet,
     pyramid: tuple[tuple[int, ...], Any],
     layer: str,
-    variables: dict,
+    variables: Mapping[str, Any],
     maps: tuple[jax.Array, ...],
     batch: dict[str, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,7 @@ Size = tuple[int, int]
 
 def evaluate(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     config: config_lib.Config,
     source: base.Source,
     protocol: str,
@@ -265,7 +265,7 @@ def _rows(
 
 
 def _start(
-    model: sppnet.SPPNet, variables: dict, plan: _Plan, rows: Iterable[_Row]
+    model: sppnet.SPPNet, variables: Mapping[str, Any], plan: _Plan, rows: Iterable[_Row]
 ) -> Iterator[tuple[_Batch, jax.Array]]:
     """Yields each batch with its scores, which the device may still be computing."""
     mesh = sharding.make_mesh()
@@ -279,7 +279,7 @@ def _start(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(
-    model: sppnet.SPPNet, variables: dict, batch: dict, is_mirrored: bool | None
+    model: sppnet.SPPNet, variables: Mapping[str, Any], batch: dict, is_mirrored: bool | None
 ) -> jax.Array:
     """Returns the log of the sum over views of the softmax scores, (b, K).
 

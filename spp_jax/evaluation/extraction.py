@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,7 +62,7 @@ def make_view(scale: str, size: int) -> protocols.Protocol:
 def extract_to(
     output: str,
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     source: base.Source,
     request: Request,
     *,
@@ -118,7 +118,7 @@ def extract_to(
 
 def _facts(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     source: base.Source,
     heads: dict[int, reading.Head],
     request: Request,
@@ -161,7 +161,7 @@ class _Plan:
 
 def _compute(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     plan: _Plan,
     unfinished: feature_files.Unfinished,
     progress: progress_lib.Progress,

@@ -32,7 +32,7 @@ _MOST_NAMED = 3
 
 def extract(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     images: Iterable[Any],
     layer: str | Sequence[Part],
     levels: Sequence[int] = (1,),
@@ -94,7 +94,7 @@ def extract(
 
 def _extract(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     images: Iterable[Any],
     parts: tuple[Part, ...],
     *,
@@ -207,7 +207,7 @@ def num_features(model: sppnet.SPPNet, parts: Sequence[Part]) -> int:
 
 def compute(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     parts: tuple[Part, ...],
     batches: Sequence[planning.Batch],
     images: Iterable[np.ndarray | None],
@@ -248,7 +248,7 @@ def _features(
     model: sppnet.SPPNet,
     parts: tuple[Part, ...],
     normalize: bool,
-    variables: dict,
+    variables: Mapping[str, Any],
     batch: dict[str, jax.Array],
 ) -> jax.Array:
     """Returns (rows, D) float32."""

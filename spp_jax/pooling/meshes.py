@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 
 def on_automatic_axes(
-    function: Callable[..., jax.Array], rows: jax.Array, *arrays: jax.Array
+    function: Callable[..., jax.Array], rows: ArrayLike, *arrays: ArrayLike
 ) -> jax.Array:
     """Returns `function` of the arrays, a matrix that is split among the devices as `rows` is.
 

@@ -22,7 +22,7 @@ _MAX_PARTS = 8
 
 
 def spatial_pyramid_pool(
-    fmap: jax.Array,
+    fmap: jax.Array | np.ndarray,
     levels: Sequence[int] = (6, 3, 2, 1),
     *,
     bins: Literal["adaptive", "sliding"] = "adaptive",

@@ -13,16 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from spp_jax.pooling import maximum, meshes, pyramid
 
 
 def pool_windows(
-    fmap: jax.Array | Sequence[jax.Array],
-    windows: jax.Array,
+    fmap: ArrayLike | Sequence[ArrayLike],
+    windows: ArrayLike,
     levels: Sequence[int] = (6, 3, 2, 1),
     *,
-    map_index: jax.Array | None = None,
+    map_index: ArrayLike | None = None,
     reduce: pyramid.Reduce = "max",
 ) -> jax.Array:
     """Pools each window to the vector `spatial_pyramid_pool` gives for that part of its map.

@@ -80,9 +80,9 @@ def test_wrong_sets_are_named(tmp_path, text, message):
 def test_labels(tmp_path):
     text = b"\xef\xbb\xbfmy photo\t-1\r\nb.jpg   1.0\r\nJPEGImages/a +0\r\nb 1\r\nunknown 1\r\n"
     root = _make(tmp_path, text, name="cat_test")
-    found = image_sets.read_labels(root, "cat_test", ("a", "b", "my photo"))
-    np.testing.assert_array_equal(found, [0, 1, -1])
-    assert found.dtype == np.int8
+    labels = image_sets.read_labels(root, "cat_test", ("a", "b", "my photo"))
+    np.testing.assert_array_equal(labels, [0, 1, -1])
+    assert labels.dtype == np.int8
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_an_image_set_is_no_class(tmp_path):
 def test_two_files_of_an_image_are_refused(tmp_path):
     for name in ("a.jpg", "a.PNG", "b.gif"):
         (tmp_path / name).touch()
-    found = image_sets.ImageFiles(str(tmp_path))
-    assert (found.find("b"), found.find("c"), found.find("none/c")) == ("b.gif", "", "")
-    assert found.find("b.gif") == "b.gif"
+    files = image_sets.ImageFiles(str(tmp_path))
+    assert (files.find("b"), files.find("c"), files.find("none/c")) == ("b.gif", "", "")
+    assert files.find("b.gif") == "b.gif"
     with pytest.raises(errors.InputError, match=r"holds a\.PNG and a\.jpg, so that image a is not"):
-        found.find("a")
+        files.find("a")
     assert image_sets.ImageFiles(os.path.join(str(tmp_path), "none")).find("a") == ""

@@ -61,8 +61,8 @@ def test_stray_bytes_cost_no_pixel(name):
     small = images.decode(data, name, shorter_side=30)
     for what, strayed in _with_strays(data).items():
         np.testing.assert_array_equal(images.decode(strayed, name), whole, err_msg=what)
-        found = images.decode(strayed, name, shorter_side=30)
-        np.testing.assert_array_equal(found, small, err_msg=what)
+        image = images.decode(strayed, name, shorter_side=30)
+        np.testing.assert_array_equal(image, small, err_msg=what)
         assert images.read_size(io.BytesIO(strayed), name) == whole.shape[:2], what
 
 
@@ -85,8 +85,8 @@ def test_text_before_the_end_marker_costs_no_pixel(name):
     data = encode(PHOTO, "JPEG", **options) if options else FILES[name]
     if options:  # with a character there, the scan's end could not be told
         assert data[-3] not in range(32, 127)
-    found = images.decode(data[:-2] + TEXT + END, name)
-    np.testing.assert_array_equal(found, images.decode(data, name))
+    image = images.decode(data[:-2] + TEXT + END, name)
+    np.testing.assert_array_equal(image, images.decode(data, name))
 
 
 @pytest.mark.parametrize("last", [0, 1])
@@ -105,11 +105,11 @@ def test_stray_bytes_that_repeat_the_last_of_a_flat_corner(last):
         )
         for length in range(len(data) - 8, len(data) - 2):
             cut = data[:length] + bytes([last] * 16) + END
-            found = test_images.decode_or_reason(cut, "cut")
-            if isinstance(found, str):
+            outcome = test_images.decode_or_reason(cut, "cut")
+            if isinstance(outcome, str):
                 num_refused += 1
             elif not _is_taken_strictly(cut):
-                np.testing.assert_array_equal(found, whole)
+                np.testing.assert_array_equal(outcome, whole)
     assert num_refused > 0
 
 
@@ -142,19 +142,19 @@ def test_text_is_refused_where_it_may_stand_for_lost_data():
 def _damage(data: bytes, rng: random.Random) -> bytes:
     """Bits turned, bytes lost, doubled or zeroed in the data of the scan."""
     start = data.index(b"\xff\xda") + 14
-    place, found = rng.randrange(start, len(data) - 8), bytearray(data)
+    place, damaged = rng.randrange(start, len(data) - 8), bytearray(data)
     kind = rng.randrange(5)
     if kind == 0:
-        found[place] ^= 1 << rng.randrange(8)
+        damaged[place] ^= 1 << rng.randrange(8)
     elif kind == 1:
-        del found[place : min(place + rng.choice((1, 2, 60)), len(data) - 2)]
+        del damaged[place : min(place + rng.choice((1, 2, 60)), len(data) - 2)]
     elif kind == 2:
-        found[place:place] = found[place : place + rng.choice((1, 7, 100))]
+        damaged[place:place] = damaged[place : place + rng.choice((1, 7, 100))]
     elif kind == 3:
-        found[place : len(data) - 2] = bytes(min(300, len(data) - 2 - place))
+        damaged[place : len(data) - 2] = bytes(min(300, len(data) - 2 - place))
     else:
-        found[place : len(data) - 2] = bytes(rng.choice((9, 99, 4000)))
-    return bytes(found)
+        damaged[place : len(data) - 2] = bytes(rng.choice((9, 99, 4000)))
+    return bytes(damaged)
 
 
 @pytest.mark.parametrize("name", ["420", "444", "restarts", "grey"])
@@ -174,9 +174,9 @@ def test_damaged_data_is_refused_as_a_strict_decoder_does(name):
         for stray in (bytes(16), b"\1" * 16, TEXT):
             file = damaged[:-2] + stray + END
             if not _is_taken_strictly(file):
-                found = test_images.decode_or_reason(file, name)
-                num_taken += not isinstance(found, str)
-                assert isinstance(found, str) or stray == TEXT
+                outcome = test_images.decode_or_reason(file, name)
+                num_taken += not isinstance(outcome, str)
+                assert isinstance(outcome, str) or stray == TEXT
     # Of text up to four characters may have been read in place of as many bytes that are missing.
     assert num_taken <= 2
     assert num_out_of_place >= 5  # which looks as if bytes were stray
@@ -188,10 +188,10 @@ def test_a_file_cut_anywhere_is_refused_or_exact():
     start = data.index(b"\xff\xda") + 14
     for length in [*range(start, len(data) - 20, 211), *range(len(data) - 20, len(data))]:
         for tail in (b"", END, bytes(30), bytes(3000), bytes(30) + END):
-            found = test_images.decode_or_reason(data[:length] + tail, "cut")
-            if not isinstance(found, str):
+            outcome = test_images.decode_or_reason(data[:length] + tail, "cut")
+            if not isinstance(outcome, str):
                 assert length >= len(data) - 2
-                np.testing.assert_array_equal(found, whole)
+                np.testing.assert_array_equal(outcome, whole)
 
 
 def test_size_is_checked_before_strays_are_looked_for():

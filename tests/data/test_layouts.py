@@ -38,8 +38,8 @@ def _labels_of_extract(path):
     source = folders.scan_images(path)
     names = [os.path.relpath(source.name(i), path) for i in range(len(source))]
     classes = (*source.class_names, "")  # -1 is the last
-    found = {n: classes[k] for n, k in zip(names, source.labels, strict=True)}
-    return source.class_names, found, source.notes
+    labels = {n: classes[k] for n, k in zip(names, source.labels, strict=True)}
+    return source.class_names, labels, source.notes
 
 
 def _classes_of_extract(path):
@@ -69,11 +69,12 @@ def test_splits_of_any_spelling(tmp_path, splits, train, watched):
             _write(tmp_path, f"{split}/ant/0.txt", data=b"0 0.5 0.5 1 1")
         else:
             _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg", f"{split}/bee/1.jpg")
-    found, held_out, _ = _open(str(tmp_path))
+    labels, held_out, _ = _open(str(tmp_path))
+    assert held_out is not None
     expected = {"ant/0.jpg": "ant", "bee/0.jpg": "bee", "bee/1.jpg": "bee"}
-    assert found == {f"{train}/{name}": label for name, label in expected.items()}
+    assert labels == {f"{train}/{name}": label for name, label in expected.items()}
     assert held_out == {f"{watched}/{name}": label for name, label in expected.items()}
-    assert _classes_of_extract(str(tmp_path)).items() >= {**found, **held_out}.items()
+    assert _classes_of_extract(str(tmp_path)).items() >= {**labels, **held_out}.items()
 
 
 def test_two_spellings_of_a_split_are_refused_unless_named(tmp_path):
@@ -86,15 +87,15 @@ def test_two_spellings_of_a_split_are_refused_unless_named(tmp_path):
     classes, labels, notes = _labels_of_extract(str(tmp_path))
     assert (classes, set(labels.values())) == ((), {""})
     assert "Train/ and training/ may both be the split train" in notes[0]
-    found = opening.open_train("folder", str(tmp_path), "training", 0.0, 0)
-    assert found.name(0) == f"{tmp_path}/training/ant/0.jpg"
+    source = opening.open_train("folder", str(tmp_path), "training", 0.0, 0)
+    assert source.name(0) == f"{tmp_path}/training/ant/0.jpg"
 
 
 def test_splits_may_have_any_name_that_is_given(tmp_path):
     for split in ("fold1", "fold2"):
         _write(tmp_path, f"{split}/ant/0.jpg", f"{split}/bee/0.jpg")
-    found = opening.open_train("folder", str(tmp_path), "fold1", 0.0, 0)
-    assert found.class_names == ("ant", "bee")
+    source = opening.open_train("folder", str(tmp_path), "fold1", 0.0, 0)
+    assert source.class_names == ("ant", "bee")
     held_out = opening.open_held_out("folder", str(tmp_path), "fold2", 0.0, 0, ("ant", "bee"))
     assert held_out is not None
     assert held_out.name(0) == f"{tmp_path}/fold2/ant/0.jpg"
@@ -104,18 +105,18 @@ def test_splits_may_have_any_name_that_is_given(tmp_path):
 def test_folders_around_the_classes_are_looked_through(tmp_path, inside):
     _write(tmp_path, f"{inside}/ant/0.jpg", f"{inside}/bee/deep/1.jpg")
     _write(tmp_path, "w/README", data=b"text")
-    found, held_out, notes = _open(str(tmp_path))
-    assert found == {f"{inside}/ant/0.jpg": "ant", f"{inside}/bee/deep/1.jpg": "bee"}
+    labels, held_out, notes = _open(str(tmp_path))
+    assert labels == {f"{inside}/ant/0.jpg": "ant", f"{inside}/bee/deep/1.jpg": "bee"}
     assert held_out is None
     assert notes[-1].endswith(f"{tmp_path}/{inside}, which is taken in its place")
     assert len(notes) == inside.count("/") + 1
-    assert _classes_of_extract(str(tmp_path)) == found
+    assert _classes_of_extract(str(tmp_path)) == labels
 
 
 def test_folders_around_the_classes_of_a_split(tmp_path):
     _write(tmp_path, *(f"train/train/{c}/0.jpg" for c in ("ant", "bee")), "val/images/bee/0.jpg")
-    found, held_out, notes = _open(str(tmp_path))
-    assert found == {"train/train/ant/0.jpg": "ant", "train/train/bee/0.jpg": "bee"}
+    labels, held_out, notes = _open(str(tmp_path))
+    assert labels == {"train/train/ant/0.jpg": "ant", "train/train/bee/0.jpg": "bee"}
     assert held_out == {"val/images/bee/0.jpg": "bee"}
     assert notes
 
@@ -138,15 +139,15 @@ def test_one_class_is_refused(tmp_path):
     known = ("ant", "bee")
     assert len(opening.open_eval("folder", f"{tmp_path}/one", "", known)) == 1
     _write(tmp_path, "deep/bee/2019/0.jpg", "deep/bee/2020/0.jpg")
-    found = opening.open_eval("folder", f"{tmp_path}/deep", "", known)
-    assert list(found.labels) == [1, 1]  # pyright: ignore (of a FolderSource)
+    source = opening.open_eval("folder", f"{tmp_path}/deep", "", known)
+    assert list(source.labels) == [1, 1]  # pyright: ignore (of a FolderSource)
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):
     _write(tmp_path, "bus/0.jpg", "car/0.jpg", "train/0.jpg")
-    found, _, _ = _open(str(tmp_path))
-    assert found == {"bus/0.jpg": "bus", "car/0.jpg": "car", "train/0.jpg": "train"}
-    assert _classes_of_extract(str(tmp_path)) == found
+    labels, _, _ = _open(str(tmp_path))
+    assert labels == {"bus/0.jpg": "bus", "car/0.jpg": "car", "train/0.jpg": "train"}
+    assert _classes_of_extract(str(tmp_path)) == labels
     _write(tmp_path, "train/freight/0.jpg")
     with pytest.raises(errors.InputError, match=r"holds train/, which has folders .* beside bus/"):
         _open(str(tmp_path))
@@ -159,8 +160,9 @@ def test_what_lies_beside_a_pair_of_splits_is_named(tmp_path):
         _write(tmp_path, f"{name}/0.jpg")
     _write(tmp_path, "test/0.jpg")
     _write(tmp_path, "annotations/0.xml", data=b"<annotation>")
-    found, held_out, notes = _open(str(tmp_path))
-    assert found == {"train/ant/0.jpg": "ant", "train/bee/0.jpg": "bee"}
+    labels, held_out, notes = _open(str(tmp_path))
+    assert held_out is not None
+    assert labels == {"train/ant/0.jpg": "ant", "train/bee/0.jpg": "bee"}
     assert held_out == {"val/ant/0.jpg": "ant"}
     assert notes == (
         f"{tmp_path}/test holds no class folders; training and evaluation pass over it",
@@ -168,7 +170,7 @@ def test_what_lies_beside_a_pair_of_splits_is_named(tmp_path):
     )
     assert _labels_of_extract(str(tmp_path)) == (
         ("ant", "bee"),
-        {**found, **held_out, "test/0.jpg": "", "unlabelled/0.jpg": ""},
+        {**labels, **held_out, "test/0.jpg": "", "unlabelled/0.jpg": ""},
         (
             *notes,
             f"{tmp_path}: 2 of 5 image(s) have no label, test/0.jpg the first: they are in no "
@@ -194,9 +196,9 @@ def test_what_training_refuses_has_no_labels(tmp_path, inside, refusal):
     _write(tmp_path, *(f"{name}/{c}/0.jpg" for name in inside for c in ("ant", "bee")))
     with pytest.raises(errors.InputError, match=refusal) as refused:
         _open(str(tmp_path))
-    classes, found, notes = _labels_of_extract(str(tmp_path))
+    classes, labels, notes = _labels_of_extract(str(tmp_path))
     assert classes == ()
-    assert found == {f"{name}/{c}/0.jpg": "" for name in inside for c in ("ant", "bee")}
+    assert labels == {f"{name}/{c}/0.jpg": "" for name in inside for c in ("ant", "bee")}
     assert notes == (f"no image of {tmp_path} has a label, as for training: {refused.value}",)
 
 
@@ -204,11 +206,12 @@ def test_the_classes_of_extract_are_those_of_training(tmp_path):
     _write(tmp_path, "train/n01440764 tench/0.jpg", "train/bee/0.jpg", "val/tench/0.jpg")
     _write(tmp_path, "test/bee/0.jpg", "test/cat/0.jpg", "beside.jpg", "train/beside.jpg")
     _write(tmp_path, "dev/bee/2019/0.jpg", "dev/bee/2020/0.jpg")
-    found, held_out, notes = _open(str(tmp_path))
+    train_labels, held_out, notes = _open(str(tmp_path))
+    assert held_out is not None
     classes, labels, extract_notes = _labels_of_extract(str(tmp_path))
     assert classes == ("bee", "n01440764 tench")
     assert labels == {
-        **found,
+        **train_labels,
         **held_out,
         "dev/bee/2019/0.jpg": "bee",
         "dev/bee/2020/0.jpg": "bee",
@@ -286,11 +289,11 @@ def test_links_to_folders_are_followed(tmp_path):
     os.symlink(data / "nowhere", root / "ant" / "gone.jpg")
     os.symlink(root, root / "ant" / "round")
     os.symlink("self", root / "ant" / "self")
-    found, _, notes = _open(str(root))
+    labels, _, notes = _open(str(root))
     names = ("0.jpg", "file.jpg", "gone.jpg", "linked/1.jpg", "linked/deep/2.jpg")
-    assert found == {f"ant/{n}": "ant" for n in names} | {"bee/0.jpg": "bee"}
+    assert labels == {f"ant/{n}": "ant" for n in names} | {"bee/0.jpg": "bee"}
     assert notes == (f"{root}/ant: passed over round, a link to a folder that it is in",)
-    assert _classes_of_extract(str(root)) == found
+    assert _classes_of_extract(str(root)) == labels
 
 
 def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path):
@@ -298,8 +301,8 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path):
     _write(tmp_path, "ant/old.jpg.bak", "bee/a.psd", "bee/a.CR2")
     _write(tmp_path, "bee/phone", "bee/b.HEIC", data=HEIC)
     _write(tmp_path, "bee/notes.txt", "bee/labels", data=b"BMW, P1 and II*")
-    found, _, notes = _open(str(tmp_path))
-    assert sorted(found) == ["ant/0.jpg", "ant/IMG_1", "ant/frame.0001", "bee/0.avif"]
+    labels, _, notes = _open(str(tmp_path))
+    assert sorted(labels) == ["ant/0.jpg", "ant/IMG_1", "ant/frame.0001", "bee/0.avif"]
     assert list(notes) == [
         f"{tmp_path}/ant: passed over 1 file(s) that look like images, old.jpg.bak the first: "
         "their format is not read, or their suffix is no image's; convert or rename them",
@@ -322,9 +325,9 @@ def test_images_beside_the_class_folders_are_counted(tmp_path):
         f"{tmp_path}/in: {unread.format('c.heic')}",
         f"{tmp_path}/in: passed over 2 image(s) beside the class folders",
     )
-    classes, found, notes = _labels_of_extract(f"{tmp_path}/in")
+    classes, labels, notes = _labels_of_extract(f"{tmp_path}/in")
     assert classes == ("ant", "bee")
-    assert found == {"ant/0.jpg": "ant", "bee/0.jpg": "bee", "a.jpg": "", "b.png": ""}
+    assert labels == {"ant/0.jpg": "ant", "bee/0.jpg": "bee", "a.jpg": "", "b.png": ""}
     assert notes == (
         f"{tmp_path}/in: {unread.format('c.heic')}",
         f"{tmp_path}/in: 2 of 4 image(s) have no label, a.jpg the first: they are in no class "
@@ -359,8 +362,8 @@ def test_a_class_without_images_is_none_to_learn_and_none_to_score(tmp_path):
     _write(
         tmp_path, *(f"train/{c}/0.jpg" for c in ("ant", "bee", "cat")), "val/ant/0.jpg", "val/cat/"
     )
-    found, held_out, _ = _open(str(tmp_path))
-    assert set(found.values()) == {"ant", "bee", "cat"}
+    labels, held_out, _ = _open(str(tmp_path))
+    assert set(labels.values()) == {"ant", "bee", "cat"}
     assert held_out == {"val/ant/0.jpg": "ant"}
     os.remove(tmp_path / "val" / "ant" / "0.jpg")
     with pytest.raises(

@@ -83,7 +83,7 @@ class VocLike(tfds.core.GeneratorBasedBuilder):
 
         for i in range(2):
             _, png = cv2.imencode(".png", np.full((333, 500, 3), i, np.uint8))
-            found = [
+            annotated = [
                 # VOC's 1-based inclusive (3, 4, 250, 333), as TFDS stores it.
                 {
                     "bbox": np.asarray([3 / 333, 2 / 500, 333 / 333, 250 / 500], np.float32),
@@ -100,8 +100,8 @@ class VocLike(tfds.core.GeneratorBasedBuilder):
                     ((1.5, 0.0, 2.0, 1.0), 1),
                 ):
                     box = np.asarray(corners, np.float32)
-                    found.append({"bbox": box, "label": label, "is_difficult": False})
-            yield i, {"image": io.BytesIO(png.tobytes()), "objects": found}
+                    annotated.append({"bbox": box, "label": label, "is_difficult": False})
+            yield i, {"image": io.BytesIO(png.tobytes()), "objects": annotated}
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from spp_jax.data.sources import base
 from spp_jax.runs import signals
 
 
-class Squares:
+class Squares(base.Source):
     """23 images of one colour each, of two shapes; number 7 is no image."""
 
     class_names = ("even", "odd")
     split = "train"
+    notes = ()
 
     def __len__(self):
         return 23
@@ -28,7 +29,10 @@ class Squares:
     def __getitem__(self, index):
         shape = (40, 60, 3) if index % 2 else (50, 30, 3)
         data = cv2.imencode(".png", np.full(shape, 10 * index, np.uint8))[1].tobytes()
-        return base.Example(b"rubbish" if index == 7 else data, index % 2, f"square {index}")
+        return base.Example(b"rubbish" if index == 7 else data, index % 2, self.name(index))
+
+    def name(self, index):
+        return f"square {index}"
 
 
 WARP = views.TrainView(config_lib.DataConfig(view="warp", shorter_side=32, crop_size=24))
@@ -236,7 +240,7 @@ class CountedStop(signals.Stop):
         self.number, self.count = number, 0
 
     @property
-    def signal(self):
+    def signal(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         self.count += 1
         return self.number
 

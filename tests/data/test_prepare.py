@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def small_shards(monkeypatch):
 
 def _read(data_dir):
     """Returns {split: [(file name, label, bytes)]}."""
-    builder = tfds.builder("imagenet2012_256", data_dir=data_dir)
+    builder: Any = tfds.builder("imagenet2012_256", data_dir=data_dir)
     contents = {}
     for split in ("train", "validation"):
         skip = {"image": tfds.decode.SkipDecoding()}
@@ -109,16 +110,18 @@ def test_classes_labels_and_names_are_those_of_tfds(prepared, tmp_path):
     data_dir, _ = prepared
     builder = tfds.builder("imagenet2012_256", data_dir=data_dir)
     stock = tfds.builder("imagenet2012", data_dir=str(tmp_path))
-    assert builder.info.features["label"].names == stock.info.features["label"].names
-    assert {k: type(f) for k, f in builder.info.features.items()} == {
-        k: type(f) for k, f in stock.info.features.items()
+    features: Any = builder.info.features
+    stock_features: Any = stock.info.features
+    assert features["label"].names == stock_features["label"].names
+    assert {k: type(f) for k, f in features.items()} == {
+        k: type(f) for k, f in stock_features.items()
     }
     assert builder.info.supervised_keys == stock.info.supervised_keys
 
     contents = _read(data_dir)
     names = {name for names in TRAIN.values() for name in names} - {DAMAGED}
     assert sorted(name for name, _, _ in contents["train"]) == sorted(names)
-    classes = builder.info.features["label"].names
+    classes = features["label"].names
     assert all(name.startswith(classes[label]) for name, label, _ in contents["train"])
     assert {name: label for name, label, _ in contents["validation"]} == {
         f"ILSVRC2012_val_{n:08}.JPEG": label for n, label in enumerate(VALIDATION, 1)
@@ -154,7 +157,7 @@ def test_a_damaged_image_is_named_and_left_out(prepared):
     data_dir, refused = prepared
     assert len(refused) == 1
     assert refused[0].startswith(f"{DAMAGED}: cannot be decoded as JPEG (")
-    info = tfds.builder("imagenet2012_256", data_dir=data_dir).info
+    info: Any = tfds.builder("imagenet2012_256", data_dir=data_dir).info
     assert info.metadata["refused"] == refused
     assert info.splits["train"].num_examples == 9
 

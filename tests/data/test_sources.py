@@ -230,9 +230,9 @@ def test_images_named_by_class_as_imagenets_are(tmp_path):
     assert source.class_names == ("n01000000", "n02000001")
     assert [source[i].label for i in range(3)] == [0, 1, 1]
     known = ("n03000000 gown", "n02000001 crane", "n01000000 gull")
-    found = opening.open_eval("folder", str(tmp_path), "", known)
-    assert found.class_names == known
-    assert [found[i].label for i in range(3)] == [2, 1, 1]
+    labelled = opening.open_eval("folder", str(tmp_path), "", known)
+    assert labelled.class_names == known
+    assert [labelled[i].label for i in range(3)] == [2, 1, 1]
     _write_image(tmp_path / "stray.png")
     with pytest.raises(errors.InputError, match="nor only images named by class"):
         folders.scan_folder(str(tmp_path), "")
@@ -240,8 +240,8 @@ def test_images_named_by_class_as_imagenets_are(tmp_path):
 
 def test_classes_are_matched_by_name_or_wordnet_identifier():
     known = ("n01 x", "n00000001 tench", "cat", "n00000002", "cat")
-    found = ("cat", "n00000002 fish", "n00000001", "n01 x")
-    assert base.match_classes(found, known, "data") == [2, 3, 1, 0]
+    names = ("cat", "n00000002 fish", "n00000001", "n01 x")
+    assert base.match_classes(names, known, "data") == [2, 3, 1, 0]
     assert base.match_classes(("tench",), ("n00000001 tench", "n00000002 crane"), "") == [0]
     with pytest.raises(errors.InputError, match="not trained on class 'crane'"):  # which of them?
         base.match_classes(("crane",), ("n00000001 crane", "n00000002 crane"), "")

@@ -33,12 +33,12 @@ def make_voc(root: pathlib.Path, sets: dict, objects: dict, size=(20, 10)) -> st
         (root / "VOC2007" / name).mkdir(parents=True, exist_ok=True)
     for split, ids in sets.items():
         (root / "VOC2007/ImageSets/Main" / f"{split}.txt").write_text("\n".join(ids) + "\n")
-    for image_id, found in objects.items():
+    for image_id, elements in objects.items():
         sides = size[image_id] if isinstance(size, dict) else size
         text = "<size><width>{}</width><height>{}</height></size>"
         shown = text.format(*sides) if sides else ""
         (root / "VOC2007/Annotations" / f"{image_id}.xml").write_text(
-            f"<annotation>{shown}{''.join(found)}</annotation>"
+            f"<annotation>{shown}{''.join(elements)}</annotation>"
         )
     return str(root)
 
@@ -54,17 +54,17 @@ def root(tmp_path):
 
 
 def test_boxes_are_exclusive_counted_from_zero_and_inside_the_image(root):
-    found = voc.read_annotation(root, "a").objects
-    assert found[0] == voc.Object("cat", (0, 0, 20, 10), False)
+    objects = voc.read_annotation(root, "a").objects
+    assert objects[0] == voc.Object("cat", (0, 0, 20, 10), False)
     # One row of three pixels, as VOC's corners are inclusive.
-    assert found[1] == voc.Object("dog", (2, 3, 5, 4), True)
+    assert objects[1] == voc.Object("dog", (2, 3, 5, 4), True)
     assert voc.read_annotation(root, "b").objects[1].box == (0, 4, 20, 10)
 
 
 def test_an_empty_box_is_skipped_and_named(root):
-    found = voc.read_annotation(root, "c")
-    assert [o.name for o in found.objects] == ["cow"]
-    assert found.skipped == (f"{root}/Annotations/c.xml: box (5, 5, 4, 8) of dog is empty",)
+    annotation = voc.read_annotation(root, "c")
+    assert [o.name for o in annotation.objects] == ["cow"]
+    assert annotation.skipped == (f"{root}/Annotations/c.xml: box (5, 5, 4, 8) of dog is empty",)
 
 
 def test_labels_of_annotations(root):
@@ -90,8 +90,8 @@ BEYOND = [make_object("dog", (11, 6, 30, 15))]
 def test_boxes_are_cut_to_the_image_whatever_the_annotation_says_of_its_size(tmp_path, size):
     make_voc(tmp_path, {"test": "a"}, {"a": BEYOND}, size)
     write_image(tmp_path / "VOC2007/JPEGImages/a.jpg")
-    found = voc.VocSource(str(tmp_path), "test").annotation(0)
-    assert found == voc.Annotation((voc.Object("dog", (10, 5, 20, 10), False),), (), (10, 20))
+    annotation = voc.VocSource(str(tmp_path), "test").annotation(0)
+    assert annotation == voc.Annotation((voc.Object("dog", (10, 5, 20, 10), False),), (), (10, 20))
 
 
 def test_without_an_image_the_size_is_the_annotations(tmp_path):
@@ -125,7 +125,7 @@ def test_an_image_of_another_size_than_its_annotation_is_refused(
     tmp_path, stored, orientation, message
 ):
     make_voc(tmp_path, {"test": "a"}, {"a": [make_object("dog", (1, 1, 9, 9))]})
-    write_image(tmp_path / "VOC2007/JPEGImages/a.jpg", *stored, orientation)
+    write_image(tmp_path / "VOC2007/JPEGImages/a.jpg", *stored, orientation=orientation)
     source = voc.VocSource(str(tmp_path), "test")
     if message is None:
         assert source.annotation(0).size == (10, 20)
@@ -170,13 +170,13 @@ def test_what_is_left_of_no_box_is_said(tmp_path):
         tmp_path, {"test": "ab"}, {"a": objects, "b": objects[1:2]}, {"a": (20, 10), "b": None}
     )
     root = f"{tmp_path}/VOC2007"
-    found = voc.read_annotation(root, "a")
-    assert found.objects == ()
+    annotation = voc.read_annotation(root, "a")
+    assert annotation.objects == ()
     shares = (
         "is left out: its corners look like shares (0..1) of the image's sides; VOC's are pixels, "
         "counted from 1"
     )
-    assert [s.removeprefix(f"{root}/Annotations/a.xml: ") for s in found.skipped] == [
+    assert [s.removeprefix(f"{root}/Annotations/a.xml: ") for s in annotation.skipped] == [
         "box (21, 1, 30, 10) of cat lies outside the image of 20x10",
         "box (-5, 1, 0, 10) of cat lies outside the image of 20x10",
         "box (1, 1, 5, 5) is of an object without a name",
@@ -255,8 +255,8 @@ def test_voc07():
     if not VOC07.is_dir():
         pytest.skip(f"{VOC07} is not there")
     root = voc.find_root(str(VOC07))
-    found = voc.read_annotation(root, "000007")
-    assert found.objects == (voc.Object("car", (140, 49, 500, 330), False),)
+    annotation = voc.read_annotation(root, "000007")
+    assert annotation.objects == (voc.Object("car", (140, 49, 500, 330), False),)
     names, labels = voc.read_labels(root, "test")
     # Images of each class in the devkit's table of VOC2007 test, difficult ones left out.
     counts = dict(zip(names, (labels > 0).sum(axis=0).tolist(), strict=True))

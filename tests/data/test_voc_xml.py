@@ -70,8 +70,8 @@ def test_difficult(text, is_difficult):
     [("200", 200), ("200.0", 200), (" 200\n", 200), ("0", None), ("", None), ("0.0", None)],
 )
 def test_sides(width, side):
-    found = voc_xml.parse(f"<annotation><size><width>{width}</width></size></annotation>".encode())
-    assert (found.height, found.width, found.boxes) == (None, side, ())
+    parsed = voc_xml.parse(f"<annotation><size><width>{width}</width></size></annotation>".encode())
+    assert (parsed.height, parsed.width, parsed.boxes) == (None, side, ())
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,12 @@ from tests.detection import shapes
 from tests.support import commands, said
 
 
+def _read_image(path):
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return shapes.make_voc(tmp_path_factory.mktemp("shapes"))
@@ -45,7 +51,7 @@ def test_it_finds_the_shapes(trained):
     assert result["num_objects"] == {"disc": 6, "square": 6}
     stored = json.loads((pathlib.Path(workdir) / "eval.json").read_text())
     assert stored == json.loads(json.dumps(result))  # tuples are lists there
-    curves = cv2.imread(f"{workdir}/detections/curves_test.png")
+    curves = _read_image(f"{workdir}/detections/curves_test.png")
     assert curves is not None
     assert curves.std() > 10
 
@@ -243,8 +249,8 @@ def test_predictions_are_pictures_and_json(trained, root, tmp_path):
     scores = [d["score"] for d in report["detections"]]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) > config.test.shown_score
-    image = cv2.imread(str(folder / "b01.jpg"))
-    shown = cv2.imread(str(output / "b01.png"))
+    image = _read_image(folder / "b01.jpg")
+    shown = _read_image(output / "b01.png")
     assert (report["height"], report["width"]) == shown.shape[:2] == image.shape[:2]
     assert np.abs(shown.astype(int) - image).max() > 100
     truth = {o.name: o.box for o in voc.read_annotation(f"{root}/VOC2007", "b01").objects}
@@ -330,7 +336,7 @@ def test_objects_of_a_further_split_are_positives(trained, second):
 
 def test_an_image_is_never_overwritten(trained, root, tmp_path):
     workdir, _, _ = trained
-    image = cv2.imread(f"{root}/VOC2007/JPEGImages/b00.jpg")
+    image = _read_image(f"{root}/VOC2007/JPEGImages/b00.jpg")
     path = tmp_path / "mine.png"
     cv2.imwrite(str(path), image)
     before = path.read_bytes()
@@ -353,7 +359,7 @@ def test_an_image_without_windows_has_no_detections(trained, tmp_path):
     assert (thin.detections, thin.labels, thin.is_cut, refused) == ([], [], False, [])
     assert "refused" not in _predict(workdir, path, output=tmp_path / "out")
     assert json.loads((tmp_path / "out/thin.json").read_text())["detections"] == []
-    assert cv2.imread(str(tmp_path / "out/thin.png")).shape == (3, 90, 3)
+    assert _read_image(tmp_path / "out/thin.png").shape == (3, 90, 3)
 
 
 def test_damaged_results_are_refused_or_made_again(trained):

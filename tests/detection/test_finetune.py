@@ -1,6 +1,7 @@
 """Fine-tuning: which windows a step sees, which weights move, and resuming."""
 
 import dataclasses
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -14,6 +15,7 @@ from spp_jax.detection import boxes, dataset, detector
 from spp_jax.detection.learning import finetune, window_stream
 from spp_jax.detection.proposals import proposing
 from tests.detection import shapes
+from tests.support import checkpoints
 
 TUNE = config_lib.FinetuneConfig()
 
@@ -113,7 +115,7 @@ def test_a_mirrored_image_has_mirrored_windows(setup):
     assert 0 < num_mirrored < 8
 
 
-def _flat(tree):
+def _flat(tree) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(jax.device_get(tree), sep="/")
 
 
@@ -123,7 +125,7 @@ def test_only_what_is_to_be_trained_moves(setup, tmp_path, from_layer):
     config = dataclasses.replace(
         config, finetune=dataclasses.replace(config.finetune, from_layer=from_layer)
     )
-    start = checkpoint.latest_step_dir(config.checkpoint)
+    start = checkpoints.newest(config.checkpoint)
     result = finetune.train(config, str(tmp_path), data, proposer, start)
     assert (result.step, result.stopped_by) == (4, None)
     _, before, _ = checkpoint.load(config.checkpoint)
@@ -139,7 +141,7 @@ def test_only_what_is_to_be_trained_moves(setup, tmp_path, from_layer):
 
 def test_resumed_is_unbroken(setup, tmp_path):
     config, data, proposer = setup
-    start = checkpoint.latest_step_dir(config.checkpoint)
+    start = checkpoints.newest(config.checkpoint)
     finetune.train(config, str(tmp_path / "whole"), data, proposer, start)
     half = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, num_steps=2))
     finetune.train(half, str(tmp_path / "parts"), data, proposer, start)
@@ -155,7 +157,7 @@ def test_resumed_is_unbroken(setup, tmp_path):
 
 def test_wrong_settings_are_refused(setup, tmp_path):
     config, data, proposer = setup
-    start = checkpoint.latest_step_dir(config.checkpoint)
+    start = checkpoints.newest(config.checkpoint)
     tune = dataclasses.replace(config.finetune, from_layer="conv9")
     with pytest.raises(errors.InputError, match="from_layer=conv9: digits has conv1, norm1"):
         finetune.train(

@@ -17,7 +17,9 @@ def devkit_loop(detections, truth, min_iou=0.5):
     matched, right = set(), []
     for i in np.argsort(-detections.scores, kind="stable"):
         rows = np.flatnonzero(truth.image == detections.image[i])
-        overlap = boxes.iou(detections.boxes[i][None], truth.boxes[rows])[0] if len(rows) else []
+        overlap = (
+            boxes.iou(detections.boxes[i][None], truth.boxes[rows])[0] if len(rows) else np.zeros(0)
+        )
         if not len(rows) or overlap.max() < min_iou:
             right.append(0)
             continue

@@ -36,7 +36,7 @@ def test_with_all_negatives_kept_it_is_the_svm_of_all():
     machine.fit(examples, np.r_[np.ones(30), -np.ones(200)])
     # liblinear stops within 1e-4 of the optimum of the dual, and visits examples by chance.
     np.testing.assert_allclose(linear.weights[:, 0], machine.coef_[0], atol=2e-2)
-    np.testing.assert_allclose(linear.bias[0], machine.intercept_[0], atol=2e-2)
+    np.testing.assert_allclose(linear.bias[0], np.ravel(machine.intercept_)[0], atol=2e-2)
     # A class without objects never detects.
     assert linear.bias[1] == -np.inf
     assert not linear.weights[:, 1].any()

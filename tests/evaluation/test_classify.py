@@ -1,7 +1,10 @@
 """Evaluation: exact counts, ranks, and padded batches that equal each image alone."""
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from spp_jax.evaluation import classify, protocols
 from spp_jax.models import backbones
 from tests import folders
 from tests.pooling import reference
+from tests.support import networks
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network():
-    model = spp_jax.make_model("digits", levels=(2, 1), num_classes=6)
-    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return networks.small()
 
 
 def _config(**fields):
@@ -42,7 +45,7 @@ def _config(**fields):
     return config
 
 
-def _alone(network, folder, make_scores, indices=range(22)):
+def _alone(network: networks.Network, folder, make_scores, indices: Sequence[int] = range(22)):
     """Scores one image at a time with plain numpy: the slow second implementation."""
     source = folders_lib.scan_folder(folder, "")
     count, loss, top1, top5 = 0, 0.0, 0, 0
@@ -69,7 +72,7 @@ def _shorter(image, side):
     return images.resize_shorter(image, side, kernel="triangle")
 
 
-def _by_crops(network, make_crops):
+def _by_crops(network: networks.Network, make_crops):
     model, variables = network
     apply = jax.jit(model.apply)
     return lambda image: np.concatenate(
@@ -86,10 +89,11 @@ def _ten_crops(image):
     return crops + [crop[:, ::-1] for crop in crops]
 
 
-def _multi_view(network):
+def _multi_view(network: networks.Network):
     """The 6 + 18 + 18 views, and two full ones at 40, of an image's own maps, one by one."""
     model, variables = network
-    apply = jax.jit(lambda x: model.apply(variables, x, method="maps")["conv5"])
+    apply_maps: Any = functools.partial(model.apply, variables, method="maps")
+    apply = jax.jit(lambda x: apply_maps(x)["conv5"])
     head = jax.jit(lambda x: model.apply(variables, x, method="head"))
 
     def cells_in(start, count):
@@ -121,7 +125,7 @@ def _multi_view(network):
     return make_scores
 
 
-def test_multi_view_equals_windows_of_each_images_own_maps(network, folder):
+def test_multi_view_equals_windows_of_each_images_own_maps(network: networks.Network, folder):
     source = folders_lib.scan_folder(folder, "")
     config = _config(scales=(32, 40, 48), num_examples=4)
     result = classify.evaluate(*network, config, source, "multi_view")
@@ -132,7 +136,7 @@ def test_multi_view_equals_windows_of_each_images_own_maps(network, folder):
 
 
 @pytest.mark.parametrize("protocol", ["full", "center", "warp", "ten_view"])
-def test_batches_equal_one_image_at_a_time(network, folder, protocol):
+def test_batches_equal_one_image_at_a_time(network: networks.Network, folder, protocol):
     make_scores = {
         "full": _by_crops(network, lambda x: [_shorter(x, 40)]),
         "center": _by_crops(network, lambda x: [images.center_crop(_shorter(x, 40), 32)]),
@@ -166,7 +170,7 @@ def test_the_papers_ninety_six_views():
     assert 2 * (sum(cells) - 1) == 96
 
 
-def test_some_of_the_examples(network, folder):
+def test_some_of_the_examples(network: networks.Network, folder):
     source = folders_lib.scan_folder(folder, "")
     result = classify.evaluate(*network, _config(num_examples=5), source, "center")
     assert result["num_examples"] + result["num_refused"] == 5
@@ -181,7 +185,7 @@ def test_a_table_of_errors():
     assert lines[2].startswith("| multi_view | 227, full 256 | 1 |")
 
 
-def test_the_same_whatever_the_batch_and_the_canvas(network, folder):
+def test_the_same_whatever_the_batch_and_the_canvas(network: networks.Network, folder):
     source = folders_lib.scan_folder(folder, "")
     results = [
         classify.evaluate(*network, _config(batch_size=b, canvas_step=step), source, "full")
@@ -204,8 +208,9 @@ def test_the_full_view_needs_a_network_of_any_size(folder):
 
 def test_ranks_by_hand():
     nan = float("nan")
-    logits = jnp.array(
-        [[3.0, 1, 2], [3, 1, 2], [2, 2, 2], [2, 2, 2], [nan, nan, nan], [nan, 5, 1], [5, nan, 1]]
+    logits = np.array(
+        [[3.0, 1, 2], [3, 1, 2], [2, 2, 2], [2, 2, 2], [nan, nan, nan], [nan, 5, 1], [5, nan, 1]],
+        np.float32,
     )
     labels = np.array([0, 1, 0, 2, 0, 1, 0])
     # Ties in the order of classes; what is not a number comes first, its own label included.

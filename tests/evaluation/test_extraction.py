@@ -5,7 +5,6 @@ import os
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,14 +14,14 @@ from spp_jax import errors
 from spp_jax.data.sources import folders as folders_lib
 from spp_jax.evaluation import extraction, features
 from tests import folders
+from tests.support import networks
 
 PARTS = (config_lib.Part("conv5", (2, 1)), config_lib.Part("fc6"))
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = spp_jax.make_model("digits", levels=(2, 1), num_classes=6)
-    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return networks.small()
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,13 @@ def _paths(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(network, folder, tmp_path_factory):
+def whole(network: networks.Network, folder, tmp_path_factory):
     output = str(tmp_path_factory.mktemp("whole") / "x.npz")
     extraction.extract_to(output, *network, folders_lib.scan_images(folder), _request())
     return output
 
 
-def test_what_a_file_holds(network, folder, whole):
+def test_what_a_file_holds(network: networks.Network, folder, whole):
     with np.load(whole) as archive:
         stored = dict(archive)
     assert stored["paths"].tolist() == _paths(folder)
@@ -62,7 +61,7 @@ def test_what_a_file_holds(network, folder, whole):
     assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
 
 
-def test_columns_and_the_names_of_logits(network, folder, tmp_path):
+def test_columns_and_the_names_of_logits(network: networks.Network, folder, tmp_path):
     model, variables = network
     parts = (config_lib.Part("fc6"), config_lib.Part("logits"), config_lib.Part("conv5", (2, 1)))
     names = ("ant", "bee", "cat", "dog", "elk", "fly")
@@ -100,7 +99,7 @@ def _read(path):
         return f.read()
 
 
-def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
+def test_names_that_are_no_utf8_or_no_line(network: networks.Network, folder, tmp_path):
     names = ("caf\udce9.png", "new\nline.png")
     (tmp_path / "in").mkdir()
     for i, name in enumerate(names):
@@ -124,7 +123,9 @@ def test_names_that_are_no_utf8_or_no_line(network, folder, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
-def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffix):
+def test_labels_belong_to_the_images(
+    network: networks.Network, folder, tmp_path, interrupt, suffix
+):
     root = shutil.copytree(folder, tmp_path / "copy")
     copy = root / "val"
     output = str(tmp_path / f"x.{suffix}")
@@ -166,7 +167,7 @@ def test_labels_belong_to_the_images(network, folder, tmp_path, interrupt, suffi
 
 
 @pytest.mark.parametrize("scale", ["crop", "warp"])
-def test_squares_are_one_program(network, folder, tmp_path, scale):
+def test_squares_are_one_program(network: networks.Network, folder, tmp_path, scale):
     extracted = extraction.extract_to(
         str(tmp_path / "x.npy"), *network, folders_lib.scan_images(folder), _request(scale)
     )
@@ -200,7 +201,9 @@ def interrupt(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
-def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suffix, interrupt):
+def test_an_interrupted_extraction_goes_on(
+    network: networks.Network, folder, whole, tmp_path, suffix, interrupt
+):
     output = str(tmp_path / f"x.{suffix}")
     source = folders_lib.scan_images(folder)
     with pytest.raises(KeyboardInterrupt):
@@ -219,7 +222,7 @@ def test_an_interrupted_extraction_goes_on(network, folder, whole, tmp_path, suf
 
 
 def test_it_goes_on_in_other_batches_but_not_with_other_images(
-    network, folder, whole, tmp_path, interrupt
+    network: networks.Network, folder, whole, tmp_path, interrupt
 ):
     copy = shutil.copytree(folder, tmp_path / "copy")
     output, source = str(tmp_path / "x.npz"), folders_lib.scan_images(str(copy))
@@ -242,7 +245,9 @@ def test_it_goes_on_in_other_batches_but_not_with_other_images(
         np.testing.assert_allclose(extracted.features, archive["features"], rtol=1e-4, atol=1e-4)
 
 
-def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp_path):
+def test_refused_images_leave_the_others_as_they_are(
+    network: networks.Network, folder, whole, tmp_path
+):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "train" / "dark" / "a.png").write_bytes(b"rubbish")
     with open(copy / "val" / "light" / "2.png", "r+b") as f:
@@ -268,7 +273,7 @@ def test_refused_images_leave_the_others_as_they_are(network, folder, whole, tmp
     assert described["class_names"] == ["dark", "light"]
 
 
-def test_something_else_is_not_overwritten(network, folder, whole, tmp_path):
+def test_something_else_is_not_overwritten(network: networks.Network, folder, whole, tmp_path):
     output = str(tmp_path / "x.npz")
     shutil.copy(whole, output)
     source = folders_lib.scan_images(folder)
@@ -289,7 +294,7 @@ def test_something_else_is_not_overwritten(network, folder, whole, tmp_path):
     assert (tmp_path / "z.npz.part" / "notes.txt").read_text() == "mine"
 
 
-def test_half_precision(network, folder, whole, tmp_path):
+def test_half_precision(network: networks.Network, folder, whole, tmp_path):
     source = folders_lib.scan_images(folder)
     extracted = extraction.extract_to(
         str(tmp_path / "x.npz"), *network, source, _request(dtype="float16")
@@ -306,7 +311,7 @@ def test_half_precision(network, folder, whole, tmp_path):
     assert not (tmp_path / "y.npz").exists()
 
 
-def test_wrong_requests_are_named(network, folder, tmp_path):
+def test_wrong_requests_are_named(network: networks.Network, folder, tmp_path):
     source = folders_lib.scan_images(folder)
     for output, sentence in (
         (str(tmp_path / "x.txt"), r"x.txt' must end in .npz or .npy"),

@@ -1,5 +1,7 @@
 """Features: each image as if it were alone, against the plain maps and loops in numpy."""
 
+from typing import Any
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,15 @@ from spp_jax.evaluation import features
 from spp_jax.evaluation.features import Part
 from spp_jax.models import topology
 from tests.pooling import reference
+from tests.support import networks
 
 # Of the same convolution on canvases of other sizes, in float32.
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = spp_jax.make_model("digits", levels=(2, 1), num_classes=6)
-    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return networks.small()
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,12 @@ def photos():
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
-def _alone(network, image):
+def _alone(network: networks.Network, image) -> Any:
     model, variables = network
     return model.apply(variables, image[None], method="maps")
 
 
-def test_every_image_is_pooled_as_if_it_were_alone(network, photos):
+def test_every_image_is_pooled_as_if_it_were_alone(network: networks.Network, photos):
     parts = [Part("conv5", (3, 1)), Part("conv3", (2,), "mean"), Part("fc6")]
     rows = features.extract(*network, photos, parts, scale=None, num_programs=2)
     assert rows.dtype == np.float32
@@ -52,7 +54,7 @@ def test_every_image_is_pooled_as_if_it_were_alone(network, photos):
         np.testing.assert_allclose(row, np.concatenate(expected), **CLOSE)
 
 
-def test_the_same_in_any_batch_on_any_canvas(network, photos):
+def test_the_same_in_any_batch_on_any_canvas(network: networks.Network, photos):
     whole = features.extract(*network, photos, "conv5", (2, 1), scale=None, num_programs=1)
     other = features.extract(
         *network, photos, "conv5", (2, 1), scale=None, num_programs=3, batch_size=1
@@ -62,7 +64,7 @@ def test_the_same_in_any_batch_on_any_canvas(network, photos):
     np.testing.assert_allclose(single[0], whole[3], **CLOSE)
 
 
-def test_lengths_are_one_part_by_part(network, photos):
+def test_lengths_are_one_part_by_part(network: networks.Network, photos):
     parts = [Part("conv5", (2, 1)), Part("conv3", (1,))]
     plain, unit = (
         features.extract(
@@ -75,14 +77,14 @@ def test_lengths_are_one_part_by_part(network, photos):
         np.testing.assert_allclose(unit[:, first:stop], plain[:, first:stop] / length, rtol=1e-5)
 
 
-def test_nothing_but_zeros_stays_so(network, photos):
+def test_nothing_but_zeros_stays_so(network: networks.Network, photos):
     model, variables = network
     dead = jax.tree.map(jnp.zeros_like, variables)
     rows = features.extract(model, dead, photos[:1], "conv5", scale=None, normalize=True)
     np.testing.assert_array_equal(rows, np.zeros((1, 96)))
 
 
-def test_files_and_arrays_are_resized_alike(network, photos, tmp_path):
+def test_files_and_arrays_are_resized_alike(network: networks.Network, photos, tmp_path):
     path = tmp_path / "x.png"
     assert cv2.imwrite(str(path), photos[3][:, :, ::-1])
     rows = features.extract(*network, [path, photos[3]], "conv5", (2, 1), scale=40)
@@ -116,7 +118,7 @@ def test_a_classifier_on_cells_is_a_map(photos):
         ([], "no layer is given"),
     ],
 )
-def test_wrong_parts_are_named(network, photos, parts, sentence):
+def test_wrong_parts_are_named(network: networks.Network, photos, parts, sentence):
     with pytest.raises(errors.InputError, match=sentence):
         features.extract(*network, photos, parts)
 
@@ -141,7 +143,7 @@ def test_wrong_parts_are_named(network, photos, parts, sentence):
         ({"refused": "skip"}, 'refused must be "nan" or "raise", got \'skip\''),
     ],
 )
-def test_wrong_arguments_are_named(network, photos, options, sentence):
+def test_wrong_arguments_are_named(network: networks.Network, photos, options, sentence):
     with pytest.raises(errors.InputError, match=sentence):
         features.extract(*network, **({"images": photos, "layer": "conv5"} | options))
 
@@ -150,7 +152,7 @@ def _png(image):
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 
-def test_images_come_in_whatever_holds_them(network, photos, tmp_path):
+def test_images_come_in_whatever_holds_them(network: networks.Network, photos, tmp_path):
     two = [photos[0], photos[0][::-1].copy()]
     for i, image in enumerate(two):
         (tmp_path / f"{i}.png").write_bytes(_png(image))
@@ -174,10 +176,16 @@ def test_images_come_in_whatever_holds_them(network, photos, tmp_path):
     for what, images in given.items():
         rows = features.extract(*network, images, "conv5", **options)
         np.testing.assert_array_equal(rows, expected, err_msg=what)
-    assert features.extract(*network, iter([]), "conv5", scale=np.int64(40)).shape == (0, 96)
+    none = features.extract(
+        *network,
+        iter([]),
+        "conv5",
+        scale=np.int64(40),  # pyright: ignore[reportArgumentType]
+    )
+    assert none.shape == (0, 96)
 
 
-def test_grey_and_turned_images_are_as_their_files(network, tmp_path):
+def test_grey_and_turned_images_are_as_their_files(network: networks.Network, tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
     turned = Image.fromarray(np.stack([grey, grey // 2, 255 - grey], axis=2))
     exif = Image.Exif()
@@ -191,7 +199,7 @@ def test_grey_and_turned_images_are_as_their_files(network, tmp_path):
     np.testing.assert_array_equal(rows, expected)
 
 
-def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
+def test_a_bad_file_does_not_cost_the_others(network: networks.Network, photos, tmp_path):
     rng = np.random.default_rng(1)
     good = _png(rng.integers(0, 256, (32, 32, 3), np.uint8))
     (tmp_path / "good.png").write_bytes(good)
@@ -223,7 +231,7 @@ def test_a_bad_file_does_not_cost_the_others(network, photos, tmp_path):
         features.extract(*network, paths[2:4], "conv5", **options)
 
 
-def test_wrong_images_are_named(network, tmp_path):
+def test_wrong_images_are_named(network: networks.Network, tmp_path):
     for image, advice in (
         (np.zeros((40, 40)), r"\(255 \* image\).round\(\).astype\('uint8'\)"),
         (np.zeros((40, 40, 3), np.float32), r"float32; if 1.0 is white in it, give \(255"),

@@ -22,11 +22,15 @@ def _read(tmp_path, data):
     return caffe.read_caffemodel(str(path))
 
 
-def _assert_equal(found, expected, leading_ones=False):
-    assert list(found) == list(expected)
+def _floats(values):
+    return np.array(values, np.float32)
+
+
+def _assert_equal(layers, expected, leading_ones=False):
+    assert list(layers) == list(expected)
     for name, blobs in expected.items():
-        assert len(found[name]) == len(blobs)
-        for a, b in zip(found[name], blobs):
+        assert len(layers[name]) == len(blobs)
+        for a, b in zip(layers[name], blobs):
             b = b.reshape((1,) * (4 - b.ndim) + b.shape) if leading_ones else b
             np.testing.assert_array_equal(a, b)
             assert a.shape == b.shape
@@ -41,10 +45,10 @@ def test_bytes_by_hand(tmp_path):
         "3a 03 0a 01 02"  # . . shape (7): dim (1), packed: 2
         "2a 08 0000803f 000000c0"  # . . data (5), packed: 1.0, -2.0
     )
-    found = _read(tmp_path, data)
-    assert list(found) == ["a"]
-    np.testing.assert_array_equal(found["a"], [[1.0, -2.0]])
-    assert found["a"][0].dtype == np.float32
+    layers = _read(tmp_path, data)
+    assert list(layers) == ["a"]
+    np.testing.assert_array_equal(layers["a"], [[1.0, -2.0]])
+    assert layers["a"][0].dtype == np.float32
 
 
 @pytest.mark.parametrize("form", encoder.FORMS)
@@ -55,9 +59,9 @@ def test_every_form_gives_the_same(tmp_path, form, is_packed, is_legacy, is_doub
     data = encoder.net(
         LAYERS, form, is_packed=is_packed, is_legacy=is_legacy, is_double=is_double, has_diff=True
     )
-    found = _read(tmp_path, data)
-    _assert_equal(found, LAYERS, leading_ones=is_legacy)
-    assert found["conv1"][0].dtype == (np.float64 if is_double else np.float32)
+    layers = _read(tmp_path, data)
+    _assert_equal(layers, LAYERS, leading_ones=is_legacy)
+    assert layers["conv1"][0].dtype == (np.float64 if is_double else np.float32)
 
 
 @pytest.mark.parametrize("form", encoder.FORMS)
@@ -89,22 +93,22 @@ def test_of_both_kinds_of_numbers_doubles_count(tmp_path):
 @pytest.mark.parametrize("form", encoder.FORMS)
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_cut_anywhere_it_is_refused_or_has_fewer_layers(tmp_path, form, is_packed):
-    small = {"a": [np.float32([[1, 2, 3]]), np.float32([4])], "b": [np.float32([5, 6])]}
+    small = {"a": [_floats([[1, 2, 3]]), _floats([4])], "b": [_floats([5, 6])]}
     data = encoder.net(small, form, is_packed=is_packed, unknown=encoder.UNKNOWN)
     accepted = set()
     for stop in range(len(data)):
         try:
-            found = _read(tmp_path, data[:stop])
+            layers = _read(tmp_path, data[:stop])
         except errors.InputError:
             continue
-        _assert_equal(found, {name: small[name] for name in found})
-        accepted.add(len(found))
+        _assert_equal(layers, {name: small[name] for name in layers})
+        accepted.add(len(layers))
     assert accepted == {1, 2}  # cut between two layers, and before the last, without weights
 
 
 def test_damaged_bytes_raise_nothing_else(tmp_path):
     data = b"".join(
-        encoder.net({form: [np.float32([[1, 2, 3]])]}, form, is_packed=form == "new")
+        encoder.net({form: [_floats([[1, 2, 3]])]}, form, is_packed=form == "new")
         for form in encoder.FORMS
     )
     rng = np.random.default_rng(1)

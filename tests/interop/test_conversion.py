@@ -1,6 +1,7 @@
 """Published layers to parameters: the order of every axis, checked against Caffe's arithmetic."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def _model(levels=(3, 2, 1), backbone=TINY, **options):
     return spp_jax.make_model(backbone, levels=levels, num_classes=CLASSES, **options)
 
 
-def _maps(model, params, images):
+def _maps(model, params, images) -> Any:
     return model.apply({"params": params}, images, method="maps")
 
 
@@ -83,7 +84,7 @@ def test_convolutions_are_caffes_on_bgr(images):
     """Caffe's own arithmetic: NCHW, OIHW, blue first, the mean subtracted."""
     layers = _layers(14 * 5)
     maps = _maps(_model(), conversion.to_params(_model(), layers), images)
-    x = images[..., ::-1].astype("f4") - np.float32([100, 110, 120])  # B, G, R
+    x = images[..., ::-1].astype("f4") - np.array([100, 110, 120], np.float32)  # B, G, R
 
     def conv(x, name, stride=1, padding=0):
         kernel, bias = layers[name]
@@ -180,9 +181,9 @@ def test_shapes_of_before_2015_and_doubles_are_the_same():
         name: [b.reshape((1,) * (4 - b.ndim) + b.shape).astype("f8") for b in blobs]
         for name, blobs in layers.items()
     }
-    found, expected = (conversion.to_params(_model(), given) for given in (legacy, layers))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("f4")}
+    params, expected = (conversion.to_params(_model(), given) for given in (legacy, layers))
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("f4")}
 
 
 def test_a_fresh_head_is_that_of_seed_0():
@@ -191,10 +192,10 @@ def test_a_fresh_head_is_that_of_seed_0():
     expected = start(jax.random.key(0), jnp.zeros((1, 27, 27, 3)))["params"]["head"]
     without = {name: blobs for name, blobs in layers.items() if not name.startswith("fc")}
     for given in (layers, without):
-        found = conversion.to_params(_model(), given, fresh_head=True)
-        jax.tree.map(np.testing.assert_array_equal, found["head"], expected)
+        params = conversion.to_params(_model(), given, fresh_head=True)
+        jax.tree.map(np.testing.assert_array_equal, params["head"], expected)
         whole = conversion.to_params(_model(), layers)
-        jax.tree.map(np.testing.assert_array_equal, found["backbone"], whole["backbone"])
+        jax.tree.map(np.testing.assert_array_equal, params["backbone"], whole["backbone"])
     assert conversion.unused(TINY, layers, True) == ("fc6", "fc7", "fc8")
     assert conversion.unused(TINY, layers, False) == ()
 

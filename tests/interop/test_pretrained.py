@@ -129,10 +129,10 @@ def test_wrong_flags_are_one_sentence(files, tmp_path, arguments, sentence):
 def test_a_fresh_head_for_another_pyramid(files, tmp_path):
     weights, _, layers = files
     config = pretrained.make_config("squeezenet1_1", 3, levels=(2, 1), reduce="max")
-    found = pretrained.import_weights(
+    summary = pretrained.import_weights(
         config, weights, ("a", "b", "c"), str(tmp_path), fresh_head=True
     )
-    assert (found.num_layers, found.left_out) == (25, ("conv10",))
+    assert (summary.num_layers, summary.left_out) == (25, ("conv10",))
     model, variables, _ = spp_jax.load(tmp_path)
     params = variables["params"]
     assert (model.levels, model.reduce) == ((2, 1), "max")

@@ -27,7 +27,7 @@ class _Peer:
         self.torch, self.functional = torch, torch.nn.functional
         with np.load(path) as archive:
             self.arrays = {name: archive[name] for name in archive.files}
-        x = images[..., ::-1].astype(np.float32) - np.float32(MEAN_BGR)
+        x = images[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
         self.maps = {"data": torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))}
 
     def conv(self, name, bottom, stride=1, padding=0):

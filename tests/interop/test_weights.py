@@ -22,14 +22,14 @@ def test_npz_in_caffes_order(tmp_path):
         tmp_path, a__1x1__kernel=KERNEL, a__1x1__bias=np.zeros(5), fc__kernel=DENSE,
         fc__bias=np.ones(2),
     )  # fmt: skip
-    found = weights.read_weights(path)
-    assert list(found) == ["a/1x1", "fc"]
-    kernel, bias = found["a/1x1"]
+    layers = weights.read_weights(path)
+    assert list(layers) == ["a/1x1", "fc"]
+    kernel, bias = layers["a/1x1"]
     assert kernel.shape == (5, 4, 2, 3)
     assert kernel[4, 3, 1, 2] == KERNEL[1, 2, 3, 4]
     assert kernel[1, 2, 0, 1] == KERNEL[0, 1, 2, 1]
     np.testing.assert_array_equal(bias, np.zeros(5))
-    np.testing.assert_array_equal(found["fc"][0], [[0, 2, 4], [1, 3, 5]])
+    np.testing.assert_array_equal(layers["fc"][0], [[0, 2, 4], [1, 3, 5]])
 
 
 def test_content_tells_the_formats_apart(tmp_path):

@@ -1,6 +1,7 @@
 """Map sizes of the paper, from the table that builds the networks."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ def test_geometry_is_where_the_gradient_reaches():
     @jax.jit
     @jax.grad
     def slope(x):
-        return model.apply(params, x, method="maps")[layer][0, cell, cell].sum()
+        maps: Any = model.apply(params, x, method="maps")
+        return maps[layer][0, cell, cell].sum()
 
     # Slightly rising, so that each maximum is at one known place; averaged with the falling one.
     ramp = jnp.arange(size) * 1e-3
@@ -115,9 +117,9 @@ def test_zf5_conv5_sides(size, side):
 
 def test_sides_of_arrays_are_those_of_their_numbers():
     sizes = np.arange(31, 400)
-    found = topology.sides(backbones.ZF5, jnp.asarray(sizes))["conv5"]
+    sides = topology.sides(backbones.ZF5, jnp.asarray(sizes))["conv5"]
     expected = [topology.sides(backbones.ZF5, int(s))["conv5"] for s in sizes]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(sides, expected)
 
 
 @pytest.mark.parametrize("backbone", backbones.BACKBONES.values())

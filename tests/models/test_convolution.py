@@ -46,8 +46,8 @@ def test_gradients_equal_xlas(monkeypatch, size, k, stride, padding, min_multipl
     np.testing.assert_array_equal(y, peer)
     # Whole numbers, which float32 adds up exactly in any order.
     g = jnp.asarray(rng.integers(-3, 4, y.shape), jnp.float32)
-    for found, expected in zip(ours(g), xlas(g), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for gradient, expected in zip(ours(g), xlas(g), strict=True):
+        np.testing.assert_array_equal(gradient, expected)
     # Forward mode is the same rule.
     _, ours = jax.jvp(lambda x, k: _ours(x, k, stride, padding), (x, kernel), (x, kernel))
     np.testing.assert_array_equal(ours, 2 * y)

@@ -1,6 +1,7 @@
 """Networks in 64 bits, without promotion of ranks and dtypes, and on meshes of explicit axes."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +85,18 @@ def test_small_integers_hold_extents(tiny):
     apply = jax.jit(model.apply)
     # 127 + 2 * 2 - 5 in int8 would be negative.
     images = np.zeros((1, 127, 20, 3), np.uint8)
-    found = apply(variables, images, extents=np.array([[127, 20]], np.int8))
+    logits = apply(variables, images, extents=np.array([[127, 20]], np.int8))
     same = apply(variables, images, extents=np.array([[127, 20]]))
-    np.testing.assert_array_equal(found, same)
+    np.testing.assert_array_equal(logits, same)
     with pytest.raises(ValueError, match="extents must be integers, got float32"):
         apply(variables, IMAGES, extents=EXTENTS.astype(np.float32))
 
 
 def test_modules_hold_levels_as_plain_tuples():
-    for levels in (np.array([2, 1]), [2, 1], jnp.array([2, 1]), tuple(np.array([2, 1]))):
+    forms: tuple[Any, ...] = (np.array([2, 1]), [2, 1], jnp.array([2, 1]), tuple(np.array([2, 1])))
+    for levels in forms:
         model = spp_jax.SPPNet(TINY, levels, 3)
+        assert model.levels is not None
         assert model.levels == (2, 1)
         assert {type(n) for n in model.levels} == {int}
         assert hash(model) == hash(spp_jax.make_model(TINY, levels=(2, 1), num_classes=3))
@@ -107,11 +110,11 @@ def test_modules_hold_levels_as_plain_tuples():
 def test_the_bridge_to_nnx_with_its_head_made_first(tiny):
     """As docs/pretrained.md says: else the name of a method would hide the parameters."""
     model, variables = tiny
-    bridge = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
+    bridge: Any = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
     bridge.head = nnx.data({})
     bridge.lazy_init(IMAGES)
-    found = nnx.to_pure_dict(nnx.state(bridge))
-    params = {name: found[name] for name in ("backbone", "head")}
+    pure = nnx.to_pure_dict(nnx.state(bridge))
+    params = {name: pure[name] for name in ("backbone", "head")}
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), params,
                  dict(variables["params"]))  # fmt: skip
     np.testing.assert_array_equal(bridge(IMAGES), model.apply({"params": params}, IMAGES))

@@ -1,6 +1,8 @@
 """The networks: exact parameter counts, one tree for every size, padded equal to alone."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import chex
 import jax
@@ -65,8 +67,8 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts_of_the_paper(name):
     pyramids = (None, (4, 3, 2, 1), (6, 3, 2, 1))
-    found = [_shapes(spp_jax.make_model(name, levels=levels), 224) for levels in pyramids]
-    assert (_count(found[0]["backbone"]), *map(_count, found)) == PARAMETERS[name]
+    trees = [_shapes(spp_jax.make_model(name, levels=levels), 224) for levels in pyramids]
+    assert (_count(trees[0]["backbone"]), *map(_count, trees)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize(
@@ -147,14 +149,14 @@ def test_padded_images_give_what_each_gives_alone(tiny):
     together = run(canvas, extents)
     for i, image in enumerate(images):
         for name, expected in alone(image[None]).items():
-            found = together[name][i]
-            if found.ndim == 3:
+            output = together[name][i]
+            if output.ndim == 3:
                 height, width = expected.shape[1:3]
-                assert float(jnp.abs(found[height:]).sum() + jnp.abs(found[:, width:]).sum()) == 0
-                found = found[:height, :width]
+                assert float(jnp.abs(output[height:]).sum() + jnp.abs(output[:, width:]).sum()) == 0
+                output = output[:height, :width]
             # The promise is 1e-4 of the map's scale; float32 sums in another order take 1e-6.
             scale = float(jnp.abs(expected).max())
-            np.testing.assert_allclose(found, expected[0], rtol=0, atol=1e-5 * scale)
+            np.testing.assert_allclose(output, expected[0], rtol=0, atol=1e-5 * scale)
 
 
 def test_features_and_head_are_the_two_halves(tiny):
@@ -164,8 +166,8 @@ def test_features_and_head_are_the_two_halves(tiny):
     pooled = jax.jit(lambda x, e: model.apply(variables, x, e, method="features"))(canvas, extents)
     chex.assert_shape(pooled, (4, 14 * 16))
     # Same arithmetic in two programs: float32 roundings.
-    found = model.apply(variables, pooled, method="head")
-    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+    again = model.apply(variables, pooled, method="head")
+    np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_maps_have_the_names_and_sides_of_the_table(tiny):
@@ -176,9 +178,9 @@ def test_maps_have_the_names_and_sides_of_the_table(tiny):
     heights, widths = (topology.sides(TINY, side) for side in (75, 64))
     channels = topology.channels(TINY)
     assert {"mixed/reduce", "mixed/1x1", "mixed/pool", "mixed/pool_proj", "mixed"} < set(heights)
-    found = {name: x.shape for name, x in maps.items() if x.ndim == 4}
+    shapes = {name: x.shape for name, x in maps.items() if x.ndim == 4}
     expected = {n: (2, heights[n], widths[n], channels[n]) for n in heights}
-    assert found == expected
+    assert shapes == expected
     assert channels["mixed"] == 5 + 7
     tree = variables["params"]["backbone"]
     assert set(tree["mixed"]) == {"reduce", "1x1", "pool_proj"}
@@ -190,13 +192,13 @@ def test_window_logits_are_the_head_of_pooled_windows(tiny):
     _, canvas, extents = _canvas(SIZES[:2])
     cells = np.asarray([[(0, 0, 3, 2), (1, 2, 2, 4)], [(0, 0, 1, 1), (2, 1, 5, 6)]], np.int32)
     apply = jax.jit(model.apply, static_argnames="method")
-    found = apply(variables, canvas, cells, extents=extents, method="window_logits")
+    logits = apply(variables, canvas, cells, extents=extents, method="window_logits")
     fmap = apply(variables, canvas, extents=extents, method="maps")["conv3"]
     for i in range(2):
         pooled = [reference.pool_window(np.asarray(fmap[i]), w, model.levels) for w in cells[i]]
         expected = model.apply(variables, np.stack(pooled), method="head")
         # One matrix product of 2 rows, or of 4: float32 sums in another order.
-        np.testing.assert_allclose(found[i], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(logits[i], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_mean_image_is_warped_to_each_image(tiny):
@@ -226,8 +228,8 @@ def test_a_channel_mean_takes_the_place_of_the_networks_constant(tiny):
     stored = {**variables, "constants": {"mean": np.asarray([10.0, 20, 30], np.float32)}}
     moved = images[0].astype(np.float32) - [10, 20, 30] + np.asarray(TINY.mean)
     apply = jax.jit(model.apply)
-    found, expected = apply(stored, images[0][None]), apply(variables, moved[None])
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    logits, expected = apply(stored, images[0][None]), apply(variables, moved[None])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_classifier_before_the_mean():
@@ -238,15 +240,15 @@ def test_the_classifier_before_the_mean():
     variables = jax.jit(model.init)(jax.random.key(0), canvas)
     apply = jax.jit(model.apply, static_argnames="method")
     kernel, bias = (np.asarray(variables["params"]["head"]["fc6"][k]) for k in ("kernel", "bias"))
-    found = apply(variables, canvas, extents=extents)
+    logits = apply(variables, canvas, extents=extents)
     pooled = apply(variables, canvas, extents=extents, method="features")
-    np.testing.assert_array_equal(model.apply(variables, pooled, method="head"), found)
+    np.testing.assert_array_equal(model.apply(variables, pooled, method="head"), logits)
     for i, image in enumerate(images):
         maps = apply(variables, image[None], method="maps")
         cells = np.maximum(np.asarray(maps["conv3"])[0] @ kernel + bias, 0)
         # float32 sums in another order
         np.testing.assert_allclose(maps["conv10"][0], cells, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found[i], cells.mean((0, 1)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(logits[i], cells.mean((0, 1)), rtol=1e-4, atol=1e-5)
     other = spp_jax.make_model(net, levels=(2, 1), num_classes=9)
     assert not other.classifies_cells
     assert _shapes(other, 64)["head"]["fc6"]["kernel"].shape == (5 * 16, 9)
@@ -258,7 +260,8 @@ def test_the_only_dense_layer_drops_its_input():
     images = _canvas(SIZES[:1])[0][0][None]
     variables = jax.jit(model.init)(jax.random.key(0), images)
     keys = [{"dropout": jax.random.key(i)} for i in range(2)]
-    first, second = (model.apply(variables, images, train=True, rngs=k) for k in keys)
+    apply: Any = functools.partial(model.apply, variables, images, train=True)
+    first, second = (apply(rngs=k) for k in keys)
     assert not np.array_equal(first, second)
 
 

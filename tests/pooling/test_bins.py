@@ -31,14 +31,14 @@ def test_adaptive_bins_by_hand(length, n, expected):
 @pytest.mark.parametrize("length", range(1, 41))
 @pytest.mark.parametrize("n", range(1, 9))
 def test_adaptive_bins_are_n_and_cover_the_side(length, n):
-    found = bins.adaptive_bins(length, n)
-    assert len(found) == n
-    assert all(start < stop for start, stop in found)
-    assert {i for start, stop in found for i in range(start, stop)} == set(range(length))
-    assert found[0][0] == 0
-    assert found[-1][1] == length
+    ranges = bins.adaptive_bins(length, n)
+    assert len(ranges) == n
+    assert all(start < stop for start, stop in ranges)
+    assert {i for start, stop in ranges for i in range(start, stop)} == set(range(length))
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == length
     if length >= n:  # neighbours share at most one cell and leave none out
-        shared = [a[1] - b[0] for a, b in itertools.pairwise(found)]
+        shared = [a[1] - b[0] for a, b in itertools.pairwise(ranges)]
         assert set(shared) <= {0, 1}
 
 

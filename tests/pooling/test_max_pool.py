@@ -48,8 +48,8 @@ def test_a_last_window_must_start_inside():
 
 def test_by_hand():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    found = max_pool.max_pool(x, 3, 2, ceil_mode=True)
-    np.testing.assert_array_equal(found[0, :, :, 0], [[10, 11], [14, 15]])
+    pooled = max_pool.max_pool(x, 3, 2, ceil_mode=True)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[10, 11], [14, 15]])
     np.testing.assert_array_equal(max_pool.max_pool(x, 3, 2)[0, :, :, 0], [[10]])
 
 
@@ -57,13 +57,13 @@ def test_by_hand():
 @pytest.mark.parametrize("size", [(7, 7), (8, 13), (4, 5)])
 def test_equals_loops_and_torch(window, stride, padding, ceil_mode, size):
     x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32) - 5
-    found = max_pool.max_pool(jnp.asarray(x), window, stride, padding=padding, ceil_mode=ceil_mode)
-    np.testing.assert_array_equal(found, _loop(x, window, stride, padding, *found.shape[1:3]))
+    pooled = max_pool.max_pool(jnp.asarray(x), window, stride, padding=padding, ceil_mode=ceil_mode)
+    np.testing.assert_array_equal(pooled, _loop(x, window, stride, padding, *pooled.shape[1:3]))
     torch = pytest.importorskip("torch", reason="torch is not installed: no max_pool2d")
     peer = torch.nn.functional.max_pool2d(
         torch.tensor(x).permute(0, 3, 1, 2), window, stride, padding, ceil_mode=ceil_mode
     )
-    np.testing.assert_array_equal(found, peer.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(pooled, peer.permute(0, 2, 3, 1).numpy())
 
 
 def test_gradient_away_from_ties_and_no_select_and_scatter():
@@ -74,8 +74,8 @@ def test_gradient_away_from_ties_and_no_select_and_scatter():
         return max_pool.max_pool(x, 3, 2, padding=1, ceil_mode=True)
 
     check_grads(pool, (x,), order=1, modes=("fwd", "rev"), eps=0.25, atol=1e-2, rtol=1e-3)
-    found = hlo.operations(jax.jit(jax.grad(lambda x: pool(x).sum())).lower(x))
-    assert not found & {"scatter", "select_and_scatter"}
+    operations = hlo.operations(jax.jit(jax.grad(lambda x: pool(x).sum())).lower(x))
+    assert not operations & {"scatter", "select_and_scatter"}
 
 
 def test_the_text_is_read():
@@ -118,10 +118,10 @@ def test_windows_of_more_cells_than_a_byte_counts():
 
 def test_integers_and_bfloat16():
     x = -1 - jnp.arange(9).reshape(1, 3, 3, 1)
-    found = max_pool.max_pool(x, 2, 2, ceil_mode=True)
-    np.testing.assert_array_equal(found[0, :, :, 0], [[-1, -3], [-7, -9]])
-    found = max_pool.max_pool(x.astype(jnp.bfloat16), 2, 2, ceil_mode=True)
-    assert found.dtype == jnp.bfloat16
+    pooled = max_pool.max_pool(x, 2, 2, ceil_mode=True)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[-1, -3], [-7, -9]])
+    pooled = max_pool.max_pool(x.astype(jnp.bfloat16), 2, 2, ceil_mode=True)
+    assert pooled.dtype == jnp.bfloat16
 
 
 def test_integers_in_what_is_differentiated():

@@ -33,15 +33,15 @@ def mode(request):
 def test_values_by_hand(reduce, expected):
     whole = np.array([[0, 0, 4, 4]])  # NumPy's integers have 64 bits
     pool = jax.jit(functools.partial(windows.pool_windows, levels=(1, 2), reduce=reduce))
-    found = pool(_square(), whole)
-    np.testing.assert_array_equal(found, [expected])
-    assert found.dtype == jnp.float32
-    found = jax.jit(jax.vmap(pool))(_square()[None], whole[None])
-    np.testing.assert_array_equal(found, [[expected]])
+    pooled = pool(_square(), whole)
+    np.testing.assert_array_equal(pooled, [expected])
+    assert pooled.dtype == jnp.float32
+    pooled = jax.jit(jax.vmap(pool))(_square()[None], whole[None])
+    np.testing.assert_array_equal(pooled, [[expected]])
     pool = functools.partial(pyramid.spatial_pyramid_pool, levels=(1, 2), reduce=reduce)
-    found = jax.jit(pool)(_square()[None])
-    np.testing.assert_array_equal(found, [expected])
-    assert found.dtype == jnp.float32
+    pooled = jax.jit(pool)(_square()[None])
+    np.testing.assert_array_equal(pooled, [expected])
+    assert pooled.dtype == jnp.float32
 
 
 @pytest.mark.usefixtures("mode")
@@ -68,19 +68,19 @@ def test_double_precision_stays_double():
         fmap = jnp.asarray(MAPS[0], jnp.float64) + 1e-12
         whole = np.array([[0, 0, 9, 7]])
         for reduce in ("max", "mean"):
-            found = windows.pool_windows(fmap, whole, (2,), reduce=reduce)
+            pooled = windows.pool_windows(fmap, whole, (2,), reduce=reduce)
             expected = pyramid.spatial_pyramid_pool(fmap[None], (2,), reduce=reduce)
-            assert found.dtype == expected.dtype == jnp.float64
+            assert pooled.dtype == expected.dtype == jnp.float64
             # Sums of 20 numbers of size 1 in another order.
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+            np.testing.assert_allclose(pooled, expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint32])
 def test_windows_beyond_an_integers_range_are_clipped(dtype):
     most = np.iinfo(dtype).max
     # Not under jit, which cuts a NumPy array of 64 bits to its lower 32 before it can be clipped.
-    found = windows.pool_windows(_square(), np.array([[0, 0, most, most]], dtype), (1,))
-    assert float(found[0, 0]) == 15
+    pooled = windows.pool_windows(_square(), np.array([[0, 0, most, most]], dtype), (1,))
+    assert float(pooled[0, 0]) == 15
 
 
 POOLS = {
@@ -98,19 +98,19 @@ POOLS = {
 @pytest.mark.parametrize("name", POOLS)
 def test_maps_split_over_an_explicit_mesh(name):
     def pool(x, w):
-        found = POOLS[name](x, w)
-        return (found * found).sum(), found
+        pooled = POOLS[name](x, w)
+        return (pooled * pooled).sum(), pooled
 
     # The program of a share of the maps may add up their cells in another order.
     rtol = 1e-5 if "mean" in name else 0
     run = jax.value_and_grad(pool, has_aux=True)
     (_, expected), expected_grad = jax.jit(run)(MAPS, WINDOWS)
     with modes.explicit_mesh() as place:
-        (_, found), grad = jax.jit(run)(place(MAPS, "data"), place(WINDOWS, "data"))
-        assert jax.typeof(found).sharding.spec[0] == "data"
-        np.testing.assert_allclose(found, expected, rtol=rtol)
+        (_, pooled), grad = jax.jit(run)(place(MAPS, "data"), place(WINDOWS, "data"))
+        assert jax.typeof(pooled).sharding.spec[0] == "data"
+        np.testing.assert_allclose(pooled, expected, rtol=rtol)
         # A cell's gradient is a sum of a few terms, in another order.
         np.testing.assert_allclose(grad, expected_grad, rtol=1e-6, atol=1e-6)
     # Arrays of such a mesh, outside of its context.
-    found = jax.jit(POOLS[name])(place(MAPS, "data"), place(WINDOWS, "data"))
-    np.testing.assert_allclose(found, expected, rtol=rtol)
+    pooled = jax.jit(POOLS[name])(place(MAPS, "data"), place(WINDOWS, "data"))
+    np.testing.assert_allclose(pooled, expected, rtol=rtol)

@@ -24,30 +24,30 @@ def _maps(shape, seed=0):
 
 def test_by_hand():
     fmap = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    found = pyramid.spatial_pyramid_pool(fmap, (2, 1))
+    pooled = pyramid.spatial_pyramid_pool(fmap, (2, 1))
     # Rows 0-1 and 2-3, columns 0-1 and 2-3, then the whole map.
-    np.testing.assert_array_equal(found, [[5, 7, 13, 15, 15]])
-    found = pyramid.spatial_pyramid_pool(fmap, (1, 2), reduce="mean")
-    np.testing.assert_array_equal(found, [[7.5, 2.5, 4.5, 10.5, 12.5]])
+    np.testing.assert_array_equal(pooled, [[5, 7, 13, 15, 15]])
+    pooled = pyramid.spatial_pyramid_pool(fmap, (1, 2), reduce="mean")
+    np.testing.assert_array_equal(pooled, [[7.5, 2.5, 4.5, 10.5, 12.5]])
 
 
 def test_order_is_level_row_column_channel():
     fmap = jnp.stack([jnp.arange(4.0).reshape(2, 2), -jnp.arange(4.0).reshape(2, 2)], axis=-1)[None]
-    found = pyramid.spatial_pyramid_pool(fmap, (1, 2))
-    np.testing.assert_array_equal(found, [[3, 0, 0, 0, 1, -1, 2, -2, 3, -3]])
+    pooled = pyramid.spatial_pyramid_pool(fmap, (1, 2))
+    np.testing.assert_array_equal(pooled, [[3, 0, 0, 0, 1, -1, 2, -2, 3, -3]])
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (4, 3, 2, 1), (1, 2, 4), (5,)])
 def test_equals_numpy_loops(size, levels):
     fmap = _maps((2, *size, 3))
-    found = POOL(fmap, levels)
+    pooled = POOL(fmap, levels)
     expected = np.stack([reference.pool_rectangle(f, levels) for f in fmap])
-    np.testing.assert_array_equal(found, expected)
-    found = POOL(fmap, levels, reduce="mean")
+    np.testing.assert_array_equal(pooled, expected)
+    pooled = POOL(fmap, levels, reduce="mean")
     expected = np.stack([reference.pool_rectangle(f, levels, np.mean) for f in fmap])
     # Sums of at most 256 float32 numbers of size 1, in another order.
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -55,18 +55,18 @@ def test_equals_torch_adaptive_max_pool(size):
     torch = pytest.importorskip("torch", reason="torch is not installed: no adaptive_max_pool2d")
     fmap = _maps((2, *size, 4))
     for n in (6, 4, 3, 2, 1):
-        found = POOL(fmap, (n,))
+        pooled = POOL(fmap, (n,))
         peer = torch.nn.functional.adaptive_max_pool2d(torch.tensor(fmap).permute(0, 3, 1, 2), n)
-        np.testing.assert_array_equal(found, peer.permute(0, 2, 3, 1).reshape(2, -1).numpy())
+        np.testing.assert_array_equal(pooled, peer.permute(0, 2, 3, 1).reshape(2, -1).numpy())
 
 
 @pytest.mark.parametrize("size", [(13, 13), (10, 10), (7, 20), (1, 4)])
 def test_shapes_and_dtypes(variant, size):
     pool = variant(pyramid.spatial_pyramid_pool, static_argnames=("levels",))
     for dtype in (jnp.float32, jnp.bfloat16):
-        found = pool(jnp.zeros((3, *size, 8), dtype), levels=(6, 3, 2, 1))
-        chex.assert_shape(found, (3, 50 * 8))
-        chex.assert_type(found, dtype)
+        pooled = pool(jnp.zeros((3, *size, 8), dtype), levels=(6, 3, 2, 1))
+        chex.assert_shape(pooled, (3, 50 * 8))
+        chex.assert_type(pooled, dtype)
 
 
 @pytest.fixture(params=["with_jit", "without_jit"])
@@ -107,8 +107,8 @@ def test_tied_cells_share_the_gradient(side):
 
 def test_the_gradient_has_no_scatter():
     grad = jax.jit(jax.grad(lambda x: pyramid.spatial_pyramid_pool(x).sum()))
-    found = hlo.operations(grad.lower(jnp.zeros((2, 13, 13, 8))))
-    assert not found & {"scatter", "select_and_scatter"}
+    operations = hlo.operations(grad.lower(jnp.zeros((2, 13, 13, 8))))
+    assert not operations & {"scatter", "select_and_scatter"}
 
 
 def test_sliding_is_the_literal_recipe():
@@ -145,9 +145,9 @@ def test_wrong_options_are_named(arguments, message):
     "levels", [(2, 1), [2, 1], range(2, 0, -1), np.array([2, 1]), tuple(np.array([2, 1], np.uint8))]
 )
 def test_levels_in_every_form(levels):
-    found = pyramid.check_levels(levels)
-    assert found == (2, 1)
-    assert {type(n) for n in found} == {int}
+    checked = pyramid.check_levels(levels)
+    assert checked == (2, 1)
+    assert {type(n) for n in checked} == {int}
     assert pyramid.check_levels(jnp.array([2, 1])) == (2, 1)
     pooled = pyramid.spatial_pyramid_pool(np.arange(16.0).reshape(1, 4, 4, 1), levels)
     np.testing.assert_array_equal(pooled, [[5, 7, 13, 15, 15]])

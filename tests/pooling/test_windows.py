@@ -28,19 +28,19 @@ def test_2000_random_windows_equal_brute_force(levels):
     fmaps = rng.normal(size=(3, 29, 38, 2)).astype(np.float32)
     boxes = _random_windows(rng, 2000, 29, 38)
     index = rng.integers(0, 3, 2000)
-    found = POOL(fmaps, boxes, levels, map_index=index)
+    pooled = POOL(fmaps, boxes, levels, map_index=index)
     expected = [reference.pool_window(fmaps[i], w, levels) for i, w in zip(index, boxes)]
-    np.testing.assert_array_equal(found, np.stack(expected))
+    np.testing.assert_array_equal(pooled, np.stack(expected))
 
 
 def test_mean_of_random_windows_equals_brute_force():
     rng = np.random.default_rng(2)
     fmap = rng.normal(size=(17, 23, 2)).astype(np.float32)
     boxes = _random_windows(rng, 200, 17, 23)
-    found = POOL(fmap, boxes, (4, 3, 1), reduce="mean")
+    pooled = POOL(fmap, boxes, (4, 3, 1), reduce="mean")
     expected = [reference.pool_window(fmap, w, (4, 3, 1), np.mean) for w in boxes]
     # Sums of at most 391 float32 numbers of size 1, in another order.
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
+    np.testing.assert_allclose(pooled, np.stack(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [*range(1, 9), 11, 16])
@@ -50,9 +50,9 @@ def test_every_window_of_a_side(side):
     fmap = rng.normal(size=(side, side, 1)).astype(np.float32)
     ranges = [(a, b) for a in range(side) for b in range(a + 1, side + 1)]
     boxes = np.array([(a, 0, b, side) for a, b in ranges] + [(0, a, side, b) for a, b in ranges])
-    found = POOL(fmap, boxes, (6, 4, 1))
+    pooled = POOL(fmap, boxes, (6, 4, 1))
     expected = np.stack([reference.pool_window(fmap, w, (6, 4, 1)) for w in boxes])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(pooled, expected)
 
 
 @pytest.mark.parametrize("size", [(13, 13), (10, 10), (16, 9), (1, 1), (2, 3)])
@@ -60,8 +60,8 @@ def test_every_window_of_a_side(side):
 def test_a_window_of_the_whole_map_is_the_pyramid(size, levels):
     fmap = jnp.asarray(np.random.default_rng(0).normal(size=(2, *size, 3)), jnp.float32)
     whole = jnp.tile(jnp.array([[0, 0, size[1], size[0]]]), (2, 1))
-    found = POOL(fmap, whole, levels, map_index=jnp.arange(2))
-    np.testing.assert_array_equal(found, pyramid.spatial_pyramid_pool(fmap, levels))
+    pooled = POOL(fmap, whole, levels, map_index=jnp.arange(2))
+    np.testing.assert_array_equal(pooled, pyramid.spatial_pyramid_pool(fmap, levels))
 
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
@@ -79,9 +79,9 @@ def test_empty_and_outside_windows_give_zeros_and_no_gradient(reduce):
 def test_windows_are_clipped_to_the_map():
     fmap = jnp.arange(20.0).reshape(4, 5, 1)
     boxes = jnp.array([[-3, -3, 2, 2], [0, 0, 2, 2]])
-    found = POOL(fmap, boxes, (2, 1))
-    np.testing.assert_array_equal(found[0], [0, 1, 5, 6, 6])
-    np.testing.assert_array_equal(found[0], found[1])
+    pooled = POOL(fmap, boxes, (2, 1))
+    np.testing.assert_array_equal(pooled[0], [0, 1, 5, 6, 6])
+    np.testing.assert_array_equal(pooled[0], pooled[1])
 
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
@@ -108,8 +108,8 @@ def test_gradient_equals_the_pyramids():
 def test_the_gradient_holds_no_select_and_scatter():
     boxes = jnp.array([[0, 0, 9, 8]])
     grad = jax.jit(jax.grad(lambda x: windows.pool_windows(x, boxes).sum()))
-    found = hlo.operations(grad.lower(jnp.zeros((1, 9, 8, 4))))
-    assert "select_and_scatter" not in found
+    operations = hlo.operations(grad.lower(jnp.zeros((1, 9, 8, 4))))
+    assert "select_and_scatter" not in operations
 
 
 def test_jit_eager_vmap_and_bfloat16_agree():
@@ -128,8 +128,8 @@ def test_jit_eager_vmap_and_bfloat16_agree():
 def test_shapes(count, levels, length):
     fmap = jnp.zeros((5, 6, 8), jnp.float32)
     boxes = jnp.zeros((count, 4), jnp.int32)
-    found = jax.eval_shape(lambda f, b: windows.pool_windows(f, b, levels), fmap, boxes)
-    chex.assert_shape(found, (count, length * 8))
+    shape = jax.eval_shape(lambda f, b: windows.pool_windows(f, b, levels), fmap, boxes)
+    chex.assert_shape(shape, (count, length * 8))
 
 
 @pytest.mark.parametrize(
@@ -168,25 +168,25 @@ def test_windows_that_are_no_integers_are_refused():
 def test_image_to_cells_of_the_paper(box, scale, extent, expected):
     # The released code's scaling of boxes.
     x1, y1, x2, y2 = (np.asarray(box) - 1) * (scale - 1) / (375 - 1) + 1
-    found = windows.image_to_cells(
+    cells = windows.image_to_cells(
         np.asarray([(x1 - 1, y1 - 1, x2, y2)]), extent, stride=16, offset0=21, offset=6.5
     )
     left, top, right, bottom = expected
-    assert found.tolist() == [[left - 1, top - 1, right, bottom]]
+    assert cells.tolist() == [[left - 1, top - 1, right, bottom]]
 
 
 def test_image_to_cells_of_views():
     # ZF-5's cells are centred on pixels 21, 37 ... 213 = 21 + 16 * 12, and 1.5 pixels of tolerance:
     # the corner view's 224 pixels hold 13 centres, views further in one more.
     pixels = np.asarray([(16 * i, 0, 16 * i + 224, 224) for i in range(4)])
-    found = windows.image_to_cells(pixels, (13, 20), stride=16, offset0=21, offset=6.5)
-    assert found.tolist() == [[0, 0, 13, 13], [0, 0, 14, 13], [1, 0, 15, 13], [2, 0, 16, 13]]
+    cells = windows.image_to_cells(pixels, (13, 20), stride=16, offset0=21, offset=6.5)
+    assert cells.tolist() == [[0, 0, 13, 13], [0, 0, 14, 13], [1, 0, 15, 13], [2, 0, 16, 13]]
 
 
 def test_image_to_cells_of_a_window_beyond_the_map():
     pixels = np.asarray([(-90, -50, -70, -30), (900, 10, 950, 11)])
-    found = windows.image_to_cells(pixels, (4, 5), stride=16, offset0=21, offset=6.5)
-    assert found.tolist() == [[0, 0, 1, 1], [4, 0, 5, 1]]
+    cells = windows.image_to_cells(pixels, (4, 5), stride=16, offset0=21, offset=6.5)
+    assert cells.tolist() == [[0, 0, 1, 1], [4, 0, 5, 1]]
 
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
@@ -195,13 +195,13 @@ def test_maps_of_different_sides_are_pooled_as_each_alone(reduce):
     maps = [rng.normal(size=shape).astype(np.float32) for shape in ((7, 9, 3), (2, 16, 5, 3))]
     rects = np.asarray([(0, 0, 9, 7), (2, 1, 30, 30), (0, 3, 5, 16), (4, 6, 5, 7), (6, 0, 9, 2)])
     index = np.asarray([0, 1, 2, 0, 1])  # the last lies outside its map
-    found = windows.pool_windows(maps, rects, (3, 2), map_index=index, reduce=reduce)
+    pooled = windows.pool_windows(maps, rects, (3, 2), map_index=index, reduce=reduce)
     alone = [maps[0], maps[1][0], maps[1][1]]
     for row, (window, number) in enumerate(zip(rects, index)):
-        expected = windows.pool_windows(alone[number], window[None], (3, 2), reduce=reduce)
+        expected = windows.pool_windows(alone[int(number)], window[None], (3, 2), reduce=reduce)
         # A mean over a padded map adds zeros, in another order.
-        np.testing.assert_allclose(found[row], expected[0], rtol=0 if reduce == "max" else 1e-5)
-    assert not np.any(np.asarray(found[4]))
+        np.testing.assert_allclose(pooled[row], expected[0], rtol=0 if reduce == "max" else 1e-5)
+    assert not np.any(np.asarray(pooled[4]))
 
 
 def test_maps_of_different_channels_are_refused():

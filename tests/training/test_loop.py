@@ -16,7 +16,7 @@ from spp_jax.evaluation import classify
 from spp_jax.runs import signals
 from spp_jax.training import classifier, loop
 from tests import folders
-from tests.support import said
+from tests.support import checkpoints, said
 
 STEPS = 12  # four epochs of three
 
@@ -108,7 +108,7 @@ def test_resumed_equals_unbroken_bit_for_bit(unbroken, config, tmp_path, epoch):
     with pytest.raises(Crash):
         classifier.train(config, workdir, _crash_after(epoch))
     assert _lines(workdir)[-1]["step"] == 3 * epoch
-    assert checkpoint.latest_step_dir(workdir).endswith(f"/{3 * epoch - 1}")
+    assert checkpoints.newest(workdir).endswith(f"/{3 * epoch - 1}")
     assert classifier.train(config, workdir, EVALUATE) == loop.Result(None, STEPS)
     jax.tree.map(np.testing.assert_array_equal, _params(workdir), _params(unbroken))
     expected, lines = _lines(unbroken), _lines(workdir)

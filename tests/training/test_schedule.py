@@ -1,5 +1,7 @@
 """Sizes and learning rates as functions of the step."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -39,7 +41,7 @@ def test_random_sizes_are_drawn_from_the_whole_range_by_seed():
 
 def _updates(train, losses, grad=1.0):
     """Returns the parameter's change at each step, of a constant gradient."""
-    optimizer = schedule.make_optimizer(train, steps_per_epoch=2)
+    optimizer: Any = schedule.make_optimizer(train, steps_per_epoch=2)
     params = {"w": jnp.ones(())}
     state = optimizer.init(params)
     changes = []

@@ -119,8 +119,9 @@ def test_programs_are_one_a_size_and_say_what_they_cost(setup):
     spec = state.state_spec(state.init_state(model, optimizer, 0, 48, mesh))
     compiled = programs.compile_programs(step, spec, (48, 40, 48), _spec, mesh)
     assert list(compiled) == [48, 40]
-    assert compiled[48].flops > compiled[40].flops > 1e6
-    assert compiled[48].bytes > 0
+    flops = [compiled[size].flops or 0 for size in (48, 40)]
+    assert flops[0] > flops[1] > 1e6
+    assert (compiled[48].bytes or 0) > 0
     with pytest.raises(TypeError):  # no silent recompilation
         compiled[48].run(state.init_state(model, optimizer, 0, 48, mesh), _batch(40))
 

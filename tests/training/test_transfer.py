@@ -17,7 +17,7 @@ from spp_jax.models import backbones
 from spp_jax.training import classifier, schedule, transfer
 from spp_jax.training import state as state_lib
 from tests import folders
-from tests.support import said
+from tests.support import checkpoints, said
 
 EVALUATE = functools.partial(classify.evaluate, protocol="center")
 MEAN = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
@@ -184,7 +184,7 @@ def test_the_mean_of_the_training_images_is_kept(folder, tmp_path, mean):
     assert 0 < float(stream_mean.min()) <= float(stream_mean.max()) < 255
     # Gone on from the first step, without a look at the mean of the images.
     classifier.train(config, broken, EVALUATE)
-    last = checkpoint.latest_step_dir(broken)
+    last = checkpoints.newest(broken)
     os.rename(last, f"{tmp_path}/away")
     classifier.train(config, broken, EVALUATE)
     params = [spp_jax.load(w)[1] for w in (unbroken, broken)]

@@ -72,7 +72,7 @@ class Miner:
 
     def add(
         self,
-        features: jax.Array,
+        features: jax.Array | np.ndarray,
         row: np.ndarray,
         windows: np.ndarray,
         objects: np.ndarray,

@@ -7,7 +7,7 @@ to a few counts · P pooled features · F features of the layer `config.features
 
 import dataclasses
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,7 +97,9 @@ class Regions:
         map: name of the map that is pooled.
     """
 
-    def __init__(self, model: sppnet.SPPNet, variables: dict, config: config_lib.FeatureConfig):
+    def __init__(
+        self, model: sppnet.SPPNet, variables: Mapping[str, Any], config: config_lib.FeatureConfig
+    ):
         self.model, self.backbone, self.config = model, model.backbone, config
         self.map, self._pyramid = check_features(model, config)
         self._mesh = sharding.make_mesh()

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from spp_jax.runs import progress as progress_lib
 
 def run(
     model: sppnet.SPPNet,
-    variables: dict,
+    variables: Mapping[str, Any],
     config: config_lib.SvmConfig,
     workdir: str,
     *,
@@ -95,7 +95,7 @@ class _Table:
     def __init__(
         self,
         model: sppnet.SPPNet,
-        variables: dict,
+        variables: Mapping[str, Any],
         config: config_lib.SvmConfig,
         workdir: str,
         task: task_lib.Task,
