@@ -18,9 +18,13 @@ EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
 
 
 class TfdsSource:
-    """A prepared TFDS set with features `image` and `label`, through ArrayRecord."""
+    """A prepared TFDS set with features `image` and `label`, through ArrayRecord.
 
-    def __init__(self, name: str, split: str, data_dir: str):
+    A label of -1 stands for none, as in splits whose labels are secret. Where `labelled`, such an
+    example is refused when it is read, as is one with the label of no class.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str, *, labelled: bool = False):
         builder = load_builder(name, data_dir)
         features: Any = builder.info.features or {}
         has_both = "image" in features and "label" in features
@@ -29,7 +33,7 @@ class TfdsSource:
         self.class_names = tuple(features["label"].names)
         self.split = split
         self.notes: tuple[str, ...] = ()
-        self._name = name
+        self._name, self._labelled = name, labelled
         self._labels = list(range(len(self.class_names)))
         self._examples = open_examples(builder, name, split)
 
@@ -37,9 +41,12 @@ class TfdsSource:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> base.Example:
-        example = self._examples[index]
-        label = self._labels[int(example["label"])]
-        return base.Example(bytes(example["image"]), label, self.name(index))
+        image, label = read_record(self._examples, index, ("image", "label"), self.name(index))
+        if not (0 if self._labelled else -1) <= label < len(self._labels):
+            raise errors.ImageError(
+                f"{self.name(index)}: its label {label} is none of the {len(self._labels)} classes"
+            )
+        return base.Example(image, self._labels[label] if label >= 0 else -1, self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self._name}[{self.split}][{index}]"
@@ -49,6 +56,32 @@ class TfdsSource:
         self._labels = base.match_classes(self.class_names, class_names, self._name)
         self.class_names = tuple(class_names)
         return self
+
+
+def read_record(examples: Any, index: int, names: Sequence[str], name: str) -> list[Any]:
+    """Returns the named features of an example of `open_examples`.
+
+    Args:
+        examples: what `open_examples` returns.
+        index: of the example.
+        names: of the features; `image` is returned as the bytes of its file.
+        name: of the example in errors.
+
+    Raises:
+        ImageError: the record is damaged, or has no such features.
+    """
+    try:
+        example = examples[index]
+        missing = [n for n in names if n not in example]
+    # ArrayRecord and TFDS answer damage with many kinds of exceptions.
+    except Exception as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise errors.ImageError(f"{name}: its record is damaged ({reason})") from e
+    if missing:
+        raise errors.ImageError(f"{name}: it has no feature {missing[0]!r}")
+    if not isinstance(example["image"], bytes):
+        raise errors.ImageError(f"{name}: its feature 'image' is no encoded image")
+    return [example[n] for n in names]
 
 
 def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Any:
@@ -133,7 +166,7 @@ def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> 
             or the set or split is unknown.
     """
     if name != "folder":
-        return TfdsSource(name, split, path)
+        return TfdsSource(name, split, path, labelled=True)
     if layouts.find(path, split).splits:
         source = folders.scan_folder(path, split)
         folders.check_classes(source)
@@ -187,7 +220,7 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> b
     if name == "folder":
         source = folders.scan_folder(path, split, classes=class_names, refuse_empty=False)
     else:
-        source = TfdsSource(name, split, path)
+        source = TfdsSource(name, split, path, labelled=True)
     return source.relabel(class_names)
 
 
