@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from spp_jax import errors
 from spp_jax.data.embedded import digit_groups, digits
 from spp_jax.data.imagenet import preparing
-from spp_jax.data.sources import base, folders, layouts
+from spp_jax.data.sources import base, folders, layouts, tfds_builders
 from spp_jax.runs import progress as progress_lib
 
 # Modules of the sets that need no download; each set is made when it is first opened.
@@ -88,28 +88,38 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
     """Returns the examples of a split of a prepared set, images encoded, read at random.
 
     Raises:
-        InputError: the set has no such split, or is not stored as ArrayRecord.
+        InputError: the set has no such split, a part of it is empty or cannot be read, or it is
+            not stored as ArrayRecord.
     """
     # TFDS also takes "train+test[:10%]".
-    if any(part.split("[")[0].strip() not in builder.info.splits for part in split.split("+")):
-        splits = ", ".join(builder.info.splits)
-        raise errors.InputError(f"{name} has no split {split!r}, only {splits}")
+    parts, splits = [part.strip() for part in split.split("+")], builder.info.splits
+    if any(part.split("[")[0] not in splits for part in parts):
+        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
     try:
+        empty = [part for part in parts if splits[part].num_examples < 1]
+        if empty:
+            raise errors.InputError(f"split {empty[0]!r} of {name} holds no example")
         # A decorated method, whose arguments pyright cannot see.
         open_split: Any = builder.as_data_source
         return open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except errors.InputError:
+        raise
     except NotImplementedError as e:
         raise errors.InputError(
             f"{name} under {builder.data_dir} is not stored as ArrayRecord; convert that folder "
             "once, by TFDS's command `tfds convert_format` with out_file_format array_record"
         ) from e
+    # TFDS answers a split that it cannot parse, and damaged files, with many kinds of exceptions.
+    except Exception as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise errors.InputError(f"split {split!r} of {name} cannot be read: {reason}") from e
 
 
 def has_to_be_made(name: str, data_dir: str) -> bool:
     """Returns whether a name is that of an embedded set which is not there yet."""
     if name not in EMBEDDED:
         return False
-    return not tfds.builder(name, data_dir=data_dir or None).data_path.exists()
+    return not tfds_builders.open_builder(name, data_dir or None).data_path.exists()
 
 
 def make_embedded(name: str, data_dir: str, progress: progress_lib.Progress) -> None:
@@ -129,7 +139,9 @@ def load_builder(
     try:
         if name in EMBEDDED:
             EMBEDDED[name].prepare(data_dir or None, progress)
-        builder = tfds.builder(name, data_dir=data_dir or None)
+        builder = tfds_builders.open_builder(name, data_dir or None)
+    except errors.InputError:
+        raise
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
     # TFDS raises these for unknown and empty names, and for names with slashes or colons.
