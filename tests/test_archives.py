@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from spp_jax.runs import archives
+from spp_jax.runs import archives, memory
 
 
 def _header(shape, dtype="<f4"):
@@ -42,7 +42,7 @@ def test_rows_that_are_not_there(tmp_path):
 def test_an_archive_larger_than_memory(tmp_path, monkeypatch):
     path = str(tmp_path / "x.npz")
     np.savez_compressed(path, a=np.zeros(1000, np.float32))
-    monkeypatch.setattr(archives.os, "sysconf", lambda name: 30)
+    monkeypatch.setattr(memory.os, "sysconf", lambda name: 30)
     with pytest.raises(ValueError, match="it claims 0 GiB, and this machine has 0"):
         archives.read_npz(path)
 

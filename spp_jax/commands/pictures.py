@@ -42,7 +42,8 @@ def draw_curves(path: str, curves: Mapping[str, mean_ap.Curve]) -> None:
         axes.grid(alpha=0.3)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
-    figure.savefig(path, dpi=100, format="png")
+    with files.replacing(path) as f:
+        figure.savefig(f, dpi=100, format="png")
 
 
 def annotate(
@@ -92,5 +93,9 @@ def write_prediction(target: str, image: prediction.Prediction) -> None:
 
 def write_png(path: str, image: np.ndarray) -> None:
     """Writes an image (H, W, 3) RGB; raises InputError where that cannot be done."""
-    if not cv2.imwrite(path, np.ascontiguousarray(image[:, :, ::-1])):
-        raise errors.InputError(f"{path} cannot be written")
+    _, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))
+    try:
+        with files.replacing(path) as f:
+            f.write(data)
+    except OSError as e:
+        raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e

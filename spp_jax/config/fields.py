@@ -176,6 +176,8 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _from_dict(kind: type[T], values: dict[str, Any], path: str) -> T:
+    if not isinstance(values, dict):
+        raise errors.InputError(f"{path} must be an object of fields, got {values!r:.100}")
     hints = typing.get_type_hints(kind)
     given = {}
     for name, value in values.items():

@@ -79,10 +79,14 @@ class _Job:
         count = 0
         for count, (label, crop) in enumerate(self.cropper(image, annotation, name), start=1):
             folder = os.path.join(self.output, files.escape(label))
-            os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, f"{name}_{count}.jpg")
-            if not cv2.imwrite(path, np.ascontiguousarray(crop[:, :, ::-1])):
-                raise errors.InputError(f"{path} cannot be written")
+            _, data = cv2.imencode(".jpg", np.ascontiguousarray(crop[:, :, ::-1]))
+            try:
+                os.makedirs(folder, exist_ok=True)
+                with files.replacing(path) as f:
+                    f.write(data)
+            except OSError as e:
+                raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
         return count, ""
 
 

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from spp_jax import errors
 from spp_jax.data.imagenet import preparing, tars
+from spp_jax.data.sources import tfds_builders
 
 
 def prepare(name: str, manual_dir: str, data_dir: str) -> str:
@@ -20,7 +21,9 @@ def prepare(name: str, manual_dir: str, data_dir: str) -> str:
         InputError: an unknown name, TensorFlow is not installed, a file is missing, TFDS fails.
     """
     try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
+        builder = tfds_builders.open_builder(name, data_dir or None)
+    except errors.InputError:
+        raise
     # What TFDS makes of names with slashes, colons, or nothing in them.
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
         raise errors.InputError(

@@ -170,7 +170,7 @@ def read_config(workdir: str) -> config_lib.DetectionConfig:
     """Returns the config of a detector's workdir; raises InputError if there is none."""
     path = os.path.join(workdir, CONFIG_FILE)
     try:
-        stored = files.read_json(path)
+        stored = files.read_object(path)
         return config_lib.from_dict(config_lib.DetectionConfig, stored)
     except FileNotFoundError as e:
         raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e
@@ -196,7 +196,7 @@ def read_data(workdir: str) -> dict[str, Any]:
     """Returns what a workdir's detector was trained on: class_names and digest."""
     path = os.path.join(workdir, DATA_FILE)
     try:
-        facts = files.read_json(path)
+        facts = files.read_object(path)
         if all(isinstance(name, str) for name in facts["class_names"]) and facts["digest"]:
             return facts
     except (OSError, ValueError, TypeError, KeyError) as e:

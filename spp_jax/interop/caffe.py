@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spp_jax import errors
+from spp_jax.runs import files, memory
 
 # Field numbers of caffe.proto. A NetParameter holds LayerParameters or, before December 2014,
 # V1LayerParameters; the oldest of those only wrap a V0LayerParameter.
@@ -55,8 +56,7 @@ def read_caffemodel(path: str) -> dict[str, list[np.ndarray]]:
         InputError: the file cannot be read, is damaged, or is no .caffemodel.
     """
     try:
-        with open(path, "rb") as f:
-            data = f.read()
+        data = files.read_bytes(path, memory.physical())
     except OSError as e:
         raise errors.InputError(f"weights {path} cannot be read: {e.strerror}") from e
     layers: dict[str, list[np.ndarray]] = {}

@@ -69,8 +69,8 @@ def read_class_names(path: str) -> tuple[str, ...]:
         InputError: the file cannot be read or is empty, or a line is blank or there twice.
     """
     try:
-        with open(path, encoding="utf-8-sig") as f:
-            names = [line.strip() for line in f.read().splitlines()]
+        text = files.read_bytes(path).decode("utf-8-sig")
+        names = [line.strip() for line in text.splitlines()]
     except OSError as e:
         raise errors.InputError(f"classes {path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
@@ -159,5 +159,5 @@ def _check_output(output: str) -> None:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as f:
+    with files.open_regular(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 
 from spp_jax import errors
 from spp_jax.interop import caffe
-from spp_jax.runs import archives
+from spp_jax.runs import archives, files
 
 _ZIP = b"PK"
 
@@ -20,7 +20,7 @@ def read_weights(path: str) -> dict[str, list[np.ndarray]]:
         InputError: the file cannot be read, is damaged, or is neither.
     """
     try:
-        with open(path, "rb") as f:
+        with files.open_regular(path) as f:
             is_zip = f.read(2) == _ZIP
     except OSError as e:
         raise errors.InputError(f"weights {path} cannot be read: {e.strerror}") from e

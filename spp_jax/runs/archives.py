@@ -1,12 +1,13 @@
 """Reads .npz archives, also hostile ones: what a file claims is checked before it is believed."""
 
 import math
-import os
 import zipfile
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+
+from spp_jax.runs import files, memory
 
 
 def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
@@ -21,7 +22,7 @@ def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.nd
         ValueError: it is damaged, is no .npz, or claims more than it holds or than this machine's
             memory; one line says which.
     """
-    with open(path, "rb") as f:
+    with files.open_regular(path) as f:
         try:
             with zipfile.ZipFile(f) as archive:
                 members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
@@ -34,10 +35,10 @@ def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.nd
 
 
 def _check_memory(size: int) -> None:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > memory:
+    limit = memory.physical()
+    if size > limit:
         raise ValueError(
-            f"it claims {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}"
+            f"it claims {size / 2**30:,.0f} GiB, and this machine has {limit / 2**30:,.0f}"
         )
 
 

@@ -1,14 +1,19 @@
-"""Files: whole or not at all, names from any text, text of any editor."""
+"""Files: whole or not at all, regular ones only, names from any text, text of any editor."""
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
+
+# The most bytes that `read_bytes` reads unless told otherwise.
+MAX_BYTES = 2**30
 
 
 @contextlib.contextmanager
@@ -17,16 +22,31 @@ def replacing(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Where that ends with an error, nothing is left of the new one. `mode` is "wb", or "w" for UTF-8
     text.
+
+    Raises:
+        OSError: the file cannot be written; its `filename` is `path`.
     """
     new = f"{path}.{uuid.uuid4().hex}"  # processes may write the same file
     try:
-        with open(new, mode, encoding=None if "b" in mode else "utf-8") as f:
+        # "x" follows no link that somebody put there.
+        with open(new, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as f:
             yield f
         os.replace(new, path)
-    except BaseException:
+    except BaseException as e:
         with contextlib.suppress(OSError):
             os.remove(new)
+        # A full disk is told of without a name, or of the new file.
+        if isinstance(e, OSError) and e.errno and e.filename in (None, new):
+            raise OSError(e.errno, e.strerror, path) from e
         raise
+
+
+def no_links(path: str, flags: int) -> int:
+    """Opens a file as `open` does, but raises OSError if it is a link: its `opener`.
+
+    For files that are written in place at a name that others can foretell.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def unwritable_parent(path: str) -> str:
@@ -43,20 +63,69 @@ def write_json(path: str, value: Any, indent: int | None = None) -> None:
         json.dump(value, f, indent=indent)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file for reading.
+
+    Raises:
+        OSError: there is no such file, or it is a folder, a pipe or a device, of which reading
+            might never end.
+    """
+    path = os.fspath(path)
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "its name holds a zero byte", path)
+    # A pipe that nobody writes to would otherwise be waited for.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(number, "rb")
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:
+    """Returns the bytes of a regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it has more bytes than the limit.
+    """
+    with open_regular(path) as f:
+        size = os.fstat(f.fileno()).st_size
+        if size > limit:
+            reason = f"it has {size:,} bytes, more than the limit of {limit:,}"
+            raise OSError(errno.EFBIG, reason, os.fspath(path))
+        return f.read(size)
+
+
 def read_json(path: str) -> Any:
     """Returns what a JSON file holds; raises OSError or ValueError."""
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
+    return parse_json(read_bytes(path).decode())
 
 
-def read_text(path: str) -> str:
+def read_object(path: str) -> dict[str, Any]:
+    """Returns the object that a JSON file holds; raises OSError or ValueError."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, no object {{...}}")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """Returns what a JSON text holds; raises ValueError, also for one nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+
+
+def read_text(path: str, limit: int = MAX_BYTES) -> str:
     """Returns the text of a file as an editor wrote it, lines ended by "\\n".
 
     UTF-8 with or without a byte order mark, or UTF-16 with one (Notepad, PowerShell's ">").
-    Raises OSError, or UnicodeDecodeError for any other encoding.
+    Raises OSError as `read_bytes`, or UnicodeDecodeError for any other encoding.
     """
-    with open(path, "rb") as f:
-        data = f.read()
+    data = read_bytes(path, limit)
     is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if is_wide else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""How a process allocates memory."""
+"""How much memory there is, and how a process allocates it."""
 
 import ctypes
 import importlib.util
@@ -7,6 +7,11 @@ import platform
 
 # malloc.h's numbers of what mallopt sets.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def physical() -> int:
+    """Returns the bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from spp_jax import errors
+from spp_jax.data import stock
 from spp_jax.data.embedded import digits
-from spp_jax.data.sources import base, folders, opening
+from spp_jax.data.sources import base, folders, objects, opening
 
 
 def _write_image(path, value=100):
@@ -205,6 +206,59 @@ def test_wrong_tfds_sets_are_named(scenes):
         opening.open_train("digit_scenes", scenes, "dev", 0.1, 0)
     with pytest.raises(errors.InputError, match="not trained on class '0' and 9 more"):
         opening.open_eval("digit_scenes", scenes, "", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("", "digit_scenes has no split '', only train, test"),
+        ("train[:0]", "split 'train[:0]' of digit_scenes holds no example"),
+        ("train[5:2]", "split 'train[5:2]' of digit_scenes holds no example"),
+        ("test+train[5:2]", "split 'train[5:2]' of digit_scenes holds no example"),
+        ("train[", "split 'train[' of digit_scenes cannot be read: Error parsing split 'train['."),
+        ("train[:200%]", "split 'train[:200%]' of digit_scenes cannot be read: Error parsing "),
+        ("train[21:]", "split 'train[21:]' of digit_scenes cannot be read: Requested slice "),
+    ],
+)
+def test_wrong_splits_are_named(scenes, split, message):
+    with pytest.raises(errors.InputError) as info:
+        opening.open_train("digit_scenes", scenes, split, 0.1, 0)
+    assert str(info.value).startswith(message)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("is_legacy", [True, False])
+def test_no_module_that_a_set_names_is_imported(scenes, tmp_path, monkeypatch, is_legacy):
+    (tmp_path / "hostile_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = shutil.copytree(f"{scenes}/digit_scenes/1.0.0", tmp_path / "set" / "my_set" / "1.0.0")
+    info = json.loads((path / "dataset_info.json").read_text())
+    (path / "dataset_info.json").write_text(json.dumps({**info, "name": "my_set"}))
+    features = json.loads((path / "features.json").read_text())
+    inner = features["featuresDict"]["features"]
+    inner["image"]["pythonClassName"] = "hostile_module.Image"
+    if is_legacy:
+        inner["image"] = {
+            "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+            "jsonFeature": {
+                "json": json.dumps(
+                    {"feature": {"type": "hostile_module.Image", "content": {}}, "length": None}
+                )
+            },
+        }
+    (path / "features.json").write_text(json.dumps(features))
+    for call in (
+        lambda: opening.open_train("my_set", f"{tmp_path}/set", "train", 0.1, 0),
+        lambda: objects.open_objects("my_set", f"{tmp_path}/set", "train"),
+        lambda: stock.prepare("my_set", "", f"{tmp_path}/set"),
+    ):
+        with pytest.raises(errors.InputError) as info:
+            call()
+        assert str(info.value) == (
+            "my_set: its features.json names the class hostile_module.Image, which is none of "
+            "TFDS's own features; import its module first if you trust it"
+        )
+    assert len(opening.open_train("digit_scenes", scenes, "train", 0.1, 0)) == 20
 
 
 def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monkeypatch):

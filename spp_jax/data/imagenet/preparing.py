@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 import multiprocessing
 import os
 import shutil
@@ -289,8 +288,10 @@ def _check_settings(work: str, paths: dict[str, str]) -> None:
     has_shards = any(name != "settings.json" for name in os.listdir(os.path.dirname(path)))
     if not has_shards:
         files.write_json(path, settings)
-    with open(path, encoding="utf-8") as f:
-        old = json.load(f)
+    try:
+        old = files.read_object(path)
+    except (OSError, ValueError) as e:
+        raise errors.InputError(f"{path} is damaged ({e}); remove {work} to start anew") from e
     for key, value in settings.items():
         if old.get(key) != value:
             raise errors.InputError(
@@ -302,14 +303,13 @@ def _check_settings(work: str, paths: dict[str, str]) -> None:
 def _read_summary(shard: Shard) -> dict[str, Any] | None:
     """Returns what was stored about a shard, or None if it is not there or not whole."""
     try:
-        with open(shard.summary_path, encoding="utf-8") as f:
-            summary = json.load(f)
+        summary = files.read_object(shard.summary_path)
         reader = array_record_module.ArrayRecordReader(shard.path)
         num_records = reader.num_records()  # of some damaged files 0, others raise
         reader.close()
     except (FileNotFoundError, ValueError, RuntimeError):  # ValueError: what a power cut left
         return None
-    return summary if num_records == summary["num_examples"] > 0 else None
+    return summary if num_records == summary.get("num_examples", 0) > 0 else None
 
 
 def _init_worker(link: _Link) -> None:
@@ -321,7 +321,7 @@ def _write_shard(shard: Shard) -> dict[str, Any] | None:
     """Encodes the images of a shard and writes it; None if the main process says stop."""
     features = make_features()
     records, refused = [], []
-    with open(shard.tar, "rb") as f:
+    with files.open_regular(shard.tar) as f:
         for item in sorted(shard.items):  # as they follow in the tar
             if _link.is_stopping.value:
                 return None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
+from spp_jax.runs import files
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 NUM_OFFICIAL = {"train": 1_281_167, "validation": 50_000}
@@ -96,7 +97,7 @@ def list_validation(tar: str) -> list[Item]:
 def _members(tar: str, offset: int = 0, name: str = "") -> Iterator[tarfile.TarInfo]:
     """Yields the files of a tar, or of the tar `name` that begins at `offset` of it."""
     try:
-        with open(tar, "rb") as f:
+        with files.open_regular(tar) as f:
             f.seek(offset)
             with tarfile.open(fileobj=f, mode="r:") as opened:
                 yield from (member for member in opened if member.isfile())

@@ -32,6 +32,7 @@ from PIL import (
 
 from spp_jax import errors
 from spp_jax.data.images import exif, formats, jpeg
+from spp_jax.runs import files
 
 # A quarter of a GiB as RGB: what one loader worker can afford, and where Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -176,11 +177,13 @@ def from_pillow(image: Image.Image, name: str) -> np.ndarray:
         return _decode_with_pillow(image, check_size)
 
 
-def read_file(path: str) -> bytes:
-    """Returns the bytes of a file; raises ImageError where it cannot be read."""
+def read_file(path: str, limit: int = files.MAX_BYTES) -> bytes:
+    """Returns the bytes of a regular file; raises ImageError where it cannot be read.
+
+    Also where it has more bytes than the limit.
+    """
     try:
-        with open(path, "rb") as f:
-            return f.read()
+        return files.read_bytes(path, limit)
     except OSError as e:
         raise errors.ImageError(f"{errors.printable(path)}: {e.strerror}") from e
 

@@ -36,6 +36,8 @@ class ImageFiles:
         Raises:
             InputError: several files have the id, as a.jpg and a.png.
         """
+        if not is_inside(image_id):
+            return ""
         inner, stem = posixpath.split(image_id)
         if inner not in self._listed:
             self._listed[inner] = self._list(inner)
@@ -106,6 +108,12 @@ def clean(text: str) -> str:
     return stem if suffix.lower() in _SUFFIXES else text
 
 
+def is_inside(image_id: str) -> bool:
+    """Whether an id names a file below the folder of images, whatever dots and slashes it has."""
+    first = posixpath.normpath(image_id).split("/")[0]
+    return first not in ("", ".", "..") and "\0" not in image_id
+
+
 def _readings(line: str) -> tuple[list[str], str]:
     """Returns the ids that a line may mean, in the order to try them, and the one to fall back on.
 
@@ -115,7 +123,7 @@ def _readings(line: str) -> tuple[list[str], str]:
     unnumbered = _LAST_NUMBER.sub("", line)
     texts = (line, unnumbered, line.split()[0])
     ids = dict.fromkeys(x for text in texts for x in (posixpath.normpath(text), clean(text)))
-    inside = [i for i in ids if i.split("/")[0] not in ("", ".", "..")]
+    inside = [i for i in ids if is_inside(i)]
     return inside, next((i for i in (clean(unnumbered), *inside) if i in inside), "")
 
 

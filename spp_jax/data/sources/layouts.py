@@ -12,6 +12,7 @@ from typing import NamedTuple
 from spp_jax import errors
 from spp_jax.data.images import formats
 from spp_jax.data.sources import base
+from spp_jax.runs import files as files_lib
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -306,7 +307,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _first_bytes(entry: os.DirEntry[str]) -> bytes:
     try:
-        with open(entry.path, "rb") as f:
+        with files_lib.open_regular(entry.path) as f:
             return f.read(formats.NUM_BYTES)
     except OSError:
         return b""

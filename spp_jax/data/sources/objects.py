@@ -38,7 +38,8 @@ class TfdsObjects:
         features: Any = builder.info.features or {}
         # Only a Sequence has parts, its `feature`.
         objects: Any = getattr(features["objects"], "feature", {}) if "objects" in features else {}
-        if "bbox" not in objects or "label" not in objects or "image" not in features:
+        has_all = "image" in features and "bbox" in objects and "label" in objects
+        if not has_all or not hasattr(objects["label"], "names"):
             raise errors.InputError(f"{name} has no features `image` and `objects` of boxes")
         self._names = tuple(objects["label"].names)
         self._examples = opening.open_examples(builder, name, split)
@@ -52,21 +53,25 @@ class TfdsObjects:
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> base.Example:
-        return base.Example(bytes(self._examples[index]["image"]), -1, self.name(index))
+        (image,) = opening.read_record(self._examples, index, ("image",), self.name(index))
+        return base.Example(image, -1, self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self._name}[{self.split}][{index}]"
 
     def annotation(self, index: int) -> voc.Annotation:
-        example = self._examples[index]
-        data = io.BytesIO(bytes(example["image"]))
-        height, width = images.read_size(data, self.name(index))
+        names = ("image", "objects")
+        image, stored = opening.read_record(self._examples, index, names, self.name(index))
+        height, width = images.read_size(io.BytesIO(image), self.name(index))
         objects, skipped = [], []
-        stored = example["objects"]
-        difficult = stored.get("is_difficult", [False] * len(stored["label"]))
-        for (y1, x1, y2, x2), label, is_difficult in zip(
-            stored["bbox"], stored["label"], difficult
-        ):
+        labels = stored["label"]
+        difficult = stored.get("is_difficult", [False] * len(labels))
+        if not len(stored["bbox"]) == len(labels) == len(difficult):
+            raise errors.ImageError(
+                f"{self.name(index)}: its objects have {len(stored['bbox'])} boxes, {len(labels)} "
+                f"labels and {len(difficult)} marks of difficult ones"
+            )
+        for (y1, x1, y2, x2), label, is_difficult in zip(stored["bbox"], labels, difficult):
             # Stored as float32 shares of the sides; whole pixels come back exact.
             shares = ((x1, width), (y1, height), (x2, width), (y2, height))
             a, b, c, d = (round(float(share) * side, 3) for share, side in shares)

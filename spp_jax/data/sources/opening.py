@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from spp_jax import errors
 from spp_jax.data.embedded import digit_groups, digits
 from spp_jax.data.imagenet import preparing
-from spp_jax.data.sources import base, folders, layouts
+from spp_jax.data.sources import base, folders, layouts, tfds_builders
 from spp_jax.runs import progress as progress_lib
 
 # Modules of the sets that need no download; each set is made when it is first opened.
@@ -18,9 +18,13 @@ EMBEDDED = {"digit_scenes": digits, digit_groups.NAME: digit_groups}
 
 
 class TfdsSource:
-    """A prepared TFDS set with features `image` and `label`, through ArrayRecord."""
+    """A prepared TFDS set with features `image` and `label`, through ArrayRecord.
 
-    def __init__(self, name: str, split: str, data_dir: str):
+    A label of -1 stands for none, as in splits whose labels are secret. Where `labelled`, such an
+    example is refused when it is read, as is one with the label of no class.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str, *, labelled: bool = False):
         builder = load_builder(name, data_dir)
         features: Any = builder.info.features or {}
         has_both = "image" in features and "label" in features
@@ -29,7 +33,7 @@ class TfdsSource:
         self.class_names = tuple(features["label"].names)
         self.split = split
         self.notes: tuple[str, ...] = ()
-        self._name = name
+        self._name, self._labelled = name, labelled
         self._labels = list(range(len(self.class_names)))
         self._examples = open_examples(builder, name, split)
 
@@ -37,9 +41,12 @@ class TfdsSource:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> base.Example:
-        example = self._examples[index]
-        label = self._labels[int(example["label"])]
-        return base.Example(bytes(example["image"]), label, self.name(index))
+        image, label = read_record(self._examples, index, ("image", "label"), self.name(index))
+        if not (0 if self._labelled else -1) <= label < len(self._labels):
+            raise errors.ImageError(
+                f"{self.name(index)}: its label {label} is none of the {len(self._labels)} classes"
+            )
+        return base.Example(image, self._labels[label] if label >= 0 else -1, self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self._name}[{self.split}][{index}]"
@@ -51,32 +58,68 @@ class TfdsSource:
         return self
 
 
+def read_record(examples: Any, index: int, names: Sequence[str], name: str) -> list[Any]:
+    """Returns the named features of an example of `open_examples`.
+
+    Args:
+        examples: what `open_examples` returns.
+        index: of the example.
+        names: of the features; `image` is returned as the bytes of its file.
+        name: of the example in errors.
+
+    Raises:
+        ImageError: the record is damaged, or has no such features.
+    """
+    try:
+        example = examples[index]
+        missing = [n for n in names if n not in example]
+    # ArrayRecord and TFDS answer damage with many kinds of exceptions.
+    except Exception as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise errors.ImageError(f"{name}: its record is damaged ({reason})") from e
+    if missing:
+        raise errors.ImageError(f"{name}: it has no feature {missing[0]!r}")
+    if not isinstance(example["image"], bytes):
+        raise errors.ImageError(f"{name}: its feature 'image' is no encoded image")
+    return [example[n] for n in names]
+
+
 def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> Any:
     """Returns the examples of a split of a prepared set, images encoded, read at random.
 
     Raises:
-        InputError: the set has no such split, or is not stored as ArrayRecord.
+        InputError: the set has no such split, a part of it is empty or cannot be read, or it is
+            not stored as ArrayRecord.
     """
     # TFDS also takes "train+test[:10%]".
-    if any(part.split("[")[0].strip() not in builder.info.splits for part in split.split("+")):
-        splits = ", ".join(builder.info.splits)
-        raise errors.InputError(f"{name} has no split {split!r}, only {splits}")
+    parts, splits = [part.strip() for part in split.split("+")], builder.info.splits
+    if any(part.split("[")[0] not in splits for part in parts):
+        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
     try:
+        empty = [part for part in parts if splits[part].num_examples < 1]
+        if empty:
+            raise errors.InputError(f"split {empty[0]!r} of {name} holds no example")
         # A decorated method, whose arguments pyright cannot see.
         open_split: Any = builder.as_data_source
         return open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except errors.InputError:
+        raise
     except NotImplementedError as e:
         raise errors.InputError(
             f"{name} under {builder.data_dir} is not stored as ArrayRecord; convert that folder "
             "once, by TFDS's command `tfds convert_format` with out_file_format array_record"
         ) from e
+    # TFDS answers a split that it cannot parse, and damaged files, with many kinds of exceptions.
+    except Exception as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise errors.InputError(f"split {split!r} of {name} cannot be read: {reason}") from e
 
 
 def has_to_be_made(name: str, data_dir: str) -> bool:
     """Returns whether a name is that of an embedded set which is not there yet."""
     if name not in EMBEDDED:
         return False
-    return not tfds.builder(name, data_dir=data_dir or None).data_path.exists()
+    return not tfds_builders.open_builder(name, data_dir or None).data_path.exists()
 
 
 def make_embedded(name: str, data_dir: str, progress: progress_lib.Progress) -> None:
@@ -96,7 +139,9 @@ def load_builder(
     try:
         if name in EMBEDDED:
             EMBEDDED[name].prepare(data_dir or None, progress)
-        builder = tfds.builder(name, data_dir=data_dir or None)
+        builder = tfds_builders.open_builder(name, data_dir or None)
+    except errors.InputError:
+        raise
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared under {data_dir}: {e}") from e
     # TFDS raises these for unknown and empty names, and for names with slashes or colons.
@@ -133,7 +178,7 @@ def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> 
             or the set or split is unknown.
     """
     if name != "folder":
-        return TfdsSource(name, split, path)
+        return TfdsSource(name, split, path, labelled=True)
     if layouts.find(path, split).splits:
         source = folders.scan_folder(path, split)
         folders.check_classes(source)
@@ -187,7 +232,7 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> b
     if name == "folder":
         source = folders.scan_folder(path, split, classes=class_names, refuse_empty=False)
     else:
-        source = TfdsSource(name, split, path)
+        source = TfdsSource(name, split, path, labelled=True)
     return source.relabel(class_names)
 
 

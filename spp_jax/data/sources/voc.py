@@ -13,6 +13,7 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.sources import base, image_sets, layouts, voc_xml
+from spp_jax.runs import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,10 @@ def read_annotation(root: str, image_id: str, image: str = "") -> Annotation:
         ImageError: the annotation is missing or damaged, or the image has another size.
     """
     path = os.path.join(root, image_sets.ANNOTATIONS, f"{image_id}.xml")
+    if not image_sets.is_inside(image_id):
+        raise errors.ImageError(f"{errors.printable(path)}: it is outside {root}")
     try:
-        file = voc_xml.parse(images.read_file(path))
+        file = voc_xml.parse(images.read_file(path, voc_xml.MAX_BYTES))
     except ValueError as e:
         raise errors.ImageError(f"{path}: {str(e).removeprefix(path + ': ')}") from e
     size, is_unsure = _check_size(file, image, path) if image else (None, False)
@@ -186,7 +189,7 @@ def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, i
         ImageError: the annotation gives another size.
     """
     try:
-        with open(image, "rb") as f:
+        with files.open_regular(image) as f:
             real = images.read_size(f, image)
     except (OSError, errors.ImageError):
         return None, False  # the image is refused where its pixels are read
@@ -217,7 +220,7 @@ def _is_same(annotated: Sequence[float | None], real: Sequence[int]) -> bool:
 def _read_orientation(path: str) -> int:
     """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none or cannot be read."""
     try:
-        with open(path, "rb") as f:
+        with files.open_regular(path) as f:
             return images.read_orientation(f, path)
     except (OSError, errors.ImageError):  # the image is refused where its size is read
         return 1

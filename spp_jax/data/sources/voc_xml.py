@@ -13,6 +13,8 @@ from collections.abc import Iterator
 # The words that tools write for yes and no; most write 1 and 0.
 _YES = {"1", "true", "yes"}
 _NO = {"", "0", "false", "no", "none", "unspecified", "unknown"}
+# The most bytes of an annotation: 60,000 objects, 0.4 GB when parsed.
+MAX_BYTES = 2**24
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ENCODING = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)[\"']")
 
@@ -93,16 +95,28 @@ def _flag(text: str) -> bool:
         raise ValueError(f"<difficult> is {text!r}, neither 0 nor 1") from None
 
 
+class _Builder(xml.etree.ElementTree.TreeBuilder):
+    """Refuses document types: their entities can grow without end when they are read."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f"it declares a document type, <!DOCTYPE {name}>, which is not read")
+
+
+def _parse_text(text: str | bytes) -> xml.etree.ElementTree.Element:
+    parser = xml.etree.ElementTree.XMLParser(target=_Builder())
+    return xml.etree.ElementTree.fromstring(text, parser)
+
+
 def _parse_xml(data: bytes) -> xml.etree.ElementTree.Element:
     data = data.lstrip()
     try:
-        return xml.etree.ElementTree.fromstring(data)
+        return _parse_text(data)
     # LookupError: an unknown encoding; ValueError: one that only the XML reader does not know.
     except (xml.etree.ElementTree.ParseError, LookupError, ValueError) as e:
         reason = e
     for name in _encodings(data):
         try:
-            return xml.etree.ElementTree.fromstring(data.decode(name))
+            return _parse_text(data.decode(name))
         except (UnicodeError, LookupError, xml.etree.ElementTree.ParseError):
             continue  # LookupError: "base64" is a codec, but not of text
     raise ValueError(str(reason)) from reason

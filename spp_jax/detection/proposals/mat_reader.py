@@ -1,17 +1,18 @@
-"""Reads windows from .mat files, as a program of its own: python -P mat_reader.py KIND.
+"""Reads windows from .mat files, as a program of its own: python -P mat_reader.py KIND BYTES.
 
 scipy.io.loadmat trusts the bytes of a file: a damaged one can end the process. So `window_files`
 starts this program, which imports nothing of the package, as a child, and survives the child's end.
 
 Standard input holds the paths, with a zero byte after each. KIND is "cells" for R-CNN's files of
-many images, with variables `images` and `boxes`, or "boxes" for files of one image each. For each
-file, in turn, this program writes to standard output, per image, a line {"id": ..., "count": R}
-and R x 4 float64 after it; and at last a line {"end": ""}, or {"end": REASON} if the file cannot be
-read.
+many images, with variables `images` and `boxes`, or "boxes" for files of one image each. BYTES is
+the most memory that it may take. For each file, in turn, this program writes to standard output,
+per image, a line {"id": ..., "count": R} and R x 4 float64 after it; and at last a line
+{"end": ""}, or {"end": REASON} if the file cannot be read.
 """
 
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Iterator
@@ -69,6 +70,9 @@ def main(kind: str, paths: list[str], out: BinaryIO) -> None:
             reason = str(e)
         except NotImplementedError:
             reason = "it is of MATLAB's version 7.3; save it with -v7"
+        except MemoryError:
+            limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+            reason = f"it is damaged, or takes more than {limit / 2**30:.1f} GiB of memory"
         # Damaged bytes make scipy raise nearly anything, and all of it means the same.
         except Exception as e:
             message = " ".join(traceback.format_exception_only(e)[-1].split())
@@ -79,6 +83,7 @@ def main(kind: str, paths: list[str], out: BinaryIO) -> None:
 
 if __name__ == "__main__":
     # Prints of libraries go to standard error, so that they do not mix with the windows.
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     os.dup2(2, 1)
     files = [os.fsdecode(path) for path in sys.stdin.buffer.read().split(b"\0") if path]

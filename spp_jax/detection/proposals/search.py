@@ -111,7 +111,7 @@ def edge_map(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | None:
     """Returns the windows kept in a folder, None where there are none or the file is damaged."""
     try:
-        with open(os.path.join(folder, settings.key(data)), "rb") as f:
+        with files.open_regular(os.path.join(folder, settings.key(data))) as f:
             windows = archives.read_npy(f, os.fstat(f.fileno()).st_size)
     except (OSError, ValueError, EOFError):
         return None

@@ -3,12 +3,14 @@
 The windows returned are always (R, 4) float32 x1, y1, x2, y2 pixels, right and bottom exclusive.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
@@ -17,10 +19,12 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.data.sources import image_sets
 from spp_jax.detection.proposals import mat_reader
-from spp_jax.runs import archives, files
+from spp_jax.runs import archives, files, memory
 
-# The readers raise these for damaged files; json the last, for lists within lists within lists.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError)
+# The readers raise these for damaged files.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
+# Seconds after which a .mat file counts as one that never ends; VOC 2007's takes some 20.
+MAX_SECONDS = 900
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -46,7 +50,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             arrays = archives.read_npz(path)
             return {name: check_windows(rows, f"{path}: {name}") for name, rows in arrays.items()}
         if kind == ".json":
-            entries = json.loads(files.read_text(path))
+            entries = files.parse_json(files.read_text(path, memory.physical()))
             if not isinstance(entries, dict):
                 raise errors.InputError(
                     f"{path} cannot be read as windows: it holds no {{id: rows}}"
@@ -57,7 +61,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     except errors.InputError:
         raise
     except _DAMAGE as e:
-        raise errors.InputError(f"{path} cannot be read as windows: {e}") from e
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+        raise errors.InputError(f"{path} cannot be read as windows: {reason}") from e
     raise errors.InputError(
         f"config.proposals.path={path} is neither .mat, .npz, .json nor a folder of .mat files"
     )
@@ -149,35 +154,78 @@ def _read_mats(paths: Sequence[str], kind: str) -> Iterator[tuple[str, str, np.n
     """Yields (path, image id, (R, 4) rows) of .mat files, read by one `mat_reader` process.
 
     Raises:
-        InputError: a file cannot be read, or it ended the process.
+        InputError: a file cannot be read, or it ended the process, or takes longer than
+            MAX_SECONDS.
     """
-    command = [sys.executable, "-P", mat_reader.__file__, kind]
-    # So that the child finds the same libraries.
+    limit = memory.physical() // 2
+    command = [sys.executable, "-P", mat_reader.__file__, kind, str(limit)]
+    # So that the child finds the same libraries; of whose threads each would want memory.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env["OPENBLAS_NUM_THREADS"] = "1"
     with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as log:
         names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
         names.seek(0)
         child = subprocess.Popen(command, stdin=names, stdout=subprocess.PIPE, stderr=log, env=env)
         output, path = cast(IO[bytes], child.stdout), ""
+        late = threading.Event()
         try:
             for path in paths:
-                for image_id, rows in _read_records(output, path):
-                    yield path, image_id, rows
+                _check_file(path, limit)
+                with _ending(child, late):
+                    for image_id, rows in _read_records(output, path):
+                        yield path, image_id, rows
         except EOFError:
-            code = child.wait()
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            reason = f"the process that was to read it failed: {lines[-1] if lines else code}"
-            if code < 0:
-                reason = (
-                    f"it is damaged, or too large for the memory: the process that was to read it "
-                    f"ended by {signal.Signals(-code).name}"
-                )
+            reason = _why(child.wait(), log)
+            if late.is_set():
+                reason = f"it was not read within {MAX_SECONDS:g} seconds"
             raise errors.InputError(f"{path} cannot be read as windows: {reason}") from None
         finally:
             child.kill()
             output.close()
             child.wait()
+
+
+def _check_file(path: str, limit: int) -> None:
+    """Raises InputError for a file that must not be given to the child, or which is too large."""
+    try:
+        with files.open_regular(path) as f:
+            size = os.fstat(f.fileno()).st_size
+    except OSError as e:
+        raise errors.InputError(f"{path} cannot be read as windows: {e.strerror}") from e
+    if size > limit:
+        raise errors.InputError(
+            f"{path} cannot be read as windows: it has {size:,} bytes, more than the limit of "
+            f"{limit:,}, half of this machine's memory"
+        )
+
+
+@contextlib.contextmanager
+def _ending(child: subprocess.Popen, late: threading.Event) -> Iterator[None]:
+    """Ends the child and sets `late` when the block takes longer than MAX_SECONDS."""
+
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(MAX_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _why(code: int, log: IO[bytes]) -> str:
+    """Returns why the child ended too early, by its exit code and what it wrote to `log`."""
+    if code < 0:
+        return (
+            "it is damaged, or too large for the memory: the process that was to read it ended by "
+            f"{signal.Signals(-code).name}"
+        )
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return f"the process that was to read it failed: {lines[-1] if lines else code}"
 
 
 def _read_records(file: IO[bytes], path: str) -> Iterator[tuple[str, np.ndarray]]:

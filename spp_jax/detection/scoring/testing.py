@@ -19,6 +19,7 @@ from spp_jax.data.sources import objects
 from spp_jax.detection import dataset, detector
 from spp_jax.detection.proposals import proposing
 from spp_jax.detection.scoring import devkit, mean_ap
+from spp_jax.runs import files, memory
 from spp_jax.runs import progress as progress_lib
 
 RESULT = "eval.json"
@@ -259,8 +260,8 @@ def _digest(workdirs: Sequence[str]) -> str:
         for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
             file = os.path.join(path, name)
             if os.path.exists(file):
-                with open(file, "rb") as f:
-                    digest.update(hashlib.sha256(f.read()).digest())
+                data = files.read_bytes(file, memory.physical())
+                digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
 
 
@@ -279,11 +280,14 @@ class _Unfinished:
         return frozenset(self.by_image)
 
     def __enter__(self) -> "_Unfinished":
-        lines = self._read()
-        mode = "a" if lines else "w"
-        self._file = open(self._path, mode, buffering=1, encoding="utf-8")
-        if not lines:
-            self._file.write(json.dumps(self._facts) + "\n")
+        """Reads and opens the file; raises InputError where it cannot be written."""
+        try:
+            lines = self._read()
+            self._file = open(self._path, "a" if lines else "w", 1, "utf-8", opener=files.no_links)
+            if not lines:
+                self._file.write(json.dumps(self._facts) + "\n")
+        except OSError as e:
+            raise errors.InputError(f"{self._path} cannot be written: {e.strerror}") from e
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -298,22 +302,21 @@ class _Unfinished:
         """Takes in the whole lines of an interrupted call of the same facts."""
         if not os.path.exists(self._path):
             return False
-        with open(self._path, "rb") as f:
-            data = f.read()
+        data = files.read_bytes(self._path, memory.physical())
         whole = data[: data.rfind(b"\n") + 1]
         try:
             head, *lines = whole.decode().splitlines()
-            if json.loads(head) != self._facts:
+            if files.parse_json(head) != self._facts:
                 return False
             for line in lines:
-                index, *values = json.loads(line)
+                index, *values = files.parse_json(line)
                 if index not in self._images or index in self.by_image:
                     raise ValueError(index)
                 self.by_image[index] = self._check(*values)
         except (ValueError, TypeError):
             self.by_image.clear()
             return False
-        with open(self._path, "rb+") as f:
+        with open(self._path, "rb+", opener=files.no_links) as f:
             f.truncate(len(whole))
         return True
 

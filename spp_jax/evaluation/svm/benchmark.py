@@ -234,8 +234,8 @@ class _Entries:
             digest.update(part.astype(np.int64).tobytes() + b"|")
         self._shared = [config.seed, config.c, config.loss, digest.hexdigest()]
         try:
-            self._entries: dict[str, Any] = files.read_json(path) if os.path.exists(path) else {}
-        except ValueError as e:
+            self._entries: dict[str, Any] = files.read_object(path) if os.path.exists(path) else {}
+        except (OSError, ValueError) as e:
             raise errors.InputError(f"{path} is damaged; remove it") from e
 
     def _key(self, row: config_lib.Row, extracted: feature_files.Extracted) -> str:
