@@ -54,7 +54,11 @@ def test_the_defaults_are_valid():
             math.inf,
             "config.train.learning_rate must be a finite number, got inf",
         ),
-        ("train.learning_rate", 0.0, "config.train.learning_rate must be more than 0, got 0.0"),
+        (
+            "train.learning_rate",
+            0.0,
+            "config.train.learning_rate must be more than 0 and at most 1000, got 0.0",
+        ),
         ("train.size_schedule", "step", "config.train.size_schedule must be one of epoch, random"),
         ("train.eval_protocol", "best", "config.train.eval_protocol must be one of center, full"),
         (

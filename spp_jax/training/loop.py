@@ -113,7 +113,7 @@ def run(
                 report.say(f"{workdir} is already trained to its last step, {num_steps}")
                 return Result(None, start_step)
             spec = state_lib.state_spec(state)
-            programs = compile_programs(config, job, spec, start_step, mesh, report.say, stop)
+            programs = compile_programs(config, job, spec, start_step, mesh, report.say, stop=stop)
             if stop.signal is not None:
                 return _stopped(stop.signal, start_step, num_steps, progress)
             if saved:
@@ -294,6 +294,7 @@ def compile_programs(
     start_step: int,
     mesh: Mesh,
     say: Callable[[str], None],
+    *,
     stop: signals.Stop | None = None,
 ) -> dict[programs_lib.Size, programs_lib.Program]:
     """Compiles the programs of all steps from `start_step` on, and says what each one costs."""

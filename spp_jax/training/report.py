@@ -143,10 +143,10 @@ class Interval:
             values = jax.device_get(sums)
             for name, value in values.items():
                 self._sums[name] += float(value)
-            self._watch(step, bool(values["bad"]))
+            self._watch(step, values["bad"])
 
-    def _watch(self, step: int, is_bad: bool) -> None:
-        self._num_bad_in_row = self._num_bad_in_row + 1 if is_bad else 0
+    def _watch(self, step: int, bad: float) -> None:
+        self._num_bad_in_row = self._num_bad_in_row + 1 if bad else 0
         if self._num_bad_in_row > self._max_bad_steps:
             raise errors.InputError(
                 f"the loss or the gradient was no finite number in {self._num_bad_in_row} steps in "
