@@ -261,6 +261,7 @@ def test_a_terminal_or_a_reader_that_is_gone_saves(preset, folder, tmp_path):
     process = _start(preset, folder, tmp_path)
     before = checkpoint.load_with_meta(str(tmp_path))[2].step
     _wait_for_step(process, before + 2)
+    assert process.stdout is not None
     process.stdout.close()  # as `| head` does
     assert process.wait(60) == 129
     assert checkpoint.load_with_meta(str(tmp_path))[2].step > before

@@ -3,12 +3,15 @@
 import json
 import os
 import struct
+from typing import Any
 
 import pytest
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2 as _event_pb2
 
 from spp_jax import errors
 from spp_jax.training import logs
+
+event_pb2: Any = _event_pb2  # made when it is imported, so that no type is known
 
 
 def _fill_disk_of(folder):
