@@ -93,9 +93,8 @@ def write_prediction(target: str, image: prediction.Prediction) -> None:
 
 def write_png(path: str, image: np.ndarray) -> None:
     """Writes an image (H, W, 3) RGB; raises InputError where that cannot be done."""
-    _, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))
     try:
         with files.replacing(path) as f:
-            f.write(data)
+            f.write(images.encode(image, ".png"))
     except OSError as e:
         raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e

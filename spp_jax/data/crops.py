@@ -9,7 +9,6 @@ import os
 import zlib
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
 from spp_jax import errors
@@ -80,11 +79,10 @@ class _Job:
         for count, (label, crop) in enumerate(self.cropper(image, annotation, name), start=1):
             folder = os.path.join(self.output, files.escape(label))
             path = os.path.join(folder, f"{name}_{count}.jpg")
-            _, data = cv2.imencode(".jpg", np.ascontiguousarray(crop[:, :, ::-1]))
             try:
                 os.makedirs(folder, exist_ok=True)
                 with files.replacing(path) as f:
-                    f.write(data)
+                    f.write(images.encode(crop, ".jpg"))
             except OSError as e:
                 raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
         return count, ""

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from spp_jax.data import images
 from spp_jax.data.embedded import digits as digits_lib
 from spp_jax.runs import progress as progress_lib
 
@@ -130,11 +130,10 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
             rng = np.random.default_rng((digits_lib.SEED, number, index, MAX_DIGITS))
             group = make_group(rng, digits, labels, pool)
             height, width, _ = group.image.shape
-            _, png = cv2.imencode(".png", cv2.cvtColor(group.image, cv2.COLOR_RGB2BGR))
             yield (
                 index,
                 {
-                    "image": io.BytesIO(png.tobytes()),
+                    "image": io.BytesIO(images.encode(group.image, ".png")),
                     "objects": [
                         {
                             "bbox": tfds.features.BBox(

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from spp_jax.data import images
 from spp_jax.runs import progress as progress_lib
 
 SEED = 20140618  # any fixed number; this one is the date of the paper's first version
@@ -243,11 +244,10 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             scene = make_scene(rng, digits, labels, by_class[index % 10])
             height, width, _ = scene.image.shape
             x1, y1, x2, y2 = scene.box
-            _, png = cv2.imencode(".png", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
             yield (
                 index,
                 {
-                    "image": io.BytesIO(png.tobytes()),
+                    "image": io.BytesIO(images.encode(scene.image, ".png")),
                     "label": scene.label,
                     "bbox": tfds.features.BBox(y1 / height, x1 / width, y2 / height, x2 / width),
                     "digit_index": scene.digit_index,

@@ -8,12 +8,14 @@ from spp_jax.data.images.decoding import (
     read_orientation,
     read_size,
 )
+from spp_jax.data.images.encoding import encode
 from spp_jax.data.images.resizing import center_crop, crop, five_crop, resize, resize_shorter
 
 __all__ = [
     "center_crop",
     "crop",
     "decode",
+    "encode",
     "five_crop",
     "from_pillow",
     "is_pillow",
