@@ -84,9 +84,8 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     try:
         app.run(guarded, argv=list(argv), flags_parser=parse)
     except KeyboardInterrupt as e:
-        number = e.number if isinstance(e, signals.Ended) else signal.SIGINT
         print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(128 + number)
+        sys.exit(128 + signals.number_of(e))
     raise AssertionError("app.run ends the process")
 
 

@@ -6,7 +6,6 @@ and where needed files that TFDS says to put into --manual_dir.
 """
 
 import os
-import signal
 import sys
 from typing import Any
 
@@ -46,8 +45,6 @@ def main(arguments: list[str]) -> int:
     manual_dir, data_dir = (
         os.path.expanduser(path) for path in (flags.FLAGS.manual_dir, flags.FLAGS.data_dir)
     )
-    # As Ctrl-C, which a shell's background jobs ignore: TFDS removes what it has begun.
-    signal.signal(signal.SIGTERM, _interrupt)
     progress, stop = console.Console(), signals.StopSignal(lambda text: None)
     try:
         if name == preparing.NAME:
@@ -59,15 +56,11 @@ def main(arguments: list[str]) -> int:
             print(stock.prepare(name, manual_dir, data_dir))
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared: {e}") from e
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         how = "goes on from there" if name == preparing.NAME else "starts anew"
         print(f"stopped; the same command {how}", file=sys.stderr)
-        return 128 + (stop.signal or signal.SIGINT)
+        return 128 + (stop.signal or signals.number_of(e))
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _prepare_256(manual_dir: str, data_dir: str, stop: Any, progress: Any) -> None:

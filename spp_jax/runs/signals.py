@@ -15,6 +15,11 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+def number_of(interrupt: KeyboardInterrupt) -> int:
+    """Returns the number of the signal behind an exception: SIGINT, but for `Ended`."""
+    return interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
+
+
 def end_like_interrupts() -> None:
     """Makes the first SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
 
