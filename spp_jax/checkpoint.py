@@ -103,7 +103,7 @@ class Writer:
         # Orbax and TensorStore raise many kinds of exceptions for what a disk refuses.
         except Exception as e:
             raise errors.InputError(
-                f"checkpoint in {self._folder} cannot be written: {_first_line(e)}"
+                f"checkpoint in {self._folder} cannot be written: {errors.first_line(e)[:200]}"
             ) from e
 
     def close(self) -> None:
@@ -320,8 +320,8 @@ def _crc32(array: Any, start: int = 0) -> int:
 def _checksums(parts: dict[str, Any]) -> dict[str, int]:
     """Returns {"PART/NAME": CRC-32} of every array that this process can read."""
     leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(parts)[0]
+        name: leaf
+        for name, leaf in named_leaves(parts)
         if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
     }
     # zlib lets other threads run.
@@ -344,11 +344,9 @@ def _read(step_dir: str, read: Callable[[], Any]) -> Any:
         return read()
     # Orbax and TensorStore raise many kinds of exceptions for damage.
     except Exception as e:
-        raise errors.InputError(f"checkpoint {step_dir} is damaged: {_first_line(e)}") from e
-
-
-def _first_line(e: Exception) -> str:
-    return (str(e).strip() or type(e).__name__).split("\n")[0][:200]
+        raise errors.InputError(
+            f"checkpoint {step_dir} is damaged: {errors.first_line(e)[:200]}"
+        ) from e
 
 
 def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:
@@ -368,11 +366,13 @@ def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:
 
 def _shapes(tree: Any) -> dict[str, str]:
     """Returns {name of a leaf: its dtype and shape in words}."""
+    return {name: f"{np.dtype(x.dtype)}{x.shape}" for name, x in named_leaves(tree)}
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Returns (name, leaf) of every leaf of a tree, as ("head/fc6/kernel", array), in order."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(x.dtype)}{x.shape}"
-        for path, x in leaves
-    }
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in leaves]
 
 
 def _versions() -> dict[str, str]:

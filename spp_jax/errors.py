@@ -16,6 +16,11 @@ class InputWarning(UserWarning):
     """Input that is used, and of which its user should know something; commands print it."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an exception's message, or its type where it has none."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def printable(name: str) -> str:
     """Returns a name as one line for any terminal: what cannot be printed is escaped, as \\n.
 

@@ -236,27 +236,27 @@ def _wait_for_step(process, step):
     raise AssertionError("the run ended early")
 
 
-def test_sigterm_saves_and_exits_143_and_the_run_goes_on(preset, folder, tmp_path):
-    process = _start(preset, folder, tmp_path)
-    _wait_for_step(process, 4)
-    process.send_signal(signal.SIGTERM)
+def _stop_at_step(preset, folder, workdir, step, number):
+    """Trains until a step, sends a signal, and returns the exit code and the rest of the output."""
+    process = _start(preset, folder, workdir)
+    _wait_for_step(process, step)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 143
+    return process.returncode, out
+
+
+def test_sigterm_saves_and_exits_143_and_the_run_goes_on(preset, folder, tmp_path):
+    code, out = _stop_at_step(preset, folder, tmp_path, 4, signal.SIGTERM)
+    assert code == 143
     saved = int(re.search(r"SIGTERM: saved step (\d+) of 600; the same command", out).group(1))  # pyright: ignore[reportOptionalMemberAccess]
     assert checkpoint.load_with_meta(str(tmp_path))[2].step == saved
-    process = _start(preset, folder, tmp_path)
-    _wait_for_step(process, saved + 1)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    code, _ = _stop_at_step(preset, folder, tmp_path, saved + 1, signal.SIGINT)
+    assert code == 130
 
 
 def test_a_terminal_or_a_reader_that_is_gone_saves(preset, folder, tmp_path):
-    process = _start(preset, folder, tmp_path)
-    _wait_for_step(process, 4)
-    process.send_signal(signal.SIGHUP)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 129
+    code, out = _stop_at_step(preset, folder, tmp_path, 4, signal.SIGHUP)
+    assert code == 129
     assert "SIGHUP: saved step" in out
     process = _start(preset, folder, tmp_path)
     before = checkpoint.load_with_meta(str(tmp_path))[2].step

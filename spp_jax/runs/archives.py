@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spp_jax import errors
 from spp_jax.runs import files, memory
 
 
@@ -31,7 +32,7 @@ def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.nd
                 return {n: _read_array(archive, m) for n, m in wanted.items()}
         # zipfile, zlib and numpy answer damage with many kinds of exceptions.
         except Exception as e:
-            raise ValueError(str(e).split("\n")[0] or type(e).__name__) from e
+            raise ValueError(errors.first_line(e)) from e
 
 
 def _check_memory(size: int) -> None:

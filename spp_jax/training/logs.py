@@ -1,6 +1,7 @@
 """The logs of a run, metrics.jsonl and TensorBoard's events: none of them may block or end it."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -79,7 +80,7 @@ class _Lines:
     def write(self, values: dict[str, Any]) -> None:
         line = (json.dumps(values) + "\n").encode()
         if self._file.write(line) != len(line):
-            raise OSError(28, "No space left on device", self.path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
 
     def close(self) -> None:
         self._file.close()

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spp_jax import errors
+from spp_jax import checkpoint, errors
 from spp_jax.data.loading import streams
 from spp_jax.runs import progress as progress_lib
 from spp_jax.training import logs, schedule
@@ -47,8 +47,7 @@ class Report:
 def parameter_table(params: dict) -> str:
     """Returns a line for each parameter, its shape and its count, and the total."""
     rows = []
-    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, x in checkpoint.named_leaves(params):
         rows.append(f"  {name:28} {'x'.join(map(str, x.shape)):>16} {x.size:>12,}")
     total = sum(x.size for x in jax.tree.leaves(params))
     return "\n".join([*rows, f"  {'parameters':28} {'':>16} {total:>12,}"])

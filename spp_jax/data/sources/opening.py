@@ -75,8 +75,7 @@ def read_record(examples: Any, index: int, names: Sequence[str], name: str) -> l
         missing = [n for n in names if n not in example]
     # ArrayRecord and TFDS answer damage with many kinds of exceptions.
     except Exception as e:
-        reason = str(e).strip().split("\n")[0] or type(e).__name__
-        raise errors.ImageError(f"{name}: its record is damaged ({reason})") from e
+        raise errors.ImageError(f"{name}: its record is damaged ({errors.first_line(e)})") from e
     if missing:
         raise errors.ImageError(f"{name}: it has no feature {missing[0]!r}")
     if not isinstance(example["image"], bytes):
@@ -111,8 +110,9 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
         ) from e
     # TFDS answers a split that it cannot parse, and damaged files, with many kinds of exceptions.
     except Exception as e:
-        reason = str(e).strip().split("\n")[0] or type(e).__name__
-        raise errors.InputError(f"split {split!r} of {name} cannot be read: {reason}") from e
+        raise errors.InputError(
+            f"split {split!r} of {name} cannot be read: {errors.first_line(e)}"
+        ) from e
 
 
 def has_to_be_made(name: str, data_dir: str) -> bool:
