@@ -202,7 +202,7 @@ class RegressionConfig:
     """Ridge regression of boxes from pooled features: the released constants."""
 
     enabled: bool = field(True, "Whether boxes are moved.", may_change=True)
-    strength: float = field(4000.0, "Lambda, of the squared weights.", above=0, ceiling=1e12)
+    strength: float = field(4000.0, "Lambda, of the squared weights.", above=0, ceiling=10**12)
     min_iou: float = field(
         0.5, "Windows that overlap an object more are its examples.", at_least=0, at_most=1
     )

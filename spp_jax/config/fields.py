@@ -23,7 +23,7 @@ MAX_LEVEL = 64  # bins per side
 MAX_BATCH = 65_536
 MAX_PROCESSES = 1_024
 MAX_COUNT = 2**31 - 1  # of what is counted in 32 bits, as steps are
-MAX_FLOAT = 1e6
+MAX_FLOAT = 1_000_000
 _MAX_ITEMS = 1_000  # of a tuple
 
 
@@ -169,6 +169,8 @@ def validate(config: Any) -> None:
             raise errors.InputError(f"config.{path} must be {entry.kind_name}, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise errors.InputError(f"config.{path} must be a finite number, got {value}")
+        if isinstance(value, str) and "\0" in value:
+            raise errors.InputError(f"config.{path} must hold no zero byte, got {value!r}")
         if not rule.allows(value):
             raise errors.InputError(f"config.{path} must be {rule.wanted()}, got {value}")
         if rule.excess(value):

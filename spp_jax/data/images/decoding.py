@@ -40,6 +40,8 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # in use, 1200, stays below MAX_PIXELS; panoramas stay below 20.
 MAX_ASPECT = 50.0
 
+_PIXELS_AT_ONCE = 2**20
+
 # The classes, not PIL.Image.open, which would also try dozens of other formats, PostScript among
 # them, and warn about size before it can be checked here. Pillow's stubs give its readers no
 # arguments.
@@ -261,17 +263,25 @@ def _decode_with_pillow(file: Image.Image, check_size: Callable[[int, int], None
     file.load()
     if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
         raise errors.ImageError("32-bit pixels have no defined white")
-    if file.mode.startswith("I"):
-        image = (np.asarray(file) >> 8).astype(np.uint8)
-        image = np.repeat(image[:, :, np.newaxis], 3, axis=2)
-    else:
-        # Pillow warns when it drops a palette's transparency by itself.
-        transparency = file.info.pop("transparency", None)
-        image = np.array(file.convert("RGB"))
-        if transparency is not None:  # the image may be the caller's
-            file.info["transparency"] = transparency
+    # Pillow warns when it drops a palette's transparency by itself.
+    transparency = file.info.pop("transparency", None)
+    image = np.empty((file.height, file.width, 3), np.uint8)
+    # Row by row, as Pillow and NumPy would make four copies of the whole image on the way.
+    rows = max(1, _PIXELS_AT_ONCE // file.width)
+    for top in range(0, file.height, rows):
+        bottom = min(top + rows, file.height)
+        image[top:bottom] = _to_rgb(file.crop((0, top, file.width, bottom)))
+    if transparency is not None:  # the image may be the caller's
+        file.info["transparency"] = transparency
     # A TIFF has no such entry: Pillow has turned it upright while loading.
     return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
+
+
+def _to_rgb(file: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image of Pillow, (H, W, 3), or (H, W, 1) of grey ones."""
+    if file.mode.startswith("I"):
+        return (np.asarray(file) >> 8).astype(np.uint8)[:, :, np.newaxis]
+    return np.asarray(file.convert("RGB"))
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
