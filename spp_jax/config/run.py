@@ -97,6 +97,23 @@ class DataConfig:
     shorter_side: int = field(256, "Pixels; see data.view.", above=0, ceiling=MAX_SIDE)
     crop_size: int = field(224, "Pixels; see data.view.", above=0, ceiling=MAX_SIDE)
     jitter: float = field(0.0, "See data.view.", at_least=0, below=1)
+    max_megapixels: float = field(
+        89.478485,
+        "Larger images are refused, before they are decoded; WebP, which takes more memory, at "
+        "three quarters of it. By default no image takes more than 1 GiB to decode. Training and "
+        "evaluation know it.",
+        above=0,
+        ceiling=1_000,
+        may_change=True,
+    )
+    max_side_ratio: float = field(
+        50.0,
+        "Images whose longer side is more times the shorter one are refused; resized by their "
+        "shorter side they would be as many times larger. Training and evaluation know it.",
+        at_least=1,
+        ceiling=MAX_SIDE,
+        may_change=True,
+    )
     mean: str = field(
         "constant",
         "What is subtracted from images: the network's own constant (128 for the paper's "
