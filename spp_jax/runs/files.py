@@ -4,13 +4,14 @@ import codecs
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import uuid
 from collections.abc import Iterator
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 # The most bytes that `read_bytes` reads unless told otherwise.
 MAX_BYTES = 2**30
@@ -63,7 +64,7 @@ def write_json(path: str, value: Any, indent: int | None = None) -> None:
         json.dump(value, f, indent=indent)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Opens a regular file for reading.
 
     Raises:

@@ -83,7 +83,8 @@ def main(kind: str, paths: list[str], out: BinaryIO) -> None:
 
 if __name__ == "__main__":
     # Prints of libraries go to standard error, so that they do not mix with the windows.
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+    most = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     os.dup2(2, 1)
     files = [os.fsdecode(path) for path in sys.stdin.buffer.read().split(b"\0") if path]
