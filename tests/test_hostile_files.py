@@ -130,9 +130,9 @@ def test_a_mat_file_that_never_ends(tmp_path, monkeypatch):
 
 
 def test_a_mat_file_larger_than_its_memory(tmp_path, monkeypatch):
-    scipy.io.savemat(tmp_path / "a.mat", {"boxes": np.zeros((2**23, 4))}, do_compression=True)
+    scipy.io.savemat(tmp_path / "a.mat", {"boxes": np.zeros((2**22, 4))}, do_compression=True)
     assert os.path.getsize(tmp_path / "a.mat") < 2**20
-    monkeypatch.setattr(window_files.memory, "physical", lambda: 2**30)
+    monkeypatch.setattr(window_files.memory, "physical", lambda: 2**29)
     with pytest.raises(errors.InputError) as info:
         window_files.read(f"{tmp_path}/a.mat")
     assert "a.mat cannot be read as windows: it is damaged, or" in str(info.value)

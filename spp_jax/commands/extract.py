@@ -11,6 +11,7 @@ from absl import flags
 from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.commands import cli
+from spp_jax.config import fields
 
 EXAMPLES = (
     "--checkpoint=runs/mine --images=PHOTOGRAPHS --layer=conv5 --levels=6,3,2,1 --output=conv5.npz",
@@ -35,15 +36,33 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "scale", "224", "Shorter side of the whole image, pixels; or crop, or warp."
     )
-    flags.DEFINE_integer("size", 0, "Side of crop and warp; 0: the network's.", lower_bound=0)
+    flags.DEFINE_integer(
+        "size",
+        0,
+        "Side of crop and warp; 0: the network's.",
+        lower_bound=0,
+        upper_bound=fields.MAX_SIDE,
+    )
     flags.DEFINE_bool("normalize", False, "Give each layer's vector the length 1.")
     flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the file.")
     flags.DEFINE_string("output", None, "FILE.npz, or FILE.npy to be mapped.")
-    flags.DEFINE_integer("batch_size", 32, "Images of a batch.", lower_bound=1)
     flags.DEFINE_integer(
-        "num_programs", 8, "Programs to compile at most, if memory allows.", lower_bound=1
+        "batch_size", 32, "Images of a batch.", lower_bound=1, upper_bound=fields.MAX_BATCH
     )
-    flags.DEFINE_integer("num_workers", 0, "Loader processes; 0: threads.", lower_bound=0)
+    flags.DEFINE_integer(
+        "num_programs",
+        8,
+        "Programs to compile at most, if memory allows.",
+        lower_bound=1,
+        upper_bound=10_000,
+    )
+    flags.DEFINE_integer(
+        "num_workers",
+        0,
+        "Loader processes; 0: threads.",
+        lower_bound=0,
+        upper_bound=fields.MAX_PROCESSES,
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -101,6 +120,8 @@ def main(arguments: list[str]) -> int:
 def _parts() -> tuple[config_lib.Part, ...]:
     layers, levels = flags.FLAGS.layer, flags.FLAGS.levels
     pyramids = [cli.parse_levels("--levels", text) for text in levels.split("/")]
+    for pyramid in pyramids:
+        config_lib.check_bins(pyramid, f"--levels={levels}")
     if len(pyramids) == 1:
         pyramids *= len(layers)
     if len(pyramids) != len(layers):

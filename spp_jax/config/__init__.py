@@ -11,7 +11,7 @@ from spp_jax.config.detection import (
     RegressionConfig,
     TestConfig,
 )
-from spp_jax.config.features import Part, read_scale
+from spp_jax.config.features import Part, check_bins, read_scale
 from spp_jax.config.fields import difference, entries, from_dict, validate, whole_path
 from spp_jax.config.run import (
     PROTOCOLS,
@@ -46,6 +46,7 @@ __all__ = [
     "SvmDataConfig",
     "TestConfig",
     "TrainConfig",
+    "check_bins",
     "difference",
     "entries",
     "from_dict",

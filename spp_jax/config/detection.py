@@ -3,7 +3,17 @@
 import dataclasses
 
 from spp_jax import errors
-from spp_jax.config.fields import field, path_field
+from spp_jax.config.features import check_bins
+from spp_jax.config.fields import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_FLOAT,
+    MAX_LEVEL,
+    MAX_PROCESSES,
+    MAX_SIDE,
+    field,
+    path_field,
+)
 
 METHODS = ("fast", "quality", "edge_boxes")
 
@@ -58,19 +68,26 @@ class ProposalConfig:
         "Most windows of an image and method, of selective search at random; 0: all, of EdgeBoxes "
         "10,000.",
         at_least=0,
+        ceiling=1_000_000,
     )
     min_side: int = field(
         20,
         "Pixels of the original image: narrower windows are dropped, as in the released code.",
         at_least=0,
+        ceiling=MAX_SIDE,
     )
     max_image_side: int = field(
         500,
         "Images with a longer side are made this long for the methods, in pixels.",
         above=0,
+        ceiling=MAX_SIDE,
     )
     num_processes: int = field(
-        0, "Processes that find windows; 0: one for each core.", at_least=0, may_change=True
+        0,
+        "Processes that find windows; 0: one for each core.",
+        at_least=0,
+        may_change=True,
+        ceiling=MAX_PROCESSES,
     )
     cache: str = path_field(
         "The folder that keeps the windows of images; empty: WORKDIR/proposals.", may_change=True
@@ -88,6 +105,7 @@ class FeatureConfig:
         (),
         "Bins per side of each level; (): the network's own. fc6 and fc7 take no other.",
         at_least=1,
+        ceiling=MAX_LEVEL,
     )
     reduce: str = field(
         "max",
@@ -102,6 +120,7 @@ class FeatureConfig:
         above=0,
         is_increasing=True,
         is_filled=True,
+        ceiling=MAX_SIDE,
     )
     scale_rule: str = field(
         "area",
@@ -114,6 +133,7 @@ class FeatureConfig:
         "The side aimed at, pixels; 0: the network's size, or for linear its map's side times "
         "stride.",
         at_least=0,
+        ceiling=MAX_SIDE,
     )
     cell_rule: str = field(
         "released",
@@ -127,6 +147,7 @@ class FeatureConfig:
         "otherwise need twice the memory of its largest image); each has one program per scale.",
         above=0,
         may_change=True,
+        ceiling=1_000,
     )
 
 
@@ -134,21 +155,25 @@ class FeatureConfig:
 class MiningConfig:
     """One linear SVM per class: the constants of the released code."""
 
-    c: float = field(1e-3, "The penalty C of an error.", above=0)
-    positive_weight: float = field(2.0, "That of a positive is C times it.", above=0)
-    bias: float = field(10.0, "The constant feature.", above=0)
+    c: float = field(1e-3, "The penalty C of an error.", above=0, ceiling=MAX_FLOAT)
+    positive_weight: float = field(
+        2.0, "That of a positive is C times it.", above=0, ceiling=MAX_FLOAT
+    )
+    bias: float = field(10.0, "The constant feature.", above=0, ceiling=MAX_FLOAT)
     mean_norm: float = field(
         20.0,
         "Mean Euclidean norm that features are scaled to, measured on some windows of some images.",
         above=0,
+        ceiling=MAX_FLOAT,
     )
-    norm_images: int = field(200, "Images whose windows are measured.", above=0)
-    norm_windows: int = field(200, "Windows of each that are measured.", above=0)
+    norm_images: int = field(200, "Images whose windows are measured.", above=0, ceiling=MAX_COUNT)
+    norm_windows: int = field(200, "Windows of each that are measured.", above=0, ceiling=MAX_COUNT)
     tolerance: float = field(
         1e-4,
         "liblinear's, at which it stops; its own default, and so the released code's, is 0.1: "
         "scores then move by some 0.03, and training takes half the time.",
         above=0,
+        ceiling=MAX_FLOAT,
     )
     max_negative_iou: float = field(
         0.3,
@@ -163,9 +188,13 @@ class MiningConfig:
         at_least=0,
         at_most=1,
     )
-    hard: float = field(-1.0001, "A negative is kept if its score is above it.")
-    evict: float = field(-1.2, "After training, a negative is dropped if its score is below it.")
-    retrain_every: int = field(2000, "Negatives added until a class is trained again.", above=0)
+    hard: float = field(-1.0001, "A negative is kept if its score is above it.", ceiling=MAX_FLOAT)
+    evict: float = field(
+        -1.2, "After training, a negative is dropped if its score is below it.", ceiling=MAX_FLOAT
+    )
+    retrain_every: int = field(
+        2000, "Negatives added until a class is trained again.", above=0, ceiling=MAX_COUNT
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -173,11 +202,11 @@ class RegressionConfig:
     """Ridge regression of boxes from pooled features: the released constants."""
 
     enabled: bool = field(True, "Whether boxes are moved.", may_change=True)
-    strength: float = field(4000.0, "Lambda, of the squared weights.", above=0)
+    strength: float = field(4000.0, "Lambda, of the squared weights.", above=0, ceiling=10**12)
     min_iou: float = field(
         0.5, "Windows that overlap an object more are its examples.", at_least=0, at_most=1
     )
-    max_examples: int = field(10_000, "Most examples of a class.", above=0)
+    max_examples: int = field(10_000, "Most examples of a class.", above=0, ceiling=MAX_COUNT)
 
 
 @dataclasses.dataclass(slots=True)
@@ -185,8 +214,10 @@ class FinetuneConfig:
     """Fine-tuning of the fully connected layers to K + 1 classes (section 4.1)."""
 
     enabled: bool = field(False, "Whether the network is fine-tuned.")
-    batch_size: int = field(128, "Windows of a step, over all its images.", above=0)
-    images_per_batch: int = field(2, "Images of a step.", above=0)
+    batch_size: int = field(
+        128, "Windows of a step, over all its images.", above=0, ceiling=MAX_BATCH
+    )
+    images_per_batch: int = field(2, "Images of a step.", above=0, ceiling=MAX_BATCH)
     positive_share: float = field(
         0.25, "Share of the windows that are positives.", at_least=0, at_most=1
     )
@@ -202,22 +233,29 @@ class FinetuneConfig:
     from_layer: str = field(
         "", "Beyond the paper: the first layer of the backbone to be trained; empty: none is."
     )
-    num_steps: int = field(300_000, "Steps to train.", above=0)
-    learning_rate: float = field(1e-4, "The learning rate to begin with.", above=0)
+    num_steps: int = field(300_000, "Steps to train.", above=0, ceiling=MAX_COUNT)
+    learning_rate: float = field(
+        1e-4, "The learning rate to begin with.", above=0, ceiling=MAX_FLOAT
+    )
     drop_steps: tuple[int, ...] = field(
         (250_000,),
         "The learning rate is times 0.1 from each of these on.",
         is_increasing=True,
+        ceiling=MAX_COUNT,
     )
     momentum: float = field(0.9, "Of SGD.", at_least=0, below=1)
-    weight_decay: float = field(5e-4, "Of every parameter that is trained.", at_least=0)
+    weight_decay: float = field(
+        5e-4, "Of every parameter that is trained.", at_least=0, ceiling=MAX_FLOAT
+    )
     bias_lr_factor: float = field(
-        2.0, "The learning rate of biases is that of weights times it.", above=0
+        2.0, "The learning rate of biases is that of weights times it.", above=0, ceiling=MAX_FLOAT
     )
     flip: bool = field(True, "Whether to mirror half of the images.")
-    log_every_steps: int = field(50, "Steps from one line to the next.", above=0, may_change=True)
+    log_every_steps: int = field(
+        50, "Steps from one line to the next.", above=0, may_change=True, ceiling=MAX_COUNT
+    )
     checkpoint_every_steps: int = field(
-        1000, "Steps from one checkpoint to the next.", above=0, may_change=True
+        1000, "Steps from one checkpoint to the next.", above=0, may_change=True, ceiling=MAX_COUNT
     )
 
 
@@ -225,7 +263,9 @@ class FinetuneConfig:
 class TestConfig:
     """Detection proper."""
 
-    min_score: float = field(-1.5, "Windows of lower scores are left out.", may_change=True)
+    min_score: float = field(
+        -1.5, "Windows of lower scores are left out.", may_change=True, ceiling=MAX_FLOAT
+    )
     nms_iou: float = field(
         0.3,
         "Detections that overlap a better one of their class more are left out.",
@@ -234,12 +274,13 @@ class TestConfig:
         may_change=True,
     )
     max_detections: int = field(
-        100, "Most detections of an image and class.", above=0, may_change=True
+        100, "Most detections of an image and class.", above=0, may_change=True, ceiling=1_000_000
     )
     shown_score: float = field(
         -0.5,
         "predict draws and lists what is above; the released demo's.",
         may_change=True,
+        ceiling=MAX_FLOAT,
     )
 
 
@@ -247,7 +288,7 @@ class TestConfig:
 class DetectionConfig:
     """Everything a detector depends on."""
 
-    seed: int = field(0, "Of everything that is drawn.", at_least=0)
+    seed: int = field(0, "Of everything that is drawn.", at_least=0, ceiling=MAX_COUNT)
     checkpoint: str = path_field(
         "The network to start from: a workdir of train.py, or what spp_jax.interop wrote. Once "
         "the detector has its own copy, the network may be moved or deleted.",
@@ -265,6 +306,7 @@ class DetectionConfig:
     def check_together(self) -> None:
         """Raises InputError for the first value that does not fit another."""
         tune, features = self.finetune, self.features
+        check_bins(features.levels, "config.features.levels")
         if not (self.proposals.methods or self.proposals.path):
             raise errors.InputError(f"config.proposals.methods must be of {', '.join(METHODS)}")
         if not tune.min_negative_iou < tune.min_positive_iou:

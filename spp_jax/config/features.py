@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from spp_jax import errors
+from spp_jax.config import fields
+
+MAX_BINS = fields.MAX_LEVEL**2  # of all levels of a pyramid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,16 @@ class Part:
     reduce: Literal["max", "mean"] = "max"
 
 
+def check_bins(levels: Sequence[int], name: str) -> None:
+    """Raises InputError if levels are of more than MAX_BINS bins; `name` is theirs in the error.
+
+    A vector has as many values of each channel, and fc6 as many weights of each of its outputs.
+    """
+    count = sum(int(n) ** 2 for n in levels)
+    if count > MAX_BINS:
+        raise errors.InputError(f"{name} are {count:,.0f} bins, more than {MAX_BINS:,}")
+
+
 def read_scale(text: str) -> str | int:
     """Returns "crop", "warp", or the shorter side that a text gives, in pixels.
 
@@ -33,4 +46,6 @@ def read_scale(text: str) -> str | int:
         return text
     if not text.isdecimal() or text.startswith("0"):
         raise errors.InputError(f"scale {text!r} is neither crop, warp nor a number of pixels")
+    if len(text) > 9 or int(text) > fields.MAX_SIDE:
+        raise errors.InputError(f"scale {text:.20} is more than {fields.MAX_SIDE:,} pixels")
     return int(text)

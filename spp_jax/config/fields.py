@@ -16,6 +16,16 @@ from spp_jax import errors
 
 T = TypeVar("T")
 
+# Ceilings of fields: what is beyond them is a slip of the pen, and would fill the memory or the
+# disk long before it is of use.
+MAX_SIDE = 16_384  # pixels
+MAX_LEVEL = 64  # bins per side
+MAX_BATCH = 65_536
+MAX_PROCESSES = 1_024
+MAX_COUNT = 2**31 - 1  # of what is counted in 32 bits, as steps are
+MAX_FLOAT = 1_000_000
+_MAX_ITEMS = 1_000  # of a tuple
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -24,6 +34,7 @@ class Rule:
     Attributes:
         comment: for users, one or more sentences.
         above, at_least, below, at_most: limits of a number.
+        ceiling: the largest number that can be meant.
         one_of: the values there are.
         is_increasing: whether each item of a tuple must be more than the one before.
         is_filled: whether a tuple must have an item.
@@ -36,6 +47,7 @@ class Rule:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    ceiling: float | None = None
     one_of: tuple[Any, ...] = ()
     is_increasing: bool = False
     is_filled: bool = False
@@ -59,6 +71,15 @@ class Rule:
             and (self.at_most is None or item <= self.at_most)
             and (not self.one_of or item in self.one_of)
         )
+
+    def excess(self, value: Any) -> str:
+        """Returns the ceiling in words where a value is above it, as "at most 64", or ""."""
+        items = value if isinstance(value, tuple) else (value,)
+        if len(items) > _MAX_ITEMS:
+            return f"at most {_MAX_ITEMS} numbers"
+        if self.ceiling is not None and any(item > self.ceiling for item in items if item):
+            return f"at most {self.ceiling:,}"
+        return ""
 
     def wanted(self) -> str:
         """Returns the limits in words, as "from 0 to below 1"; "" where there are none."""
@@ -148,9 +169,23 @@ def validate(config: Any) -> None:
             raise errors.InputError(f"config.{path} must be {entry.kind_name}, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise errors.InputError(f"config.{path} must be a finite number, got {value}")
+        if isinstance(value, str) and "\0" in value:
+            raise errors.InputError(f"config.{path} must hold no zero byte, got {value!r}")
         if not rule.allows(value):
             raise errors.InputError(f"config.{path} must be {rule.wanted()}, got {value}")
+        if rule.excess(value):
+            raise errors.InputError(
+                f"config.{path} must be {rule.excess(value)}, got {_shorten(value)}"
+            )
     config.check_together()
+
+
+def _shorten(value: Any) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def difference(old: T, new: T) -> str | None:

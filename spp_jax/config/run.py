@@ -3,7 +3,17 @@
 import dataclasses
 
 from spp_jax import errors
-from spp_jax.config.fields import field, path_field
+from spp_jax.config.features import check_bins
+from spp_jax.config.fields import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_FLOAT,
+    MAX_LEVEL,
+    MAX_PROCESSES,
+    MAX_SIDE,
+    field,
+    path_field,
+)
 
 PROTOCOLS = ("center", "full", "warp", "ten_view", "multi_view")
 
@@ -19,10 +29,14 @@ class ModelConfig:
         "network without SPP.",
         # What the command line makes of "()" and "None".
         normalize=lambda levels: None if levels in ((), (None,)) else levels,
+        ceiling=MAX_LEVEL,
     )
     reduce: str = field("max", "What a bin holds: the max or the mean of its cells.")
     num_classes: int = field(
-        0, "Outputs of the network; 0: as many as the training data has classes.", at_least=0
+        0,
+        "Outputs of the network; 0: as many as the training data has classes.",
+        at_least=0,
+        ceiling=100_000,
     )
     dtype: str = field(
         "float32", "Of the computation, float32 or bfloat16; parameters are float32."
@@ -55,18 +69,22 @@ class DataConfig:
         at_least=0,
         below=1,
     )
-    batch_size: int = field(128, "Examples of a step, over all devices and hosts.", above=0)
+    batch_size: int = field(
+        128, "Examples of a step, over all devices and hosts.", above=0, ceiling=MAX_BATCH
+    )
     num_workers: int = field(
         0,
         "0: threads of the main process, enough while decoding keeps up; else loader processes.",
         at_least=0,
         may_change=True,
+        ceiling=MAX_PROCESSES,
     )
     cache_mb: int = field(
         0,
         "MiB of decoded training images to keep in memory; each loader process has its own.",
         at_least=0,
         may_change=True,
+        ceiling=2**24,
     )
     view: str = field(
         "corners",
@@ -76,9 +94,26 @@ class DataConfig:
         "cut off at random; JPEGs are decoded no smaller than data.shorter_side.",
         one_of=("corners", "warp"),
     )
-    shorter_side: int = field(256, "Pixels; see data.view.", above=0)
-    crop_size: int = field(224, "Pixels; see data.view.", above=0)
+    shorter_side: int = field(256, "Pixels; see data.view.", above=0, ceiling=MAX_SIDE)
+    crop_size: int = field(224, "Pixels; see data.view.", above=0, ceiling=MAX_SIDE)
     jitter: float = field(0.0, "See data.view.", at_least=0, below=1)
+    max_megapixels: float = field(
+        89.478485,
+        "Larger images are refused, before they are decoded; WebP, which takes more memory, at "
+        "three quarters of it. By default no image takes more than 1 GiB to decode. Training and "
+        "evaluation know it.",
+        above=0,
+        ceiling=1_000,
+        may_change=True,
+    )
+    max_side_ratio: float = field(
+        50.0,
+        "Images whose longer side is more times the shorter one are refused; resized by their "
+        "shorter side they would be as many times larger. Training and evaluation know it.",
+        at_least=1,
+        ceiling=MAX_SIDE,
+        may_change=True,
+    )
     mean: str = field(
         "constant",
         "What is subtracted from images: the network's own constant (128 for the paper's "
@@ -88,7 +123,7 @@ class DataConfig:
         "here.",
         one_of=("constant", "channel", "image"),
     )
-    mean_examples: int = field(10_000, "See data.mean; 0: all.", at_least=0)
+    mean_examples: int = field(10_000, "See data.mean; 0: all.", at_least=0, ceiling=MAX_COUNT)
     max_refused: float = field(
         0.01,
         "Training stops when a larger share of the examples turns out to be unreadable.",
@@ -102,10 +137,14 @@ class DataConfig:
 class TrainConfig:
     """The recipe of section 3.1."""
 
-    num_epochs: int = field(70, "Epochs to train.", above=0)
-    steps_per_epoch: int = field(0, "0: as many as the examples fill.", at_least=0)
+    num_epochs: int = field(70, "Epochs to train.", above=0, ceiling=1_000_000)
+    steps_per_epoch: int = field(
+        0, "0: as many as the examples fill.", at_least=0, ceiling=MAX_COUNT
+    )
     sizes: tuple[int, ...] = field(
-        (224, 180), "Sides of the square images to train on, pixels; see train.size_schedule."
+        (224, 180),
+        "Sides of the square images to train on, pixels; see train.size_schedule.",
+        ceiling=MAX_SIDE,
     )
     size_schedule: str = field(
         "epoch",
@@ -114,7 +153,9 @@ class TrainConfig:
         "largest.",
         one_of=("epoch", "random"),
     )
-    learning_rate: float = field(0.01, "The learning rate to begin with.", above=0, at_most=1000)
+    learning_rate: float = field(
+        0.01, "The learning rate to begin with.", above=0, ceiling=MAX_FLOAT
+    )
     lr_schedule: str = field(
         "plateau",
         "plateau: times train.lr_factor whenever the training loss, averaged over one round of "
@@ -123,41 +164,51 @@ class TrainConfig:
         one_of=("plateau", "step"),
     )
     lr_factor: float = field(0.1, "See train.lr_schedule.", above=0, below=1)
-    patience: int = field(3, "See train.lr_schedule.", above=0)
-    num_drops: int = field(2, "See train.lr_schedule.", at_least=0)
+    patience: int = field(3, "See train.lr_schedule.", above=0, ceiling=MAX_COUNT)
+    num_drops: int = field(2, "See train.lr_schedule.", at_least=0, ceiling=MAX_COUNT)
     drop_epochs: tuple[int, ...] = field(
-        (), "See train.lr_schedule.", at_least=0, is_increasing=True
+        (), "See train.lr_schedule.", at_least=0, is_increasing=True, ceiling=1_000_000
     )
     momentum: float = field(0.9, "Of SGD.", at_least=0, below=1)
     bias_lr_factor: float = field(
-        1.0, "The learning rate of biases is that of weights times it.", above=0
+        1.0, "The learning rate of biases is that of weights times it.", above=0, ceiling=MAX_FLOAT
     )
-    weight_decay: float = field(5e-4, "Of every parameter, as released.", at_least=0, at_most=1000)
+    weight_decay: float = field(
+        5e-4, "Of every parameter, as released.", at_least=0, ceiling=MAX_FLOAT
+    )
     flip: bool = field(True, "Whether to mirror half of the images.")
     color_noise: float = field(
         0.1,
         "Deviation of AlexNet's colour noise, in units of the principal components' own; 0: none.",
         at_least=0,
+        ceiling=MAX_FLOAT,
     )
     eval_every_epochs: int = field(
-        1, "Epochs from one evaluation to the next; 0: none.", at_least=0, may_change=True
+        1,
+        "Epochs from one evaluation to the next; 0: none.",
+        at_least=0,
+        may_change=True,
+        ceiling=MAX_COUNT,
     )
     eval_protocol: str = field(
         "center", "The test views of evaluations in training.", one_of=PROTOCOLS, may_change=True
     )
     checkpoint_every_steps: int = field(
-        1000, "Steps from one checkpoint to the next.", above=0, may_change=True
+        1000, "Steps from one checkpoint to the next.", above=0, may_change=True, ceiling=MAX_COUNT
     )
     keep_checkpoints: int = field(
-        2, "The last checkpoints that are kept.", above=0, may_change=True
+        2, "The last checkpoints that are kept.", above=0, may_change=True, ceiling=MAX_COUNT
     )
-    log_every_steps: int = field(50, "Steps from one line to the next.", above=0, may_change=True)
+    log_every_steps: int = field(
+        50, "Steps from one line to the next.", above=0, may_change=True, ceiling=MAX_COUNT
+    )
     max_bad_steps: int = field(
         10,
         "A step whose loss or gradient is no finite number changes nothing; training ends, with "
         "its last checkpoint, when more than so many come in a row.",
         at_least=0,
         may_change=True,
+        ceiling=MAX_COUNT,
     )
     deterministic: bool = field(
         False, "No operation whose result depends on the order of threads; slower on GPUs."
@@ -174,12 +225,14 @@ class EvalConfig:
         "data.shorter_side, which center and ten_view always take.",
         at_least=0,
         may_change=True,
+        ceiling=MAX_SIDE,
     )
     scales: tuple[int, ...] = field(
         (),
         "Shorter sides of protocol multi_view, pixels; (): the paper's six, 224, 256, 300, 360, "
         "448 and 560, in proportion to the first of train.sizes, the side of a view.",
         may_change=True,
+        ceiling=MAX_SIDE,
     )
     num_positions: int = field(
         9,
@@ -190,15 +243,22 @@ class EvalConfig:
     has_full_views: bool = field(
         True, "Whether multi_view adds the full image and its mirror image.", may_change=True
     )
-    batch_size: int = field(0, "0: data.batch_size.", at_least=0, may_change=True)
+    batch_size: int = field(
+        0, "0: data.batch_size.", at_least=0, may_change=True, ceiling=MAX_BATCH
+    )
     canvas_step: int = field(
         32,
         "Sides of padded canvases are multiples of it: more pixels lost, fewer programs.",
         above=0,
         may_change=True,
+        ceiling=MAX_SIDE,
     )
     num_examples: int = field(
-        0, "Examples to score, evenly spread over the data; 0: all.", at_least=0, may_change=True
+        0,
+        "Examples to score, evenly spread over the data; 0: all.",
+        at_least=0,
+        may_change=True,
+        ceiling=MAX_COUNT,
     )
 
 
@@ -233,6 +293,7 @@ class Config:
         data, sizes = self.data, self.train.sizes
         if not sizes:
             raise errors.InputError("config.train.sizes is empty")
+        check_bins(self.model.levels or (), "config.model.levels")
         name = "max(config.train.sizes)" if data.view == "warp" else "config.data.crop_size"
         needed = max(sizes) if data.view == "warp" else data.crop_size
         if needed > data.shorter_side:

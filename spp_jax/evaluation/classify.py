@@ -67,7 +67,9 @@ def evaluate(
     indices = reading.even_sample(len(source), config.eval.num_examples)
     sizes, refused = dict.fromkeys(indices, (views.size, views.size)), []
     if views.takes_whole_images:
-        heads, refused = reading.read_heads(source, config.data.num_workers, indices)
+        heads, refused = reading.read_heads(
+            source, config.data.num_workers, indices, limits=views.limits
+        )
         sizes = {index: head.size for index, head in heads.items()}
     plan = _Plan(views, model.backbone, config, sizes.values(), jax.device_count())
     tally = _Tally(views.num_images * (2 if views.is_mirrored else 1))

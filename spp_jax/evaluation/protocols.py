@@ -12,6 +12,7 @@ from spp_jax import config as config_lib
 from spp_jax import errors, network
 from spp_jax.canvas import arithmetic
 from spp_jax.data import images
+from spp_jax.data.loading import views
 from spp_jax.models import topology
 
 
@@ -35,6 +36,7 @@ class Protocol:
     scales: tuple[int, ...] = ()
     num_positions: int = 9
     has_full_views: bool = False
+    limits: images.Limits = images.LIMITS  # of the images that are read
 
     @property
     def is_mirrored(self) -> bool:
@@ -65,10 +67,11 @@ class Protocol:
         no less than twice the side wanted, where its scaled decoding leaves no trace.
         """
         if self.name == "warp":
-            image = images.decode(data, name, shorter_side=2 * self.size)
+            image = images.decode(data, name, shorter_side=2 * self.size, limits=self.limits)
             return (images.resize(image, self.size, self.size, kernel="triangle"),)
-        height, width = images.read_size(io.BytesIO(data), name)
-        image = images.decode(data, name, shorter_side=2 * max(self.shown_scales))
+        height, width = images.read_size(io.BytesIO(data), name, self.limits)
+        side = 2 * max(self.shown_scales)
+        image = images.decode(data, name, shorter_side=side, limits=self.limits)
         # Sides rounded from the file's own: those of a scaled decode are rounded already.
         resized = tuple(
             images.resize(image, *arithmetic.shorter_size(height, width, s), kernel="triangle")
@@ -122,6 +125,7 @@ def make_protocol(config: config_lib.Config, name: str) -> Protocol:
         eval.scales or tuple(round(s * size / 224) for s in _PAPER_SCALES),
         eval.num_positions,
         name == "multi_view" and eval.has_full_views,
+        views.limits_of(config.data),
     )
 
 

@@ -2,6 +2,8 @@ import io
 import pathlib
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent import futures
 
@@ -13,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.canvas import arithmetic
 from spp_jax.data import images
 from spp_jax.data.images import decoding, formats
+from spp_jax.data.loading import views
+from spp_jax.evaluation import protocols
 
 ODD_IMAGES = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "odd_images"
 
@@ -370,17 +375,55 @@ def test_bombs_are_refused_before_they_are_decoded(name):
     assert grown < 50_000  # KiB; one decoded bomb would take 800,000 at least
 
 
+def test_webp_takes_more_memory_and_has_fewer_pixels():
+    data = encode(PHOTO[:4, :5], "WEBP", lossless=True)
+    assert images.decode(data, "x", limits=images.Limits(27)).shape == (4, 5, 3)
+    with pytest.raises(errors.ImageError, match=r"^x: 4x5 is more than 19 pixels of WebP$"):
+        images.decode(data, "x", limits=images.Limits(26))
+    with pytest.raises(errors.ImageError, match=r"^x: 4x5 is more than 19 pixels of WebP$"):
+        images.read_size(io.BytesIO(data), "x", images.Limits(26))
+    # One colour in 100 bytes; 67,108,863 pixels take 1 GiB.
+    data = encode(np.zeros((8200, 8200, 3), np.uint8), "WEBP", lossless=True, method=0)
+    with pytest.raises(errors.ImageError, match="8200x8200 is more than 67108863 pixels of WebP"):
+        images.decode(data, "x")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP"])
+def test_decoding_takes_little_more_than_the_pixels(kind):
+    size = 2600
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), (10, 20, 30)).save(file, kind)
+    code = (
+        "import resource, sys; from spp_jax.data import images; data = sys.stdin.buffer.read();"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "before = peak(); images.decode(data, 'x'); print(peak() - before)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True
+    )
+    per_pixel = int(child.stdout) * 1024 / size**2
+    assert per_pixel < (17 if kind == "WEBP" else 12)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "1", "LA"])
+def test_rows_at_once_are_the_whole_image(mode, monkeypatch):
+    image = Image.fromarray(PHOTO).convert(mode)
+    expected = np.asarray(image.convert("RGB"))
+    monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", 7 * image.width + 1)
+    np.testing.assert_array_equal(images.from_pillow(image, "x"), expected)
+
+
 def test_limits_are_inclusive():
     data = encode(PHOTO[:4, :5], "PNG")
-    assert images.decode(data, "x", max_pixels=20, max_aspect=1.25).shape == (4, 5, 3)
+    assert images.decode(data, "x", limits=images.Limits(20, 1.25)).shape == (4, 5, 3)
     with pytest.raises(errors.ImageError, match="x: 4x5 is more than 19 pixels"):
-        images.decode(data, "x", max_pixels=19)
+        images.decode(data, "x", limits=images.Limits(19))
     for shape in ((1, 51, 3), (51, 1, 3)):
         for kind in ("PNG", "JPEG"):
             data = encode(np.zeros(shape, np.uint8), kind)
             with pytest.raises(errors.ImageError, match=r"line: \d+x\d+ is narrower than 1:50"):
                 images.decode(data, "line")
-            assert images.decode(data, "line", max_aspect=51).shape == shape
+            assert images.decode(data, "line", limits=images.Limits(aspect=51)).shape == shape
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
@@ -504,7 +547,7 @@ def test_jpeg_of_a_sampling_that_turbojpeg_does_not_know():
         simplejpeg.decode_jpeg_header(data)
     np.testing.assert_array_equal(images.decode(data, "odd"), np.full((8, 24, 3), 128))
     with pytest.raises(errors.ImageError, match="odd: 8x24 is more than 100 pixels"):
-        images.decode(data, "odd", max_pixels=100)
+        images.decode(data, "odd", limits=images.Limits(100))
     turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6) + data[2:]
     assert images.decode(turned, "odd").shape == (24, 8, 3)
     with pytest.raises(errors.ImageError, match="odd: "):
@@ -705,3 +748,15 @@ def test_odd_images():
     for image in small[1:]:
         # Each is its own JPEG of one picture: they differ by 0.5, or by 67 and more if misturned.
         assert np.abs(image.astype(int) - small[0].astype(int)).mean() < 1
+
+
+def test_the_configs_limits_reach_training_and_evaluation():
+    config = config_lib.Config()
+    config.data.max_megapixels, config.data.max_side_ratio = 20e-6, 2.0
+    view, protocol = views.TrainView(config.data), protocols.make_protocol(config, "full")
+    for shape, message in (((3, 7, 3), "more than 20 pixels"), ((2, 5, 3), "narrower than 1:2")):
+        data = encode(np.zeros(shape, np.uint8), "PNG")
+        for read in (view.read, protocol):
+            with pytest.raises(errors.ImageError, match=message):
+                read(data, "x")
+    assert view.read(encode(np.zeros((4, 5, 3), np.uint8), "PNG"), "x").shape == (256, 320, 3)

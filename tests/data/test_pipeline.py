@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -269,3 +270,14 @@ def test_the_mean_image_is_the_mean_of_the_middles(view):
 def test_an_epoch_may_be_cut_short():
     assert dataclasses.replace(STREAM, max_steps_per_epoch=2).steps_per_epoch == 2
     assert dataclasses.replace(STREAM, max_steps_per_epoch=99).steps_per_epoch == 5
+
+
+def test_more_steps_than_32_bits_can_count_are_refused():
+    source: Any = range(10_000)
+    view = views.TrainView(config_lib.DataConfig())
+    with pytest.raises(errors.InputError) as info:
+        streams.TrainStream(source, view, 0, 1, (64,) * 300_000)
+    assert str(info.value) == (
+        "300,000 epochs (config.train.num_epochs) of 10,000 steps are more steps than 32 bits can "
+        "count"
+    )

@@ -13,7 +13,7 @@ only be stopped for the whole process, which is left to the program.
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,6 +40,30 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # in use, 1200, stays below MAX_PIXELS; panoramas stay below 20.
 MAX_ASPECT = 50.0
 
+
+class Limits(NamedTuple):
+    """What images may have at most.
+
+    Attributes:
+        pixels: height * width, as the header claims them. Formats that take more than 12 bytes of
+            memory per pixel to decode may have fewer: by default none then takes more than 1 GiB.
+            Pillow has limits of its own: 179 million for GIF, WebP and tiles of TIFF, 268 million
+            for AVIF.
+        aspect: the ratio of the longer side to the shorter.
+    """
+
+    pixels: int = MAX_PIXELS
+    aspect: float = MAX_ASPECT
+
+
+LIMITS = Limits()
+# Bytes of memory per pixel at the peak of decoding, measured with Pillow 12: WebP's decoder holds
+# two canvases of 4, Pillow a copy and its image. All other formats take 12 at most.
+_BYTES = {"WebP": 16}
+_USUAL_BYTES = 12
+
+_PIXELS_AT_ONCE = 2**20
+
 # The classes, not PIL.Image.open, which would also try dozens of other formats, PostScript among
 # them, and warn about size before it can be checked here. Pillow's stubs give its readers no
 # arguments.
@@ -64,8 +88,7 @@ def decode(
     name: str,
     *,
     shorter_side: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_aspect: float = MAX_ASPECT,
+    limits: Limits = LIMITS,
 ) -> np.ndarray:
     """Decodes the bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP or PPM file to upright RGB.
 
@@ -84,9 +107,7 @@ def decode(
         name: the name of the file in errors.
         shorter_side: decode a JPEG at the smallest of the scales 1/8 .. 8/8 that leaves its shorter
             side at least this long, for the caller to resize. Other formats keep their size.
-        max_pixels: largest height * width the header may claim. Pillow has limits of its own: 179
-            million for GIF, WebP and tiles of TIFF, 268 million for AVIF.
-        max_aspect: largest ratio of the longer side to the shorter.
+        limits: what the image may have at most.
 
     Returns:
         (H, W, 3) uint8, contiguous and writable.
@@ -100,7 +121,7 @@ def decode(
     kind, reader = _find_reader(data, name)
 
     def check_size(height: int, width: int) -> None:
-        _check_size(height, width, max_pixels, max_aspect)
+        _check_size(height, width, kind, limits)
 
     with _named(name, kind):
         if kind == "JPEG":
@@ -108,7 +129,7 @@ def decode(
         return _decode_with_pillow(reader(io.BytesIO(data)), check_size)
 
 
-def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
+def read_size(file: BinaryIO, name: str, limits: Limits = LIMITS) -> tuple[int, int]:
     """Reads the (height, width) that `decode` gives an image, from the file's header alone.
 
     A file that its header shows to be no image, too large or too narrow is refused as by `decode`;
@@ -117,11 +138,12 @@ def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
     Args:
         file: the file, open for reading at its start.
         name: the name of the file in errors.
+        limits: what the image may have at most.
 
     Raises:
         ImageError: the file is empty, no image, too large or too narrow.
     """
-    height, width, orientation = _read_head(file, name)
+    height, width, orientation = _read_head(file, name, limits)
     return (width, height) if orientation >= 5 else (height, width)
 
 
@@ -130,16 +152,16 @@ def read_orientation(file: BinaryIO, name: str) -> int:
 
     Arguments and errors as `read_size`.
     """
-    return _read_head(file, name)[2]
+    return _read_head(file, name, LIMITS)[2]
 
 
-def _read_head(file: BinaryIO, name: str) -> tuple[int, int, int]:
+def _read_head(file: BinaryIO, name: str, limits: Limits) -> tuple[int, int, int]:
     """Reads the (height, width) of the stored pixels, and the orientation."""
     kind, reader = _find_reader(file.read(formats.NUM_BYTES), name)
     file.seek(0)
     with _named(name, kind):
         image = _open_header(reader, file, kind)
-        _check_size(image.height, image.width, MAX_PIXELS, MAX_ASPECT)
+        _check_size(image.height, image.width, kind, limits)
         block = image.info.get("exif") or (exif.find_in_png(file) if kind == "PNG" else b"")
         return image.height, image.width, exif.orientation(block)
 
@@ -169,11 +191,12 @@ def from_pillow(image: Image.Image, name: str) -> np.ndarray:
     Raises:
         ImageError: the image is too large or too narrow, or its file is truncated or corrupt.
     """
+    kind = image.format or "image"
 
     def check_size(height: int, width: int) -> None:
-        _check_size(height, width, MAX_PIXELS, MAX_ASPECT)
+        _check_size(height, width, "WebP" if kind == "WEBP" else kind, LIMITS)
 
-    with _named(name, image.format or "image"):
+    with _named(name, kind):
         return _decode_with_pillow(image, check_size)
 
 
@@ -201,11 +224,13 @@ def _find_reader(data: bytes, name: str) -> tuple[str, Callable[..., ImageFile.I
     raise errors.ImageError(f"{name}: not an image of a known format ({kinds}){advice}")
 
 
-def _check_size(height: int, width: int, max_pixels: int, max_aspect: float) -> None:
-    if height * width > max_pixels:
-        raise errors.ImageError(f"{height}x{width} is more than {max_pixels} pixels")
-    if max(height, width) > max_aspect * min(height, width):
-        raise errors.ImageError(f"{height}x{width} is narrower than 1:{max_aspect:g}")
+def _check_size(height: int, width: int, kind: str, limits: Limits) -> None:
+    most = limits.pixels * _USUAL_BYTES // max(_BYTES.get(kind, 0), _USUAL_BYTES)
+    if height * width > most:
+        reason = f" of {kind}" if kind in _BYTES else ""
+        raise errors.ImageError(f"{height}x{width} is more than {most} pixels{reason}")
+    if max(height, width) > limits.aspect * min(height, width):
+        raise errors.ImageError(f"{height}x{width} is narrower than 1:{limits.aspect:g}")
 
 
 @contextlib.contextmanager
@@ -261,17 +286,25 @@ def _decode_with_pillow(file: Image.Image, check_size: Callable[[int, int], None
     file.load()
     if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
         raise errors.ImageError("32-bit pixels have no defined white")
-    if file.mode.startswith("I"):
-        image = (np.asarray(file) >> 8).astype(np.uint8)
-        image = np.repeat(image[:, :, np.newaxis], 3, axis=2)
-    else:
-        # Pillow warns when it drops a palette's transparency by itself.
-        transparency = file.info.pop("transparency", None)
-        image = np.array(file.convert("RGB"))
-        if transparency is not None:  # the image may be the caller's
-            file.info["transparency"] = transparency
+    # Pillow warns when it drops a palette's transparency by itself.
+    transparency = file.info.pop("transparency", None)
+    image = np.empty((file.height, file.width, 3), np.uint8)
+    # Row by row, as Pillow and NumPy would make four copies of the whole image on the way.
+    rows = max(1, _PIXELS_AT_ONCE // file.width)
+    for top in range(0, file.height, rows):
+        bottom = min(top + rows, file.height)
+        image[top:bottom] = _to_rgb(file.crop((0, top, file.width, bottom)))
+    if transparency is not None:  # the image may be the caller's
+        file.info["transparency"] = transparency
     # A TIFF has no such entry: Pillow has turned it upright while loading.
     return _turn_upright(image, exif.orientation(file.info.get("exif", b"")))
+
+
+def _to_rgb(file: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image of Pillow, (H, W, 3), or (H, W, 1) of grey ones."""
+    if file.mode.startswith("I"):
+        return (np.asarray(file) >> 8).astype(np.uint8)[:, :, np.newaxis]
+    return np.asarray(file.convert("RGB"))
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

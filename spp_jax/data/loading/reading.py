@@ -87,15 +87,17 @@ def read_heads(
     num_workers: int,
     indices: Sequence[int] | None = None,
     progress: progress_lib.Progress = progress_lib.SILENT,
+    *,
+    limits: images.Limits = images.LIMITS,
 ) -> tuple[dict[int, Head], list[str]]:
-    """Reads the headers of all examples, or of `indices`.
+    """Reads the headers of all examples, or of `indices`; images beyond the limits are refused.
 
     Returns:
         {index: head} of the images whose header can be read, and a sentence for each of the others.
     """
     chosen = range(len(source)) if indices is None else indices
     heads, refused = {}, []
-    examples = eval_examples(source, _read_head, num_workers, chosen)
+    examples = eval_examples(source, _HeadView(limits), num_workers, chosen)
     with contextlib.closing(examples), progress.bar("sizes", len(chosen)) as advance:
         for index, example in zip(chosen, examples):
             advance(1)
@@ -107,8 +109,12 @@ def read_heads(
     return heads, refused
 
 
-def _read_head(data: bytes, name: str) -> tuple[tuple[int, int], int]:
-    return images.read_size(io.BytesIO(data), name), zlib.crc32(data)
+@dataclasses.dataclass(frozen=True)
+class _HeadView:
+    limits: images.Limits
+
+    def __call__(self, data: bytes, name: str) -> tuple[tuple[int, int], int]:
+        return images.read_size(io.BytesIO(data), name, self.limits), zlib.crc32(data)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,7 +105,7 @@ class TrainStream:
         max_steps_per_epoch: 0, or what cuts an epoch short of its len(source) // batch_size steps.
 
     Raises:
-        InputError: fewer examples than one batch.
+        InputError: fewer examples than one batch, or more steps than 32 bits can count.
     """
 
     source: base.Source
@@ -123,6 +123,11 @@ class TrainStream:
             raise errors.InputError(
                 f"{len(self.source)} training examples are fewer than one batch of "
                 f"{self.batch_size} (config.data.batch_size)"
+            )
+        if self.num_steps >= 2**31:
+            raise errors.InputError(
+                f"{len(self.epoch_sizes):,} epochs (config.train.num_epochs) of "
+                f"{self.steps_per_epoch:,} steps are more steps than 32 bits can count"
             )
 
     @property

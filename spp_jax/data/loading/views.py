@@ -12,6 +12,11 @@ from spp_jax.canvas import arithmetic
 from spp_jax.data import images
 
 
+def limits_of(config: config_lib.DataConfig) -> images.Limits:
+    """Returns what images may have at most, as a config's `max_megapixels` and ratio say."""
+    return images.Limits(round(config.max_megapixels * 1e6), config.max_side_ratio)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainView:
     """Makes views as a config's `view`, `shorter_side`, `crop_size` and `jitter` say."""
@@ -24,7 +29,8 @@ class TrainView:
         Returns (H, W, 3); the shorter side is `shorter_side`, or for "warp" may be longer.
         """
         side = self.config.shorter_side
-        image = images.decode(data, name, shorter_side=side)
+        limits = limits_of(self.config)
+        image = images.decode(data, name, shorter_side=side, limits=limits)
         return image if self.config.view == "warp" else images.resize_shorter(image, side)
 
     def square(self, rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
