@@ -108,6 +108,9 @@ def write_crops(
         raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
     job = _Job(source, cropper, output)
     with workers.start(os.cpu_count() or 1) as pool:
-        written = pool.map(job, range(len(source)), chunksize=8)
-        results = list(progress.track(written, "crops", len(source)))
+        results = []
+        with progress.bar("crops", len(source)) as advance:
+            for result in pool.map(job, range(len(source)), chunksize=8):
+                results.append(result)
+                advance(1)
     return sum(count for count, _ in results), [reason for _, reason in results if reason]

@@ -1,10 +1,7 @@
 """What long work tells whoever waits for it: lines, and how far it is."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable, Iterator
 
 
 class Progress:
@@ -23,13 +20,6 @@ class Progress:
         """
         del title, total, done
         yield lambda count: None
-
-    def track(self, items: Iterable[T], title: str, total: int) -> Generator[T, None, None]:
-        """Yields the items, `total` in number, behind a bar that advances after each."""
-        with self.bar(title, total) as advance:
-            for item in items:
-                yield item
-                advance(1)
 
 
 SILENT = Progress()

@@ -37,9 +37,13 @@ def start(
 
 
 def begin() -> None:
-    """Makes this process, a worker, ignore Ctrl-C and leave threads to the other workers."""
+    """Makes this process a worker.
+
+    It ignores Ctrl-C, leaves threads to the other workers, and ends when its main process does.
+    """
     use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def use_one_thread() -> None:
@@ -51,7 +55,6 @@ def use_one_thread() -> None:
 
 def _begin(init: Callable[..., None] | None, args: tuple[Any, ...]) -> None:
     begin()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if init is not None:
         init(*args)
 

@@ -5,9 +5,9 @@ Images are (H, W, 3) uint8 RGB.
 
 import contextlib
 import dataclasses
-import gc
 import io
 import os
+import sys
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
@@ -172,36 +172,18 @@ def iterate(
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     iterable = dataset.to_iter_dataset(options)
     if num_workers:
-        iterable = iterable.mp_prefetch(
+        # Arrays come through pipes: shared memory would stay behind where a process is killed, or
+        # where Python ends before grain has freed it.
+        pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        iterable = grain.experimental.WithOptionsIterDataset(iterable, pipes).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers),
             worker_init_fn=_begin_worker,
         )
     iterator = iter(iterable)
     try:
-        yield from map(_take_over, iterator) if num_workers else iterator
+        yield from iterator
     finally:
         iterator.close()
-        if num_workers:
-            # Each worker's last element is held by the traceback of grain's own StopIteration, a
-            # cycle that is not looked for before Python ends.
-            gc.collect()
-
-
-def _take_over(element: Any) -> Any:
-    """Returns what a loader process made, in memory of this process.
-
-    It comes in shared memory, which lives as long as its arrays: one that is still held when Python
-    ends, also by JAX, which uses arrays where they lie, is a leak to Python.
-    """
-    if isinstance(element, np.ndarray):
-        return np.array(element)  # a plain array, whatever class it was
-    if isinstance(element, dict):
-        return {name: _take_over(value) for name, value in element.items()}
-    if isinstance(element, EvalExample):
-        return element._replace(views=_take_over(element.views))
-    if type(element) in (tuple, list):
-        return type(element)(_take_over(value) for value in element)
-    return element
 
 
 def _begin_worker(index: int, count: int) -> None:

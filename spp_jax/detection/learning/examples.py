@@ -50,11 +50,13 @@ class Examples:
         weights = np.zeros((max(x.shape[1] for x in self.near), num_classes, 4), np.float32)
         bias = np.zeros((num_classes, 4), np.float32)
         title = f"box regression of {num_classes} classes"
-        for k in progress.track(range(num_classes), title, num_classes):
-            if len(self.near[k]):
-                scaled = self.near[k].astype(np.float32) * self.factors[1]
-                own, bias[k] = regression.fit(scaled, self.deltas[k], config.strength)
-                weights[:, k] = own * self.factors[1]
+        with progress.bar(title, num_classes) as advance:
+            for k in range(num_classes):
+                if len(self.near[k]):
+                    scaled = self.near[k].astype(np.float32) * self.factors[1]
+                    own, bias[k] = regression.fit(scaled, self.deltas[k], config.strength)
+                    weights[:, k] = own * self.factors[1]
+                advance(1)
         return regression.Regressor(weights, bias)
 
 

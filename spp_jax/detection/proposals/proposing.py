@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -209,9 +209,9 @@ def provide(
         proposer = Proposer(folder, make_settings(config, methods))
         done = search.find_all(source, indices, folder, proposer.settings, config.num_processes)
         origin = f"{'+'.join(methods)} of {len(indices)} images -> {folder}"
-    done = progress.track(done, f"proposals {source.split}", len(indices))
-    with contextlib.closing(done):
-        covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done)))
+    bar = progress.bar(f"proposals {source.split}", len(indices))
+    with contextlib.closing(done), bar as advance:
+        covered = coverage.measure(data, _kept(proposer, data, (i for i, _ in done), advance))
     if covered.num_images and not covered.num_windows:
         raise errors.InputError(_no_windows(config, methods, data, stored))
     progress.say(f"proposals {origin}: {covered.line()}")
@@ -225,10 +225,14 @@ def provide(
 
 
 def _kept(
-    proposer: Proposer, data: dataset.Dataset, indices: Iterable[int]
+    proposer: Proposer,
+    data: dataset.Dataset,
+    indices: Iterable[int],
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the index and windows of each image that has them."""
+    """Yields the index and windows of each image that has them; tells how many images passed."""
     for i in indices:
+        advance(1)
         try:
             encoded = b"" if proposer.stored is not None else data.source[i].data
             yield i, proposer.kept(encoded, data.source.name(i), data.sizes[i])

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import cv2
@@ -160,7 +160,7 @@ def find_all(
     folder: str,
     settings: tuple[Settings, ...],
     num_processes: int = 0,
-) -> Iterator[tuple[int, str]]:
+) -> Generator[tuple[int, str], None, None]:
     """Finds the windows of images in parallel and keeps them in a folder.
 
     An image whose windows are there already is passed over, so an interrupted call goes on.
