@@ -1,0 +1,109 @@
+"""Runs campaigns of faults and prints a scoreboard; `make faults` runs all of them.
+
+    python -m tests.faults [--short] [--only=NAME,...] [--case=K] [--output=DIR] [--processes=N]
+
+Writes DIR/faults.json after each campaign. --only=NAME --case=K repeats one case. The exit code is
+1 if the project did not hold in one of them.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import threading
+import time
+from typing import Any
+
+from benchmarks import facts
+from tests.faults import campaign as campaign_lib
+from tests.faults import campaigns, running, stage
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("tests.faults", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="few cases of each")
+    parser.add_argument("--only", default="", help="names of campaigns, or how they begin")
+    parser.add_argument("--case", type=int, default=None, help="one case of the campaign")
+    parser.add_argument("--output", default="runs/faults", help="a folder")
+    parser.add_argument("--processes", type=int, default=2, help="that run cases at once")
+    given = parser.parse_args(arguments)
+    chosen = [
+        campaign
+        for campaign in campaigns.ALL
+        if campaign.name.startswith(tuple(given.only.split(",")))
+        and (not given.short or campaign.short)
+    ]
+    if not chosen:
+        parser.error(f"--only={given.only}: the campaigns are {', '.join(campaigns.BY_NAME)}")
+    output = pathlib.Path(given.output).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    place = stage.Stage(output / "stage")
+    # Of each program of the same few that all processes compile, also those of little work.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place.root / "xla")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    start = time.monotonic()
+    place.make()
+    print(f"the stage is set: {time.monotonic() - start:.0f} s", flush=True)
+    scores: list[dict[str, Any]] = []
+    for campaign in chosen:
+        count = campaign.short if given.short else campaign.count
+        cases = range(count) if given.case is None else range(given.case, given.case + 1)
+        scores.append(_run(campaign, cases, place, given.processes))
+        command = " ".join(["python -m tests.faults", *arguments])
+        result = {
+            **facts.facts(command, "jax", "numpy", "orbax-checkpoint", "pillow"),
+            "seed": campaign_lib.SEED,
+            "wall_seconds": round(time.monotonic() - start, 1),
+            "campaigns": scores,
+        }
+        facts.write(str(output / "faults.json"), result)
+    print(table(scores))
+    return int(any(score["failed"] for score in scores))
+
+
+def _run(
+    campaign: campaign_lib.Campaign, cases: range, place: stage.Stage, num_processes: int
+) -> dict[str, Any]:
+    start, count, lock = time.monotonic(), 0, threading.Lock()
+
+    def tell(result: dict[str, Any]) -> None:
+        nonlocal count
+        with lock:
+            count += 1
+            if "broken" in result:
+                print(
+                    f"{campaign.name} --case={result['case']}: {result['broken']}: "
+                    f"{result['detail'].strip()[-600:]}",
+                    flush=True,
+                )
+
+    score = running.run(campaign, cases, place.root, num_processes, tell).to_json()
+    score["wall_seconds"] = round(time.monotonic() - start, 1)
+    num_failed = sum(score["failed"].values())
+    print(
+        f"{campaign.name}: {score['cases']} cases, {num_failed} failed, "
+        f"{score['wall_seconds']:.0f} s",
+        flush=True,
+    )
+    return score
+
+
+def table(scores: list[dict[str, Any]]) -> str:
+    """Returns the scoreboard, as Markdown."""
+    lines = [
+        "| fault | attempted | held | failed | how | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for score in scores:
+        failed = sum(score["failed"].values())
+        ways = [f"{count} {how}" for how, count in {**score["held"], **score["failed"]}.items()]
+        held = score["attempted"] * (score["cases"] - failed) // max(score["cases"], 1)
+        lines.append(
+            f"| {score['fault']} | {score['attempted']:,} | {held:,} | {failed} | "
+            f"{'; '.join(ways)} | {score['wall_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
