@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from spp_jax.data import images, stock
 from spp_jax.data.imagenet import preparing, tars
 from spp_jax.data.sources import opening
 from spp_jax.runs import progress, signals
+from tests.support import archives
 
 # With the one official image that is a PNG, and one of the CMYK ones.
 TRAIN = {
@@ -42,16 +42,6 @@ def _picture(seed, height, width, kind="JPEG", mode="RGB"):
     return file.getvalue()
 
 
-def _tar(files):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return out.getvalue()
-
-
 def _train_files():
     files = {}
     for seed, name in enumerate(name for names in TRAIN.values() for name in names):
@@ -66,15 +56,17 @@ def _train_files():
 
 def _write_tars(path, train, validation):
     path.mkdir(exist_ok=True)
-    (path / "ILSVRC2012_img_train.tar").write_bytes(_tar(train))
-    (path / "ILSVRC2012_img_val.tar").write_bytes(_tar(validation))
+    (path / "ILSVRC2012_img_train.tar").write_bytes(archives.tar(train))
+    (path / "ILSVRC2012_img_val.tar").write_bytes(archives.tar(validation))
     return str(path)
 
 
 @pytest.fixture(scope="module", name="tar_folder")
 def _tar_folder(tmp_path_factory):
     files = _train_files()
-    train = {f"{wnid}.tar": _tar({n: files[n] for n in TRAIN[wnid]}) for wnid in reversed(TRAIN)}
+    train = {
+        f"{wnid}.tar": archives.tar({n: files[n] for n in TRAIN[wnid]}) for wnid in reversed(TRAIN)
+    }
     numbers = (4, 2, 5, 1, 3)  # a tar need not be sorted
     validation = {f"ILSVRC2012_val_{n:08}.JPEG": _picture(70 + n, 280, 256 + n) for n in numbers}
     return _write_tars(tmp_path_factory.mktemp("imagenet") / "tars", train, validation)
@@ -233,7 +225,7 @@ def test_shards_of_other_settings_or_tars_are_not_mixed_in(tar_folder, tmp_path,
 
 def test_every_shard_has_its_share_of_every_class(tmp_path):
     classes = {w: [f"{w}_{i}.JPEG" for i in range(n)] for w, n in zip(TRAIN, (8, 16, 4))}
-    train = {f"{w}.tar": _tar(dict.fromkeys(names, b"x")) for w, names in classes.items()}
+    train = {f"{w}.tar": archives.tar(dict.fromkeys(names, b"x")) for w, names in classes.items()}
     folder = _write_tars(tmp_path, train, {})
     path = tars.find_tars(folder)["train"]
     link, stop = preparing._Link(multiprocessing.RawValue("b", 0), None), signals.Stop()
@@ -271,22 +263,22 @@ def test_wrong_tars_are_named(tmp_path):
         return str(info.value).replace(path, "")
 
     train = "/ILSVRC2012_img_train.tar"
-    class_tar = _tar({"a.JPEG": b"x" * 5000, "b.JPEG": b"x" * 5000})
-    good = _tar({"n01440764.tar": class_tar})
+    class_tar = archives.tar({"a.JPEG": b"x" * 5000, "b.JPEG": b"x" * 5000})
+    good = archives.tar({"n01440764.tar": class_tar})
     assert message(b"no tar" * 200).startswith(f"{train} is damaged or no tar (")
-    assert message(_tar({})) == f"{train} holds no class tars"
-    assert message(_tar({"n00000001.tar": b""})) == (
+    assert message(archives.tar({})) == f"{train} holds no class tars"
+    assert message(archives.tar({"n00000001.tar": b""})) == (
         f"{train} holds 'n00000001.tar', which is not the tar of one of the 1000 classes"
     )
     assert message(good[:9000]) == f"{train} is damaged or no tar (unexpected end of data)"
     cut = {"n01440764.tar": class_tar[:8192]}
-    assert message(_tar(cut)) == (
+    assert message(archives.tar(cut)) == (
         f"{train}: n01440764.tar in it is damaged or no tar (unexpected end of data)"
     )
     cut["n01443537.tar"] = class_tar
-    assert message(_tar(cut)).startswith(f"{train}: n01440764.tar in it is damaged")
+    assert message(archives.tar(cut)).startswith(f"{train}: n01440764.tar in it is damaged")
     for name in ("cat.JPEG", "ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_00050001.JPEG"):
-        assert message(good, _tar({name: b"x"})) == (
+        assert message(good, archives.tar({name: b"x"})) == (
             f"/ILSVRC2012_img_val.tar holds {name!r}, which is none of "
             "ILSVRC2012_val_00000001.JPEG to 00050000"
         )
@@ -335,7 +327,7 @@ def test_the_command_ends_in_one_line(tmp_path):
 def test_ctrl_c_ends_the_command_and_says_how_to_go_on(tmp_path):
     data = _picture(0, 1000, 1000)
     names = [f"n01440764_{i}.JPEG" for i in range(2000)]  # many seconds of work
-    train = {"n01440764.tar": _tar(dict.fromkeys(names, data))}
+    train = {"n01440764.tar": archives.tar(dict.fromkeys(names, data))}
     folder = _write_tars(tmp_path / "tars", train, {"ILSVRC2012_val_00000001.JPEG": data})
     process = _start(
         "imagenet2012_256", f"--manual_dir={folder}", f"--data_dir={tmp_path}", "--num_workers=1"

@@ -81,9 +81,7 @@ class Process:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                raise Broken(
-                    "orphan", f"processes {left} live {seconds:.0f} s after their main one"
-                )
+                raise Broken("orphan", f"{left} live {seconds:.0f} s after their main one")
             time.sleep(0.02)
 
 

@@ -4,15 +4,16 @@ All of it is made by the commands, once, in a folder of its own; a case copies w
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
 
 import numpy as np
 
+from spp_jax.data import images
 from tests import folders
 from tests.detection import shapes
-from tests.faults import processes
+from tests.interop import encoder
+from tests.support import archives
 
 TRAIN_PRESET = """
 from spp_jax import config as config_lib
@@ -58,19 +59,39 @@ class Stage:
         return self.root / "pictures"
 
     @property
+    def voc(self) -> pathlib.Path:
+        """VOC's folders: discs and squares, 4 images to train on and 3 to test."""
+        return self.root / "shapes"
+
+    @property
+    def weights(self) -> pathlib.Path:
+        """A caffemodel of SqueezeNet for two classes."""
+        return self.root / "squeezenet.caffemodel"
+
+    @property
+    def class_names(self) -> pathlib.Path:
+        """The names of these classes."""
+        return self.root / "classes.txt"
+
+    @property
+    def tars(self) -> pathlib.Path:
+        """ImageNet's two tars: 600 images of two classes to train on, 100 to validate."""
+        return self.root / "tars"
+
+    @property
     def trained(self) -> pathlib.Path:
         """The workdir of an unbroken run of training, 24 steps of two sizes."""
-        return self.root / "trained"
+        return self.root / "unbroken" / "training"
 
     @property
     def features(self) -> pathlib.Path:
         """The file of an unbroken extraction of 40 images in 10 batches."""
-        return self.root / "features.npy"
+        return self.root / "unbroken" / "extraction" / "x.npy"
 
     @property
     def detector(self) -> pathlib.Path:
         """The workdir of a detector that was trained and tested without a break."""
-        return self.root / "detector"
+        return self.root / "unbroken" / "detection"
 
     def train(self, workdir: pathlib.Path, *flags: str) -> list[str]:
         """Returns the command that trains there."""
@@ -88,31 +109,30 @@ class Stage:
         preset = self.root / "detect_preset.py"
         return ["detect.py", "train", f"--config={preset}", f"--workdir={workdir}", *flags]
 
-    def make(self) -> None:
-        """Makes whatever is not there yet."""
+    def make_sets(self) -> None:
+        """Makes the sets of images, networks and weights."""
         self.scratch.mkdir(parents=True, exist_ok=True)
-        if (self.root / "ready.json").exists():
-            return
         folders.make_folder(self.pictures, {"train": 12, "val": 8})
-        voc = shapes.make_voc(self.root / "shapes", num_train=4, num_test=3)
+        shapes.make_voc(self.root / "shapes", num_train=4, num_test=3)
         network = shapes.make_network(self.root / "network")
         (self.root / "train_preset.py").write_text(TRAIN_PRESET)
-        (self.root / "detect_preset.py").write_text(DETECT_PRESET.format(voc=voc, network=network))
-        log = self.root / "stage.log"
-        processes.run(self.train(self.trained), log)
-        processes.run(self.extract(self.features), log)
-        processes.run(self.detect(self.detector), log)
-        (self.root / "ready.json").write_text(json.dumps({"log": str(log)}))
+        (self.root / "detect_preset.py").write_text(
+            DETECT_PRESET.format(voc=str(self.voc), network=network)
+        )
+        rng = np.random.default_rng(0)
+        self.weights.write_bytes(encoder.net(encoder.squeezenet()))
+        self.class_names.write_text("dark\nlight\n")
+        picture = images.encode(rng.integers(0, 256, (300, 320, 3)).astype(np.uint8), ".jpg")
+        wnids = ("n01440764", "n02105855")
+        train = {
+            f"{wnid}.tar": archives.tar({f"{wnid}_{i}.JPEG": picture for i in range(300)})
+            for wnid in wnids
+        }
+        self.tars.mkdir()
+        (self.tars / "ILSVRC2012_img_train.tar").write_bytes(archives.tar(train))
+        validation = {f"ILSVRC2012_val_{i + 1:08}.JPEG": picture for i in range(100)}
+        (self.tars / "ILSVRC2012_img_val.tar").write_bytes(archives.tar(validation))
 
-    def copy(self, source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
-        """Copies a file or folder; returns the copy."""
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
-        return target
-
-
-def draw_seconds(rng: np.random.Generator, longest: float) -> float:
-    """Returns a time to wait, in seconds, up to `longest`."""
-    return float(rng.uniform(0, longest))
+    def copy(self, source: pathlib.Path, target: pathlib.Path) -> None:
+        """Copies what a folder holds into another."""
+        shutil.copytree(source, target, dirs_exist_ok=True)

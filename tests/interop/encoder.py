@@ -91,3 +91,24 @@ def net(layers, form="new", **options):
             layer(form, f"relu_{name}", []),
         ]
     return head + unknown + b"".join(body)
+
+
+def squeezenet(num_classes=2, seed=0):
+    """Random weights as SqueezeNet 1.1 was published: names, shapes and axes of its prototxt."""
+    rng = np.random.default_rng(seed)
+    shapes = {"conv1": (64, 3, 3, 3)}
+    inputs = 64
+    widths = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
+    for fire, squeezed in widths.items():
+        shapes[f"fire{fire}/squeeze1x1"] = (squeezed, inputs, 1, 1)
+        shapes[f"fire{fire}/expand1x1"] = (4 * squeezed, squeezed, 1, 1)
+        shapes[f"fire{fire}/expand3x3"] = (4 * squeezed, squeezed, 3, 3)
+        inputs = 8 * squeezed
+    shapes["conv10"] = (num_classes, 512, 1, 1)
+    return {
+        name: [
+            rng.normal(scale=0.05, size=shape).astype("f4"),
+            rng.normal(scale=0.05, size=shape[0]).astype("f4"),
+        ]
+        for name, shape in shapes.items()
+    }
