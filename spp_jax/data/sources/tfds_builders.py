@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import naming
 
 from spp_jax import errors
 
@@ -24,7 +25,7 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
             as "huggingface:", of which TFDS would download data and programs.
         Exception: as `tfds.builder`.
     """
-    if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
+    if naming.parse_builder_name_kwargs(name)[0].namespace:
         raise errors.InputError(
             f"{errors.printable(name)} is of a namespace; only sets of TFDS itself, and sets "
             "prepared in its folder, are read"
