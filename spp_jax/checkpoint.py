@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import warnings
 import zlib
@@ -26,9 +27,13 @@ import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors, network, sharding
 from spp_jax.models import sppnet
+from spp_jax.runs import files, memory
 
 CHECKPOINTS = "checkpoints"
 _PARTS = ("params", "optimizer")
+# The most bytes of a file of metadata, and the names of these files; Orbax reads them whole.
+MAX_METADATA = 2**26
+_METADATA = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +171,7 @@ def read_meta(step_dir: str) -> Meta:
     names = stored["class_names"]
     is_changed = checksum is not None and checksum != _metadata_checksum(stored)
     if is_changed or not names or not all(isinstance(name, str) for name in names):
-        raise errors.InputError(f"checkpoint {step_dir} is damaged: its metadata were changed")
+        raise _damaged(step_dir, "its metadata were changed")
     if checksum is None:
         warnings.warn(
             f"checkpoint {step_dir} is of a version without checksums: damage cannot be seen",
@@ -197,15 +202,19 @@ def restore(step_dir: str, *, verify: bool = True, **specs: Any) -> dict[str, An
         specs: for each part, as params= or optimizer=, a tree of shapes, dtypes and shardings.
 
     Raises:
-        InputError: the checkpoint is damaged, or a parameter is missing, unexpected or of another
-            shape; the sentence names each.
+        InputError: the checkpoint is damaged or larger than memory, or a parameter is missing,
+            unexpected or of another shape; the sentence names each.
     """
     stored = _read_metadata(step_dir)
     metadata = stored.metadata or {}
     for part, spec in specs.items():
         if metadata.get(part) is None:
-            raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
+            raise _damaged(step_dir, f"its {part} cannot be read")
         _compare(step_dir, part, metadata[part], spec)
+    # Files of arrays may hold little of what they claim.
+    size = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(specs))
+    if size > memory.physical():
+        raise errors.InputError(f"checkpoint {step_dir} claims {size:,} bytes, more than memory")
     parts = _read(step_dir, lambda: ocp.load_checkpointables(step_dir, specs))
     checksums = (stored.custom_metadata or {}).get("checksums")
     if verify and checksums:
@@ -235,7 +244,7 @@ def stored_spec(
     metadata = _read_metadata(step_dir)
     stored = (metadata.metadata or {}).get(part) or {}
     if not stored and part in (metadata.custom_metadata or {}).get("parts", ()):
-        raise errors.InputError(f"checkpoint {step_dir} is damaged: its {part} cannot be read")
+        raise _damaged(step_dir, f"its {part} cannot be read")
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), stored)
 
 
@@ -336,6 +345,10 @@ def _metadata_checksum(stored: dict[str, Any]) -> int:
 
 
 def _read_metadata(step_dir: str) -> Any:
+    try:
+        files.check_below(step_dir, dict.fromkeys(_METADATA, MAX_METADATA))
+    except OSError as e:
+        raise _damaged(step_dir, f"{e.filename}: {e.strerror}") from e
     return _read(step_dir, lambda: ocp.checkpointables_metadata(step_dir))
 
 
@@ -344,14 +357,16 @@ def _read(step_dir: str, read: Callable[[], Any]) -> Any:
         return read()
     # Orbax and TensorStore raise many kinds of exceptions for damage.
     except Exception as e:
-        raise errors.InputError(
-            f"checkpoint {step_dir} is damaged: {errors.first_line(e)[:200]}"
-        ) from e
+        raise _damaged(step_dir, errors.first_line(e)[:200]) from e
+
+
+def _damaged(step_dir: str, reason: str) -> errors.InputError:
+    return errors.InputError(f"checkpoint {step_dir} is damaged: {reason}")
 
 
 def _compare(step_dir: str, part: str, stored: Any, spec: Any) -> None:
     """Raises InputError, which names each difference, if a stored part does not fit its spec."""
-    # Orbax's own errors for a wrong tree name no parameter, and it accepts some wrong trees.
+    # Orbax's own errors name no parameter, and it accepts some wrong trees.
     old, new = _shapes(stored), _shapes(spec)
     lines = [f"{name} is only in the checkpoint" for name in sorted(set(old) - set(new))]
     lines += [f"{name} is missing in the checkpoint" for name in sorted(set(new) - set(old))]

@@ -59,3 +59,27 @@ def test_other_files(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(ValueError, match="File is not a zip file"):
         archives.read_npz(str(tmp_path / "x.npz"))
+
+
+def test_a_list_of_arrays_beyond_the_limit(tmp_path, monkeypatch):
+    path = str(tmp_path / "x.npz")
+    _archive(path, **{f"a{i}": b"" for i in range(100)})
+    monkeypatch.setattr(archives, "MAX_LIST", 1000)
+    with pytest.raises(ValueError, match=r"a part of it claims [\d,]+ bytes, more than 1,000"):
+        archives.read_npz(path)
+
+
+@pytest.mark.parametrize("dtype", ["|S0", "|V0"])
+def test_values_of_no_bytes(tmp_path, dtype):
+    path = str(tmp_path / "x.npz")
+    _archive(path, windows=_header((10**12, 4), dtype))
+    with pytest.raises(ValueError, match="an array claims 4,000,000,000,000 values of no bytes"):
+        archives.read_npz(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        archive.writestr("a.npy", _header((1,)) + bytes(4))
+    with pytest.raises(ValueError, match=r"a\.npy is compressed by no method that numpy writes"):
+        archives.read_npz(str(tmp_path / "x.npz"))

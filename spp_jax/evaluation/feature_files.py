@@ -113,10 +113,13 @@ class Unfinished:
         state = _read_state(self.folder, facts)
         if state:
             try:
-                self._refused = {int(k): v for k, v in state["refused"].items()}
-                self._done = np.load(self._path("done.npy"))
+                self._refused = {int(k): str(v) for k, v in state["refused"].items()}
+                self._done = _read_done(self._path("done.npy"), len(indices))
+                files.open_regular(self._path("features.npy")).close()
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
-            except (OSError, ValueError, KeyError, EOFError) as e:
+                if self._array.shape != (len(indices), num_features):
+                    raise ValueError(f"features.npy has the shape {self._array.shape}")
+            except (OSError, ValueError, KeyError, EOFError, AttributeError) as e:
                 raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         else:
             shape = (len(indices), num_features)
@@ -207,6 +210,15 @@ class Unfinished:
         return _read(self._output)
 
 
+def _read_done(path: str, count: int) -> np.ndarray:
+    """Returns which of so many images are done; raises OSError or ValueError."""
+    with files.open_regular(path, files.MAX_BYTES) as f:
+        done = archives.read_npy(f, os.fstat(f.fileno()).st_size)
+    if done.shape != (count,) or done.dtype != bool:
+        raise ValueError(f"{path} is not of {count} images")
+    return done
+
+
 def _read_state(folder: str, facts: dict[str, Any]) -> dict[str, Any] | None:
     if not os.path.exists(os.path.join(folder, "done.npy")):
         names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
@@ -271,8 +283,9 @@ def _read(output: str) -> Extracted:
     if output.endswith(".npz"):
         arrays = archives.read_npz(output, ("features", "indices", "metadata"))
         array, indices = arrays["features"], arrays["indices"]
-        metadata = json.loads(str(arrays["metadata"]))
+        metadata = files.parse_json(str(arrays["metadata"]))
     else:
+        files.open_regular(output).close()  # numpy would wait for a pipe
         array = np.load(output, mmap_mode="r")
         beside = files.read_json(output + ".json")
         indices, metadata = np.asarray(beside["indices"]), beside["metadata"]

@@ -25,6 +25,9 @@ _SHAPE_DIM = 1
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
+# The most fields of one message: each is an object of Python, of which two bytes can make one.
+# A network has a few hundred layers, a layer some tens of fields.
+MAX_FIELDS = 2**16
 
 
 class _DamagedError(Exception):
@@ -97,8 +100,9 @@ def _blob(data: bytes, outer: _Field) -> np.ndarray:
     legacy, shape = [0, 0, 0, 0], None
     floats: list[np.ndarray] = []
     doubles: list[np.ndarray] = []
-    at = outer.start
+    at, count = outer.start, 0
     while at < outer.stop:
+        count = _count(count, outer.start)
         field = _field(data, at, outer.stop)
         at = field.stop
         if field.number == _BLOB_DATA and field.wire in (_LENGTH, _FOUR_BYTES):
@@ -128,7 +132,7 @@ def _dims(data: bytes, outer: _Field) -> tuple[int, ...]:
             dims.append(field.value)
         elif field.wire == _LENGTH:
             at = field.start
-            while at < field.stop:
+            while at < field.stop and len(dims) <= _MAX_AXES:  # one more is refused by `_blob`
                 dim, at = _varint(data, at, field.stop)
                 dims.append(dim)
     return tuple(dims)
@@ -155,11 +159,19 @@ def _numbers(data: bytes, first: _Field, stop: int, dtype: np.dtype) -> tuple[np
 
 def _fields(data: bytes, start: int, stop: int) -> Iterator[_Field]:
     """Yields the fields of a message that lies at data[start:stop]."""
-    at = start
+    at, count = start, 0
     while at < stop:
+        count = _count(count, start)
         field = _field(data, at, stop)
         yield field
         at = field.stop
+
+
+def _count(count: int, start: int) -> int:
+    """Returns the number of fields so far of the message at byte `start`, with the next one."""
+    if count == MAX_FIELDS:
+        raise _DamagedError(f"a message of more than {MAX_FIELDS:,} fields at byte {start}")
+    return count + 1
 
 
 def _field(data: bytes, key: int, stop: int) -> _Field:

@@ -10,6 +10,11 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.runs import files, memory
 
+# The most bytes of the list of an archive's arrays: some 1.5 million arrays, which take 1 GB.
+MAX_LIST = 2**27
+# numpy writes no others, and what others need to decompress is not said beforehand.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
 
 def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Returns {name: array} of a .npz file, without Python objects.
@@ -21,11 +26,12 @@ def read_npz(path: str, names: Collection[str] | None = None) -> dict[str, np.nd
     Raises:
         OSError: the file cannot be opened.
         ValueError: it is damaged, is no .npz, or claims more than it holds or than this machine's
-            memory; one line says which.
+            memory, or its list of arrays has more than MAX_LIST bytes; one line says which.
     """
-    with files.open_regular(path) as f:
+    with files.Bounded(files.open_regular(path), MAX_LIST) as f:
         try:
             with zipfile.ZipFile(f) as archive:
+                f.limit = memory.physical()
                 members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
                 wanted = {n: m for n, m in members.items() if names is None or n in names}
                 _check_memory(sum(m.file_size for m in wanted.values()))
@@ -44,6 +50,8 @@ def _check_memory(size: int) -> None:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type not in _COMPRESSIONS:
+        raise ValueError(f"{member.filename} is compressed by no method that numpy writes")
     with archive.open(member) as f:
         return read_npy(f, member.file_size)
 
@@ -63,5 +71,8 @@ def read_npy(f: Any, num_bytes: int) -> np.ndarray:
     claimed = f.tell() - start + dtype.itemsize * math.prod(shape)
     if claimed != num_bytes and not dtype.hasobject:
         raise ValueError(f"an array claims {claimed:,} bytes, and has {num_bytes:,}")
+    # Such values take no bytes, and each conversion to another type makes room for all of them.
+    if dtype.itemsize == 0 and math.prod(shape) > 0:
+        raise ValueError(f"an array claims {math.prod(shape):,} values of no bytes")
     f.seek(start)
     return np.lib.format.read_array(f, allow_pickle=False)

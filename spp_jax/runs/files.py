@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 # The most bytes that `read_bytes` reads unless told otherwise.
@@ -64,23 +64,30 @@ def write_json(path: str, value: Any, indent: int | None = None) -> None:
         json.dump(value, f, indent=indent)
 
 
-def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> io.BufferedReader:
     """Opens a regular file for reading.
+
+    Args:
+        path: of the file.
+        limit: the most bytes that the file may have; None: any number.
 
     Raises:
         OSError: there is no such file, or it is a folder, a pipe or a device, of which reading
-            might never end.
+            might never end; or the file has more bytes than the limit.
     """
     path = os.fspath(path)
     if "\0" in path:
         raise OSError(errno.EINVAL, "its name holds a zero byte", path)
     # A pipe that nobody writes to would otherwise be waited for.
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(number).st_mode
-    if stat.S_ISREG(mode):
+    status = os.fstat(number)
+    if stat.S_ISREG(status.st_mode) and (limit is None or status.st_size <= limit):
         return os.fdopen(number, "rb")
     os.close(number)
-    if stat.S_ISDIR(mode):
+    if stat.S_ISREG(status.st_mode):
+        reason = f"it has {status.st_size:,} bytes, more than the limit of {limit:,}"
+        raise OSError(errno.EFBIG, reason, path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise OSError(errno.EINVAL, "it is no regular file", path)
 
@@ -91,12 +98,40 @@ def read_bytes(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:
     Raises:
         OSError: as `open_regular`, or it has more bytes than the limit.
     """
-    with open_regular(path) as f:
-        size = os.fstat(f.fileno()).st_size
-        if size > limit:
-            reason = f"it has {size:,} bytes, more than the limit of {limit:,}"
-            raise OSError(errno.EFBIG, reason, os.fspath(path))
-        return f.read(size)
+    with open_regular(path, limit) as f:
+        return f.read(os.fstat(f.fileno()).st_size)
+
+
+def check_below(folder: str, limits: Mapping[str, int]) -> None:
+    """Raises OSError for a file below a folder that is no regular one, or is too large.
+
+    Args:
+        folder: whose folders are all looked into; links to folders are not.
+        limits: {name of a file, in whichever folder: the most bytes}; others may have any number.
+    """
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            open_regular(os.path.join(inner, name), limits.get(name)).close()
+
+
+class Bounded(io.BufferedReader):
+    """A file as `open_regular` opens it, of which no single read may return more than a limit.
+
+    For readers of archives, which read as many bytes at once as a header in the file claims.
+
+    Attributes:
+        limit: the most bytes of one read.
+    """
+
+    def __init__(self, file: io.BufferedReader, limit: int):
+        super().__init__(file.detach())
+        self.limit = limit
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns at most so many bytes; raises ValueError where that is more than the limit."""
+        if size is not None and size > self.limit:
+            raise ValueError(f"a part of it claims {size:,} bytes, more than {self.limit:,}")
+        return super().read(size)
 
 
 def read_json(path: str) -> Any:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from spp_jax import errors
+from spp_jax.runs import files
 
 LOCK_FILE = "lock.json"
 
@@ -56,7 +57,7 @@ def _self() -> dict[str, object]:
 
 def _holder(content: bytes) -> str:
     try:
-        stored = json.loads(content)
+        stored = files.parse_json(content.decode())
         return errors.printable("process {process} of {host} since {since}".format(**stored))
     except (ValueError, TypeError, KeyError):
         return "another process"

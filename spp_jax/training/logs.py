@@ -75,7 +75,7 @@ class _Lines:
         self.path = os.path.join(workdir, METRICS_FILE)
         _keep_lines_until(self.path, resume_step)
         # Unbuffered: what a full disk refused is not tried again when the file is closed.
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed below)
+        self._file = open(self.path, "ab", buffering=0, opener=files.no_links)  # noqa: SIM115 (closed below)
 
     def write(self, values: dict[str, Any]) -> None:
         line = (json.dumps(values) + "\n").encode()
@@ -122,14 +122,13 @@ def _keep_lines_until(path: str, step: int) -> None:
     if not os.path.exists(path):
         return
     kept = []
-    with open(path, encoding="utf-8", errors="replace") as f:
-        for line in f:
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            at = values.get("step") if isinstance(values, dict) else None
-            if isinstance(at, int) and at <= step:
-                kept.append(line.rstrip("\n") + "\n")
+    for line in files.read_bytes(path).decode("utf-8", "replace").splitlines():
+        try:
+            values = files.parse_json(line)
+        except ValueError:
+            continue
+        at = values.get("step") if isinstance(values, dict) else None
+        if isinstance(at, int) and at <= step:
+            kept.append(line + "\n")
     with files.replacing(path, "w") as f:
         f.writelines(kept)

@@ -17,6 +17,10 @@ from spp_jax.runs import files
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 NUM_OFFICIAL = {"train": 1_281_167, "validation": 50_000}
+# The most members of a tar, which are all kept in memory; no official tar has more than 50,000.
+MAX_MEMBERS = 2**20
+# The most bytes of a header that a tar's reader reads at once: a member's long name.
+_MAX_HEADER = 2**20
 
 
 class Item(NamedTuple):
@@ -69,7 +73,7 @@ def list_class_tars(tar: str) -> list[Item]:
 def list_class(tar: str, class_tar: Item) -> list[Item]:
     """Lists the images of one of the class tars in the training tar."""
     items = [
-        Item(member.offset_data, member.size, os.path.basename(member.name), class_tar.label)
+        _image(tar, member, class_tar.label)
         for member in _members(tar, class_tar.offset, class_tar.name)
     ]
     if items and items[-1].offset + items[-1].size > class_tar.offset + class_tar.size:
@@ -90,20 +94,41 @@ def list_validation(tar: str) -> list[Item]:
                 f"{tar} holds {name!r}, which is none of ILSVRC2012_val_00000001.JPEG to "
                 f"{len(labels):08}"
             )
-        items.append(Item(member.offset_data, member.size, name, labels[int(match[1]) - 1]))
+        items.append(_image(tar, member, labels[int(match[1]) - 1]))
     return items
 
 
 def _members(tar: str, offset: int = 0, name: str = "") -> Iterator[tarfile.TarInfo]:
-    """Yields the files of a tar, or of the tar `name` that begins at `offset` of it."""
+    """Yields the files of a tar, or of the tar `name` that begins at `offset` of it.
+
+    Raises:
+        InputError: the tar is damaged, or has more than MAX_MEMBERS members.
+    """
+    where = f"{tar}: {name} in it" if name else tar
     try:
-        with files.open_regular(tar) as f:
+        with files.Bounded(files.open_regular(tar), _MAX_HEADER) as f:
             f.seek(offset)
             with tarfile.open(fileobj=f, mode="r:") as opened:
-                yield from (member for member in opened if member.isfile())
-    except tarfile.TarError as e:
-        where = f"{tar}: {name} in it" if name else tar
+                for count, member in enumerate(opened):
+                    if count == MAX_MEMBERS:
+                        raise errors.InputError(f"{where} has more than {MAX_MEMBERS:,} members")
+                    if member.isfile():
+                        yield member
+    except errors.InputError:
+        raise
+    # tarfile answers some damage with ValueError, as does a header beyond its limit.
+    except (tarfile.TarError, ValueError) as e:
         raise errors.InputError(f"{where} is damaged or no tar ({e})") from e
+
+
+def _image(tar: str, member: tarfile.TarInfo, label: int) -> Item:
+    """Returns the place of an image in a tar; raises InputError for one too large to read."""
+    if not 0 <= member.size <= files.MAX_BYTES:
+        raise errors.InputError(
+            f"{tar}: {member.name!r} in it claims {member.size:,} bytes, more than the limit of "
+            f"{files.MAX_BYTES:,}"
+        )
+    return Item(member.offset_data, member.size, os.path.basename(member.name), label)
 
 
 def _read_tfds_words(name: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import naming
 
 from spp_jax import errors
 
@@ -20,9 +21,15 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns `tfds.builder(name)`, whose features are TFDS's own, or of classes imported before.
 
     Raises:
-        InputError: the files of the set name another class.
+        InputError: the files of the set name another class, or the name begins with a namespace
+            as "huggingface:", of which TFDS would download data and programs.
         Exception: as `tfds.builder`.
     """
+    if naming.parse_builder_name_kwargs(name)[0].namespace:
+        raise errors.InputError(
+            f"{errors.printable(name)} is of a namespace; only sets of TFDS itself, and sets "
+            "prepared in its folder, are read"
+        )
     with _known_classes(name):
         builder = tfds.builder(name, data_dir=data_dir)
         _ = builder.info  # read here, not when it is first needed

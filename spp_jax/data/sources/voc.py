@@ -189,7 +189,7 @@ def _check_size(file: voc_xml.File, image: str, path: str) -> tuple[tuple[int, i
         ImageError: the annotation gives another size.
     """
     try:
-        with files.open_regular(image) as f:
+        with files.open_regular(image, files.MAX_BYTES) as f:
             real = images.read_size(f, image)
     except (OSError, errors.ImageError):
         return None, False  # the image is refused where its pixels are read
@@ -220,7 +220,7 @@ def _is_same(annotated: Sequence[float | None], real: Sequence[int]) -> bool:
 def _read_orientation(path: str) -> int:
     """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none or cannot be read."""
     try:
-        with files.open_regular(path) as f:
+        with files.open_regular(path, files.MAX_BYTES) as f:
             return images.read_orientation(f, path)
     except (OSError, errors.ImageError):  # the image is refused where its size is read
         return 1

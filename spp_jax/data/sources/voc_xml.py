@@ -15,6 +15,8 @@ _YES = {"1", "true", "yes"}
 _NO = {"", "0", "false", "no", "none", "unspecified", "unknown"}
 # The most bytes of an annotation: 60,000 objects, 0.4 GB when parsed.
 MAX_BYTES = 2**24
+# Encodings of names of hosts, which take hours for MAX_BYTES.
+_SLOW = {"punycode", "idna"}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ENCODING = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)[\"']")
 
@@ -129,7 +131,7 @@ def _encodings(data: bytes) -> list[str]:
         return []
     name = declared[1].decode()
     try:
-        codecs.lookup(name)
+        is_slow = codecs.lookup(name).name in _SLOW
     except LookupError:
         return ["utf-8-sig", "cp1252"]
-    return [name, "utf-8-sig"]
+    return ["utf-8-sig"] if is_slow else [name, "utf-8-sig"]

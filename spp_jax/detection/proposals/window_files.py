@@ -22,7 +22,7 @@ from spp_jax.detection.proposals import mat_reader
 from spp_jax.runs import archives, files, memory
 
 # The readers raise these for damaged files.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError)
 # Seconds after which a .mat file counts as one that never ends; VOC 2007's takes some 20.
 MAX_SECONDS = 900
 
@@ -50,7 +50,8 @@ def read(path: str) -> dict[str, np.ndarray]:
             arrays = archives.read_npz(path)
             return {name: check_windows(rows, f"{path}: {name}") for name, rows in arrays.items()}
         if kind == ".json":
-            entries = files.parse_json(files.read_text(path, memory.physical()))
+            # Of one byte of rows Python makes eight or more.
+            entries = files.parse_json(files.read_text(path, memory.physical() // 8))
             if not isinstance(entries, dict):
                 raise errors.InputError(
                     f"{path} cannot be read as windows: it holds no {{id: rows}}"
