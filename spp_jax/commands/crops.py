@@ -8,6 +8,7 @@ class is the crop's. FOLDER/CLASS/IMAGE_N.jpg are then what configs/folder_multi
 from absl import flags
 
 from spp_jax.commands import cli
+from spp_jax.config import fields
 
 EXAMPLES = (
     "--data=VOCROOT --split=train --output=FOLDER",
@@ -20,10 +21,10 @@ def define_flags() -> None:
     flags.DEFINE_string("data", None, "VOC's layout, or DET's arranged so.")
     flags.DEFINE_string("split", "train", "A file of ImageSets/Main.")
     flags.DEFINE_string("output", None, "The folder to write; new or empty.")
-    flags.DEFINE_integer("shorter_side", 400, "Of the resized image, pixels.", lower_bound=1)
-    flags.DEFINE_integer("size", 224, "Side of a crop, pixels.", lower_bound=1)
+    flags.DEFINE_integer("shorter_side", 400, "Of the resized image, pixels.", 1, fields.MAX_SIDE)
+    flags.DEFINE_integer("size", 224, "Side of a crop, pixels.", 1, fields.MAX_SIDE)
     flags.DEFINE_float("share", 0.5, "Least share of an object in its crop.", 0.0, 1.0)
-    flags.DEFINE_integer("crops", 2, "Crops of an object.", lower_bound=1)
+    flags.DEFINE_integer("crops", 2, "Crops of an object.", 1, 10_000)
     flags.DEFINE_integer("seed", 0, "Of the places of crops.", lower_bound=0)
 
 

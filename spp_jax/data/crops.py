@@ -6,6 +6,7 @@ A class that no folder can be called is written as `files.escape` has it: "w/o h
 
 import dataclasses
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ import numpy as np
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.sources import voc
-from spp_jax.runs import files, workers
+from spp_jax.runs import files, lock, workers
 from spp_jax.runs import progress as progress_lib
 
 # Tries to find a crop of an object before it is left out.
@@ -97,20 +98,33 @@ def write_crops(
 ) -> tuple[int, list[str]]:
     """Writes the crops of all images, in parallel; returns how many, and what was refused.
 
+    They are written to OUTPUT.part, which becomes OUTPUT when all are there. What a call that was
+    ended has left there is removed by the next one.
+
     Raises:
         InputError: the output is there and holds something, or cannot be written.
     """
     if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
         raise errors.InputError(f"output {output} is there already and not an empty folder")
-    try:
-        os.makedirs(output, exist_ok=True)
-    except OSError as e:
-        raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
-    job = _Job(source, cropper, output)
-    with workers.start(os.cpu_count() or 1) as pool:
-        results = []
-        with progress.bar("crops", len(source)) as advance:
-            for result in pool.map(job, range(len(source)), chunksize=8):
-                results.append(result)
-                advance(1)
+    part = os.path.abspath(output) + ".part"
+    written = os.path.join(part, "crops")
+    with lock.hold(part):
+        try:
+            shutil.rmtree(written, ignore_errors=True)
+            os.mkdir(written)
+            results = _write(_Job(source, cropper, written), progress)
+            os.replace(written, output)
+        except OSError as e:
+            raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
+    shutil.rmtree(part)
     return sum(count for count, _ in results), [reason for _, reason in results if reason]
+
+
+def _write(job: _Job, progress: progress_lib.Progress) -> list[tuple[int, str]]:
+    """Runs a job for each image; returns what it returned."""
+    count, results = len(job.source), []
+    with workers.start(os.cpu_count() or 1) as pool, progress.bar("crops", count) as advance:
+        for result in pool.map(job, range(count), chunksize=8):
+            results.append(result)
+            advance(1)
+    return results

@@ -1,11 +1,14 @@
 """Crops around objects: each holds its share, the same every time, as class folders."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from spp_jax import errors
 from spp_jax.data import crops
 from spp_jax.data.sources import folders, voc
+from spp_jax.runs import progress
 from tests.data import test_voc
 from tests.detection import shapes
 
@@ -40,6 +43,34 @@ def test_crops_are_a_folder_to_train_on(tmp_path):
     assert len(written) == 12
     with pytest.raises(errors.InputError, match="is there already and not an empty folder"):
         crops.write_crops(source, cropper, output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "voc"]
+
+
+def test_crops_that_were_interrupted_are_begun_again(tmp_path):
+    root = shapes.make_voc(tmp_path / "voc", num_train=3, num_test=1)
+    source = voc.VocSource(root, "trainval")
+    output = tmp_path / "crops"
+    cropper = crops.Cropper(shorter_side=80, size=48, crops=2)
+
+    class Interrupting(progress.Progress):
+        @contextlib.contextmanager
+        def bar(self, *_: object, **__: object):
+            def advance(_: int) -> None:
+                raise KeyboardInterrupt
+
+            yield advance
+
+    with pytest.raises(KeyboardInterrupt):
+        crops.write_crops(source, cropper, str(output), progress=Interrupting())
+    assert not output.exists()
+    stale = tmp_path / "crops.part/crops/disc/old.jpg"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.touch()
+    output.mkdir()
+    assert crops.write_crops(source, cropper, f"{output}/") == (12, [])
+    assert len(list(output.glob("*/*.jpg"))) == 12
+    assert not stale.exists()
+    assert not (tmp_path / "crops.part").exists()
 
 
 def test_class_names_and_ids_become_names_of_files(tmp_path):
@@ -57,5 +88,5 @@ def test_class_names_and_ids_become_names_of_files(tmp_path):
     assert written[:2] == ["%2E./sub%2Fa_2.jpg", "w%2Fo helmet/sub%2Fa_1.jpg"]
     assert len(written) == 3
     (tmp_path / "file").touch()
-    with pytest.raises(errors.InputError, match=r"crops cannot be written: Not a directory"):
+    with pytest.raises(errors.InputError, match=r"crops.part/lock.json cannot be wri"):
         crops.write_crops(source, cropper, str(tmp_path / "file/crops"))

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place.root / "xla")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     start = time.monotonic()
-    _make(place)
+    _make(place, {name for campaign in chosen for name in campaign.needs})
     print(f"the stage is set: {time.monotonic() - start:.0f} s", flush=True)
     scores: list[dict[str, Any]] = []
     for campaign in chosen:
@@ -61,14 +61,13 @@ def main(arguments: list[str]) -> int:
     return int(any(score["failed"] for score in scores))
 
 
-def _make(place: stage.Stage) -> None:
-    """Makes the sets, and runs every command once without a break."""
-    if (place.root / "ready").exists():
-        return
-    place.make_sets()
+def _make(place: stage.Stage, names: set[str]) -> None:
+    """Makes the sets, and runs commands once without a break, where that was not done before."""
+    if not place.pictures.exists():
+        place.make_sets()
     for job in work.ALL:
-        job.make_unbroken(place, processes.run)
-    (place.root / "ready").touch()
+        if job.name in names and not job.is_made(place):
+            job.make_unbroken(place, processes.run)
 
 
 def _run(

@@ -28,6 +28,7 @@ class Campaign:
         short: cases of its short form; 0 leaves it out.
         faults: of one case, as where one run is killed several times.
         limit: seconds that a case may take.
+        needs: the works of `work.ALL` whose unbroken results its cases use.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Campaign:
     short: int
     faults: int = 1
     limit: float = 120.0
+    needs: tuple[str, ...] = ()
 
     def rng(self, number: int) -> np.random.Generator:
         """Returns the generator of a case."""

@@ -88,6 +88,7 @@ def campaigns() -> list[Campaign]:
             int(moment == "save" and job is work.TRAINING),
             faults=KILLS,
             limit=400,
+            needs=("training", job.name),
         )
         for job in (work.TRAINING, work.EXTRACTION, work.DETECTION)
         for moment, where, kill, count in (

@@ -22,8 +22,8 @@ def get_config():
     config = config_lib.Config()
     config.model.name, config.model.levels = "digits", (2, 1)
     config.data.shorter_side, config.data.crop_size, config.data.batch_size = 36, 32, 4
-    config.train.sizes, config.train.num_epochs, config.train.learning_rate = (32, 24), 4, 0.005
-    config.train.eval_every_epochs = 4
+    config.train.sizes, config.train.num_epochs, config.train.learning_rate = (32, 24), 2, 0.005
+    config.train.eval_every_epochs = 2
     config.train.log_every_steps = config.train.checkpoint_every_steps = 1
     return config
 """
@@ -80,7 +80,7 @@ class Stage:
 
     @property
     def trained(self) -> pathlib.Path:
-        """The workdir of an unbroken run of training, 24 steps of two sizes."""
+        """The workdir of an unbroken run of training, 12 steps of two sizes."""
         return self.root / "unbroken" / "training"
 
     @property

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import shutil
+import time
 from collections.abc import Callable
 
 import jax
@@ -22,29 +24,41 @@ class Work:
         name: of the work.
         command: returns the command that works in a folder of its own.
         digest: returns what must be equal, of the folder.
-        unbroken: returns the folder of the stage that has the right result; None where the first
-            run of a case gives it.
-        begin: what must lie in the folder before.
-        has_workers: whether it takes loader processes.
+        begin: puts into the folder what must lie there before.
+        after: the works whose results it takes, but training.
+        workers_flag: makes it use loader processes, where it can.
     """
 
     name: str
     command: Callable[[Stage, pathlib.Path], list[str]]
     digest: Callable[[pathlib.Path], str]
     begin: Callable[[Stage, pathlib.Path], None] = lambda stage, folder: None
+    after: tuple[str, ...] = ()
     workers_flag: str = ""
 
     def unbroken(self, stage: Stage) -> str:
         """Returns the digest of the result of a run that nothing disturbed."""
         return (stage.root / "unbroken" / f"{self.name}.txt").read_text()
 
+    def unbroken_seconds(self, stage: Stage) -> float:
+        """Returns how long that run took."""
+        return float((stage.root / "unbroken" / f"{self.name}.seconds").read_text())
+
+    def is_made(self, stage: Stage) -> bool:
+        """Returns whether there has been one."""
+        return (stage.root / "unbroken" / f"{self.name}.txt").exists()
+
     def make_unbroken(self, stage: Stage, run: Callable[[list[str], pathlib.Path], object]) -> None:
         """Runs the command without a break and notes the digest of its result."""
         folder = stage.root / "unbroken"
         target = folder / self.name
-        target.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
         self.begin(stage, target)
+        start = time.monotonic()
         run(self.command(stage, target), stage.root / "stage.log")
+        (folder / f"{self.name}.seconds").write_text(str(time.monotonic() - start))
         (folder / f"{self.name}.txt").write_text(self.digest(target))
 
 
@@ -142,7 +156,7 @@ ALL = (
         lambda stage, folder: ["eval.py", f"--workdir={folder}", "--protocol=full,center"],
         result("eval_full.json"),
         lambda stage, folder: stage.copy(stage.trained, folder),
-        "--config.data.num_workers=2",
+        workers_flag="--config.data.num_workers=2",
     ),
     Work("svm", _score_svms, result("eval_svm.json"), workers_flag="--config.data.num_workers=2"),
     EXTRACTION,
@@ -152,6 +166,7 @@ ALL = (
         lambda stage, folder: ["detect.py", "eval", f"--workdir={folder}"],
         result("eval.json"),
         lambda stage, folder: stage.copy(stage.detector, folder),
+        after=("detection",),
     ),
     Work(
         "prediction",
@@ -160,6 +175,7 @@ ALL = (
             *(f"--output={folder / 'boxes'}", str(stage.voc / "VOC2007" / "JPEGImages")),
         ],
         files("boxes/*"),
+        after=("detection",),
     ),
     Work("import", _import, lambda folder: str(checkpoint.load(str(folder))[2])),
     Work("preparation", _prepare, files("imagenet2012_256/1.0.0/*")),
