@@ -2,6 +2,8 @@
 # make detect  trains a small network and a detector of digits, and scores it.
 # make bench  times what there is to time beside its peers, in ten minutes, alone on the machine.
 # make readme-check  runs the commands of README.md and docs/*.md, shortened, in a fresh clone.
+# make faults  tries to break training, features and detection for an hour or two, alone on the
+# machine: kills, signals, disks that fail, damaged files; it prints a scoreboard.
 # All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given; SMOKE=1 makes
 # train and detect stop after a few steps.
 
@@ -10,6 +12,7 @@ PYTHON ?= $(shell tools/find_python.sh)
 WORKDIR ?= runs/digits_multisize
 DETECTDIR ?= runs/digits_detection
 BENCHDIR ?= runs/bench
+FAULTSDIR ?= runs/faults
 RUN := $(VENV)/bin/python
 TRAIN_FLAGS := $(if $(SMOKE),--config.run.smoke=True)
 COMMA := ,
@@ -18,7 +21,7 @@ DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.dr
     --config.features.num_canvases=1 --config.features.scales="(128$(COMMA))")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect bench test test-all check readme-check wheel-check lint format clean
+.PHONY: setup train detect bench faults test test-all check readme-check wheel-check lint format clean
 
 setup: $(VENV)/ready
 
@@ -41,6 +44,9 @@ detect: setup
 # IMAGES=FOLDER of photographs, if there is one; torch, if it is installed, is timed beside us.
 bench: setup
 	$(RUN) -m benchmarks --output=$(BENCHDIR) --images=$(IMAGES)
+
+faults: setup
+	$(RUN) -m tests.faults --output=$(FAULTSDIR)
 
 # Two processes, a file of tests each: much of a test is waiting for one core.
 test: setup

@@ -116,7 +116,7 @@ class Writer:
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
+            self._write(self._checkpointer.close)  # it raises again what saving met
 
 
 def save_network(workdir: str, variables: Mapping[str, Any], meta: Meta) -> None:

@@ -117,9 +117,9 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
         fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
     except Exception as e:  # a preset is a program of the user's, and can fail in any way
         fail(f"--config: {type(e).__name__}: {e}")
-    # Orbax tells of every file it writes, and warns before it fails; our error says it.
+    # Orbax tells of every file it writes, and prints tracebacks before it fails; our error says it.
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)
     return rest
 
 

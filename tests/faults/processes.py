@@ -1,13 +1,16 @@
 """Commands as processes of their own, and what is done to them."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +88,31 @@ class Process:
             time.sleep(0.02)
 
 
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """What a process suffers from its start on.
+
+    Attributes:
+        max_file_bytes: no file may grow longer (RLIMIT_FSIZE).
+        environment: variables; those of failing.c among them.
+    """
+
+    max_file_bytes: int | None = None
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@functools.cache
+def failing_library() -> str:
+    """Returns the library of failing.c, made anew; "" without a C compiler."""
+    compiler, source = shutil.which("cc"), pathlib.Path(__file__).with_name("failing.c")
+    if not compiler:
+        return ""
+    library = os.path.join(tempfile.mkdtemp(prefix="faults-"), "failing.so")
+    options = ["-shared", "-fPIC", "-O1", "-o", library]
+    subprocess.run([compiler, *options, source, "-ldl"], check=True)
+    return library
+
+
 class _Starter:
     """The process that starts the others."""
 
@@ -92,6 +120,7 @@ class _Starter:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.starter"],
             cwd=ROOT,
+            env=os.environ | {"LD_PRELOAD": failing_library()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -132,18 +161,16 @@ def _starter() -> _Starter:
     return _Starter()
 
 
-def start(
-    command: Sequence[str], output: pathlib.Path, *, max_file_bytes: int | None = None
-) -> Process:
-    """Starts a command of the repository, as ["train.py", "--workdir=runs/x"].
+def start(command: Sequence[str], output: pathlib.Path, faults: Faults | None = None) -> Process:
+    """Starts a command of the repository.
 
     Args:
-        command: the script, or "-m" and a module, and its arguments.
+        command: the script, or "-m" and a module, and its arguments: ["eval.py", "--workdir=x"].
         output: the file that gets what it prints.
-        max_file_bytes: no file may grow longer (RLIMIT_FSIZE).
+        faults: what it suffers.
     """
-    order = {"command": list(command), "output": str(output), "max_file_bytes": max_file_bytes}
-    return _starter().start(order)
+    order = {"command": list(command), "output": str(output)}
+    return _starter().start(order | dataclasses.asdict(faults or Faults()))
 
 
 def run(command: Sequence[str], output: pathlib.Path, seconds: float = 100.0) -> str:

@@ -86,6 +86,7 @@ def become(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if order["max_file_bytes"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["max_file_bytes"],) * 2)
+    os.environ.update(order["environment"])
     script, *arguments = order["command"]
     if script == "-m":
         sys.argv = arguments

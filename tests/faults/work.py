@@ -44,6 +44,11 @@ class Work:
         """Returns how long that run took."""
         return float((stage.root / "unbroken" / f"{self.name}.seconds").read_text())
 
+    def unbroken_bytes(self, stage: Stage) -> int:
+        """Returns how many bytes that run left."""
+        folder = stage.root / "unbroken" / self.name
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
     def is_made(self, stage: Stage) -> bool:
         """Returns whether there has been one."""
         return (stage.root / "unbroken" / f"{self.name}.txt").exists()
@@ -62,25 +67,30 @@ class Work:
         (folder / f"{self.name}.txt").write_text(self.digest(target))
 
 
+def state(step_dir: str | pathlib.Path) -> str:
+    """Returns the SHA-256 of a checkpoint's parameters, and of its momentum."""
+    layout = sharding.replicated(sharding.make_mesh())
+    params, optimizer = (
+        checkpoint.stored_spec(str(step_dir), name, layout) for name in ("params", "optimizer")
+    )
+    digest = {"params": hashlib.sha256(), "optimizer": hashlib.sha256()}
+    stored = checkpoint.restore(str(step_dir), params=params, optimizer=optimizer)
+    for name, tree in stored.items():
+        for leaf in jax.tree.leaves(tree):
+            if np.ndim(leaf):  # not the count of steps
+                digest[name].update(np.asarray(leaf).tobytes())
+    return " ".join(d.hexdigest() for d in digest.values())
+
+
 def parameters(workdir: pathlib.Path) -> str:
-    """Returns the newest step of a workdir, SHA-256 of its parameters and of its optimizer, and of
-    the batches that led there."""
+    """Returns the newest step of a workdir, its state, and SHA-256 of the batches before it."""
     step_dir = checkpoint.latest_step_dir(str(workdir))
     if step_dir is None:
         raise Broken("lost", f"no checkpoint in {workdir}")
-    layout = sharding.replicated(sharding.make_mesh())
-    params, optimizer = (
-        checkpoint.stored_spec(step_dir, name, layout) for name in ("params", "optimizer")
-    )
-    digest = {"params": hashlib.sha256(), "optimizer": hashlib.sha256()}
-    stored = checkpoint.restore(step_dir, params=params, optimizer=optimizer)
-    for name, tree in stored.items():
-        for leaf in jax.tree.leaves(tree):
-            digest[name].update(np.asarray(leaf).tobytes())
     steps = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     batches = hashlib.sha256(repr([line.get("batch_hash") for line in steps]).encode())
-    sums = " ".join(d.hexdigest() for d in (*digest.values(), batches))
-    return f"step {checkpoint.read_meta(step_dir).step} {sums}"
+    step = checkpoint.read_meta(step_dir).step
+    return f"step {step} {state(step_dir)} {batches.hexdigest()}"
 
 
 def files(*patterns: str) -> Callable[[pathlib.Path], str]:
