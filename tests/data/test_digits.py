@@ -316,5 +316,5 @@ def test_another_process_may_finish_first(prepared, tmp_path, monkeypatch):
 
     monkeypatch.setattr(digits, "make_scene", make_while_other_finishes)
     digits.prepare(tmp_path)
-    assert os.listdir(tmp_path / "digit_scenes") == ["1.0.0"]
+    assert sorted(os.listdir(tmp_path / "digit_scenes")) == ["1.0.0", "lock.json"]
     assert len(read(tmp_path, "train")) == 40

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from spp_jax.data import images
+from spp_jax.data import images, leftovers
 from spp_jax.runs import progress as progress_lib
 
 SEED = 20140618  # any fixed number; this one is the date of the paper's first version
@@ -200,6 +200,17 @@ def make_scene(
     return Scene(image, int(labels[digit_index]), box, digit_index)
 
 
+class Info(tfds.core.DatasetInfo):
+    """Of an embedded set, about which there is nothing to ask in TFDS's bucket.
+
+    TFDS would ask each time that it opens a set that is not there yet, and make a temporary folder
+    for the answer, which it leaves.
+    """
+
+    def initialize_from_bucket(self) -> None:
+        pass
+
+
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the scenes; every scene is a function of (SEED, split, index) alone."""
 
@@ -211,7 +222,7 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
     on_scene: Callable[[], object] = staticmethod(lambda: None)  # called after each scene made
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return Info(
             builder=self,
             description="One handwritten digit of any scale and place on a cluttered canvas.",
             features=tfds.features.FeaturesDict(
@@ -263,7 +274,12 @@ def prepare(
     """Writes the set under `data_dir` (None: TFDS's default directory) unless it is there already.
 
     TFDS renames the finished directory into place, so that an interrupted call leaves nothing that
-    a later one would take for complete. Processes may call it at the same time.
+    a later one would take for complete; what a killed one leaves is removed by the next. Processes
+    may call it at the same time: one makes the set, and the others wait for it.
+
+    Raises:
+        InputError: nothing can be written under `data_dir`.
+        OSError: the set cannot be written there.
     """
     prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()), progress)
 
@@ -278,6 +294,12 @@ def prepare_builder(
     builder = make_builder(data_dir=data_dir, file_format="array_record")
     if builder.data_path.exists():
         return
+    with leftovers.alone(builder.data_path, marked=False, on_wait=progress.say):
+        if not builder.data_path.exists():  # else the process that was waited for has made it
+            _make(builder, num_scenes, progress)
+
+
+def _make(builder: Any, num_scenes: int, progress: progress_lib.Progress) -> None:
     # TFDS announces a download and draws bars of its own. Whether its bars were on cannot be asked,
     # so they are on, TFDS's default, afterwards.
     tfds.disable_progress_bar()
@@ -287,7 +309,7 @@ def prepare_builder(
             builder.on_scene = lambda: advance(1)
             builder.download_and_prepare()
     except OSError:
-        # Another process may have renamed its finished directory into place first: use that one.
+        # Where there are no locks, another process may have been first: use what that has made.
         if not builder.data_path.exists():
             raise
     finally:
