@@ -7,6 +7,7 @@ a config has `KIND`, the name of the config's class, and, unless that comes from
 """
 
 import difflib
+import errno
 import io
 import os
 import pathlib
@@ -34,6 +35,8 @@ COMMANDS = {
     "SvmConfig": "eval --protocol=svm",
 }
 _PRESET = "--config="
+# What is no mistake of the program, even where nobody names the file.
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -73,9 +76,9 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
             console.mute()
             sys.exit(128 + signal.SIGPIPE)
         except OSError as e:
-            if e.filename is None or e.strerror is None:
+            if e.strerror is None or (e.filename is None and e.errno not in _OF_DISKS):
                 raise
-            fail(f"{e.filename}: {e.strerror}")
+            fail(f"{e.filename or 'a file cannot be written'}: {e.strerror}")
 
     signals.end_like_interrupts()
     _say_warnings()

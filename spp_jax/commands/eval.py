@@ -77,9 +77,9 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     from spp_jax.commands import console, tables
     from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
+    from spp_jax.runs import places
 
-    if not os.access(workdir, os.W_OK):
-        raise errors.InputError(f"workdir {workdir} cannot be written")
+    places.check(workdir, files=[f"eval_{name}.json" for name in names])
     config_lib.validate(config)
     network.check(config)
     for name in names:
@@ -135,10 +135,11 @@ def _score_svms(workdir: str) -> None:
     from spp_jax import checkpoint
     from spp_jax.commands import console, tables
     from spp_jax.evaluation.svm import benchmark
-    from spp_jax.runs import files
+    from spp_jax.runs import files, places
 
     config = cli.read_config(config_lib.SvmConfig)
     config_lib.validate(config)
+    places.check(workdir, files=["eval_svm.json"])
     if not flags.FLAGS.checkpoint:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(flags.FLAGS.checkpoint))

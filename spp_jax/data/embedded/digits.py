@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spp_jax.data import images, leftovers
+from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
 
 SEED = 20140618  # any fixed number; this one is the date of the paper's first version
@@ -292,8 +293,9 @@ def prepare_builder(
 ) -> None:
     """Prepares an embedded set as `prepare` says; its builder calls `on_scene` after each scene."""
     builder = make_builder(data_dir=data_dir, file_format="array_record")
-    if builder.data_path.exists():
+    if builder.data_path.is_dir():
         return
+    places.check(os.fspath(builder.data_path))
     with leftovers.alone(builder.data_path, marked=False, on_wait=progress.say):
         if not builder.data_path.exists():  # else the process that was waited for has made it
             _make(builder, num_scenes, progress)
