@@ -88,7 +88,8 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
     data, progress = config.data, console.Console()
-    opening.make_embedded(data.name, data.path, progress)
+    splits = (data.eval_split,)
+    opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
     source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
     _introduce(workdir, config, meta, source, where)

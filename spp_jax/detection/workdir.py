@@ -136,7 +136,7 @@ def record(
             # Its own copy, so that the workdir depends on nothing else.
             checkpoint.save_network(copy, start.variables, start.meta)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
 
 
 def _same_network(

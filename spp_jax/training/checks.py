@@ -92,7 +92,7 @@ def write_config(config: config_lib.Config, workdir: str) -> None:
         path = os.path.join(workdir, CONFIG_FILE)
         files.write_json(path, dataclasses.asdict(config), indent=2)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
 
 
 def _check_config_file(path: str) -> None:

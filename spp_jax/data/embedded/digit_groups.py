@@ -149,6 +149,11 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
             self.on_scene()
 
 
+def num_examples() -> dict[str, int]:
+    """As `digits.num_examples`."""
+    return dict(NUM_GROUPS)
+
+
 def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     progress: progress_lib.Progress = progress_lib.SILENT,

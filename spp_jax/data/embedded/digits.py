@@ -268,6 +268,11 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             self.on_scene()
 
 
+def num_examples() -> dict[str, int]:
+    """Returns how many examples each split has, also before the set is made."""
+    return dict(NUM_SCENES)
+
+
 def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     progress: progress_lib.Progress = progress_lib.SILENT,

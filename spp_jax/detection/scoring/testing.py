@@ -118,7 +118,7 @@ def _make_folder(
     workdir: str, others: Sequence[str], split: str, class_names: Sequence[str]
 ) -> str:
     """Returns the folder of the detections, made; raises InputError where results cannot be."""
-    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
+    folder = os.path.join(workdir, DETECTIONS, *([COMBINED] if others else []))
     places.check(workdir, files=[os.path.basename(result_path(workdir, others))])
     names = [f"{split}.jsonl", f"curves_{split}.png"]
     names += [devkit.file_name(split, name) for name in class_names]

@@ -59,7 +59,7 @@ def run(
     try:
         os.makedirs(os.path.join(workdir, "features"), exist_ok=True)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
     counts = (
         f"{len(task.source)} images of {len(task.class_names)} classes, {len(task.splits)} "
         f"split(s), {len(rows)} rows x {len(views)} scales"
