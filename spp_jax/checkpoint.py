@@ -103,15 +103,18 @@ class Writer:
         # Orbax and TensorStore raise many kinds of exceptions for what a disk refuses.
         except Exception as e:
             raise errors.InputError(
-                f"checkpoint in {self._folder} cannot be written: {errors.first_line(e)[:200]}"
+                f"checkpoint in {self._folder} cannot be written: {errors.disk_reason(e)}"
             ) from e
 
     def close(self) -> None:
         """Waits as `wait`, and frees Orbax's threads and files."""
         try:
             self.wait()
-        finally:
-            self._checkpointer.close()
+        except errors.InputError:
+            with contextlib.suppress(Exception):  # Orbax raises once more what it has raised
+                self._checkpointer.close()
+            raise
+        self._write(self._checkpointer.close)
 
 
 def save_network(workdir: str, variables: Mapping[str, Any], meta: Meta) -> None:

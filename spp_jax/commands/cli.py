@@ -7,7 +7,6 @@ a config has `KIND`, the name of the config's class, and, unless that comes from
 """
 
 import difflib
-import errno
 import io
 import os
 import pathlib
@@ -35,8 +34,6 @@ COMMANDS = {
     "SvmConfig": "eval --protocol=svm",
 }
 _PRESET = "--config="
-# What is no mistake of the program, even where nobody names the file.
-_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -76,7 +73,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
             console.mute()
             sys.exit(128 + signal.SIGPIPE)
         except OSError as e:
-            if e.strerror is None or (e.filename is None and e.errno not in _OF_DISKS):
+            if e.strerror is None or (e.filename is None and e.errno not in errors.OF_DISKS):
                 raise
             fail(f"{e.filename or 'a file cannot be written'}: {e.strerror}")
 
@@ -120,9 +117,9 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
         fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
     except Exception as e:  # a preset is a program of the user's, and can fail in any way
         fail(f"--config: {type(e).__name__}: {e}")
-    # Orbax tells of every file it writes, and warns before it fails; our error says it.
+    # Orbax tells of every file it writes, and of a failure ten times; our error says it once.
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)
     return rest
 
 

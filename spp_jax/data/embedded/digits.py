@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from spp_jax import errors
 from spp_jax.data import images, leftovers
 from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
@@ -284,8 +285,7 @@ def prepare(
     may call it at the same time: one makes the set, and the others wait for it.
 
     Raises:
-        InputError: nothing can be written under `data_dir`.
-        OSError: the set cannot be written there.
+        InputError: the set cannot be written under `data_dir`.
     """
     prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()), progress)
 
@@ -315,10 +315,12 @@ def _make(builder: Any, num_scenes: int, progress: progress_lib.Progress) -> Non
         with bar as advance, contextlib.redirect_stdout(io.StringIO()):
             builder.on_scene = lambda: advance(1)
             builder.download_and_prepare()
-    except OSError:
+    except (OSError, RuntimeError) as e:  # the latter is ArrayRecord's
         # Where there are no locks, another process may have been first: use what that has made.
         if not builder.data_path.exists():
-            raise
+            raise errors.InputError(
+                f"{builder.data_path} cannot be written: {errors.disk_reason(e)}"
+            ) from e
     finally:
         tfds.enable_progress_bar()
 
