@@ -5,7 +5,6 @@ Detections of an image are written when they are made: an interrupted call goes 
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -305,10 +304,8 @@ class _Unfinished:
 
     def _write(self, value: Any) -> None:
         """Adds a line; what a full disk leaves of one is cut off by the next call."""
-        line = (json.dumps(value) + "\n").encode()
         try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            files.write_all(self._file, (json.dumps(value) + "\n").encode())
         except OSError as e:
             raise errors.InputError(
                 f"{self._path} cannot be written: {e.strerror}; the same command goes on from there"
