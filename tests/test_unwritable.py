@@ -118,7 +118,11 @@ def test_svms_are_refused_before_they_start(tmp_path, name, kind, network):
     config.data.path = folders.make_folder(tmp_path / "images", {"train": 2, "test": 2})
     _block(tmp_path / "w" / name, kind)
     sentence = f"{tmp_path / 'w' / name} {FILE if kind == 'file' else FOLDER}"
-    _refuses(tmp_path, sentence, lambda: benchmark.run(*network, config, str(tmp_path / "w")))
+    _refuses(
+        tmp_path,
+        sentence,
+        lambda: benchmark.run(network[0], network[1], config, str(tmp_path / "w")),
+    )
 
 
 def test_scoring_is_refused_before_it_starts(tmp_path):

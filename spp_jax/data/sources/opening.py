@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import splits as splits_lib
 
 from spp_jax import errors
 from spp_jax.data.embedded import digit_groups, digits
@@ -169,7 +170,7 @@ def make_embedded(
     counts = EMBEDDED[name].num_examples()
     infos = [_describe_split(builder, split, count) for split, count in counts.items()]
     for split in filter(None, splits):
-        check_split(name, split, tfds.core.splits.SplitDict(infos))
+        check_split(name, split, splits_lib.SplitDict(infos))
     load_builder(name, data_dir, progress=progress)
 
 
