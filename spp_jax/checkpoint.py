@@ -108,7 +108,7 @@ class Writer:
         # Orbax and TensorStore raise many kinds of exceptions for what a disk refuses.
         except Exception as e:
             raise errors.InputError(
-                f"checkpoint in {self._folder} cannot be written: {errors.first_line(e)[:200]}"
+                f"checkpoint in {self._folder} cannot be written: {errors.disk_reason(e)}"
             ) from e
 
     def close(self) -> None:

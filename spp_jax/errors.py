@@ -1,5 +1,11 @@
 """The exceptions of the package that are about its input, not about its code."""
 
+import errno
+import os
+
+# What disks answer where nothing can be written.
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence that names the value.
@@ -19,6 +25,14 @@ class InputWarning(UserWarning):
 def first_line(error: Exception) -> str:
     """Returns the first line of an exception's message, or its type where it has none."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def disk_reason(error: Exception) -> str:
+    """Returns why nothing was written: the system's words, which libraries wrap in long ones."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    words = (os.strerror(number) for number in OF_DISKS)
+    return next((w for w in words if w in str(error)), first_line(error)[:200])
 
 
 def printable(name: str) -> str:

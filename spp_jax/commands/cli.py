@@ -73,9 +73,9 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
             console.mute()
             sys.exit(128 + signal.SIGPIPE)
         except OSError as e:
-            if e.filename is None or e.strerror is None:
+            if e.strerror is None or (e.filename is None and e.errno not in errors.OF_DISKS):
                 raise
-            fail(f"{e.filename}: {e.strerror}")
+            fail(f"{e.filename or 'a file cannot be written'}: {e.strerror}")
 
     signals.end_like_interrupts()
     _say_warnings()
@@ -117,7 +117,7 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
         fail(lines[0] + (f" {reason}" if "Traceback" in str(e) else ""))
     except Exception as e:  # a preset is a program of the user's, and can fail in any way
         fail(f"--config: {type(e).__name__}: {e}")
-    # Orbax tells of every file it writes, and prints tracebacks before it fails; our error says it.
+    # Orbax tells of every file it writes, and of a failure ten times; our error says it once.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)
     return rest

@@ -93,7 +93,6 @@ def _workdir() -> str:
 
 def _train(config: config_lib.DetectionConfig) -> int:
     from spp_jax.commands import console, dry_run
-    from spp_jax.data.sources import opening
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
@@ -102,7 +101,6 @@ def _train(config: config_lib.DetectionConfig) -> int:
     if flags.FLAGS.dry_run:
         dry_run.detect(config, workdir, progress)
         return 0
-    opening.make_embedded(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     stopped_by = stages.train(config, workdir, stop=stop, progress=progress)
     if stopped_by is not None:
@@ -112,13 +110,13 @@ def _train(config: config_lib.DetectionConfig) -> int:
 
 def _evaluate(config: config_lib.DetectionConfig) -> int:
     from spp_jax.commands import console, pictures, tables
-    from spp_jax.data.sources import opening
+    from spp_jax.data.sources import objects
     from spp_jax.detection.scoring import testing
     from spp_jax.runs import files
 
     workdir, progress = _workdir(), console.Console()
     others = [os.path.expanduser(d) for d in flags.FLAGS["with"].value or ()]
-    opening.make_embedded(config.data.name, config.data.path, progress)
+    objects.make_embedded(config.data, progress)
     tested = testing.score_split(workdir, config, others, progress=progress)
     for note in tested.notes:
         print(note)

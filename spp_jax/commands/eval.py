@@ -77,9 +77,9 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     from spp_jax.commands import console, tables
     from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
+    from spp_jax.runs import places
 
-    if not os.access(workdir, os.W_OK):
-        raise errors.InputError(f"workdir {workdir} cannot be written")
+    places.check(workdir, files=[f"eval_{name}.json" for name in names])
     config_lib.validate(config)
     network.check(config)
     for name in names:
@@ -88,7 +88,8 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     if config.model != meta.config.model:
         raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
     data, progress = config.data, console.Console()
-    opening.make_embedded(data.name, data.path, progress)
+    splits = (data.eval_split,)
+    opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
     source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
     _introduce(workdir, config, meta, source, where)
@@ -135,10 +136,11 @@ def _score_svms(workdir: str) -> None:
     from spp_jax import checkpoint
     from spp_jax.commands import console, tables
     from spp_jax.evaluation.svm import benchmark
-    from spp_jax.runs import files
+    from spp_jax.runs import files, places
 
     config = cli.read_config(config_lib.SvmConfig)
     config_lib.validate(config)
+    places.check(workdir, files=["eval_svm.json"])
     if not flags.FLAGS.checkpoint:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(flags.FLAGS.checkpoint))

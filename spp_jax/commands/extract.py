@@ -85,7 +85,8 @@ def main(arguments: list[str]) -> int:
         raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
     if given.tfds:
         data_dir = os.path.expanduser(given.data_dir)
-        opening.make_embedded(given.tfds, data_dir, progress)
+        splits, check = (given.split,), opening.read_class_names
+        opening.make_embedded(given.tfds, data_dir, splits, check, progress)
         source = opening.TfdsSource(given.tfds, given.split, data_dir)
     else:
         source = folders.scan_images(os.path.expanduser(given.images))

@@ -28,7 +28,6 @@ def main(arguments: list[str]) -> int:
     from spp_jax import config as config_lib
     from spp_jax import network
     from spp_jax.commands import console, dry_run
-    from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
     from spp_jax.runs import signals, workers
     from spp_jax.training import classifier
@@ -46,7 +45,6 @@ def main(arguments: list[str]) -> int:
     if flags.FLAGS.dry_run:
         dry_run.train(config, workdir, evaluate, progress)
         return 0
-    opening.make_embedded(config.data.name, config.data.path, progress)
     stop = signals.StopSignal(progress.say)
     result = classifier.train(config, workdir, evaluate, stop=stop, progress=progress)
     return 0 if result.stopped_by is None else 128 + result.stopped_by

@@ -5,6 +5,7 @@ import importlib.util
 import tensorflow_datasets as tfds
 
 from spp_jax import errors
+from spp_jax.data import leftovers
 from spp_jax.data.imagenet import preparing, tars
 from spp_jax.data.sources import tfds_builders
 
@@ -12,13 +13,14 @@ from spp_jax.data.sources import tfds_builders
 def prepare(name: str, manual_dir: str, data_dir: str) -> str:
     """Prepares a set of TFDS as ArrayRecord with TFDS's own builder, in this process.
 
-    TFDS cannot go on with what was interrupted; it removes it.
+    TFDS cannot go on with what was interrupted; it is removed, then or by the next call.
 
     Returns:
         What happened, in a sentence.
 
     Raises:
-        InputError: an unknown name, TensorFlow is not installed, a file is missing, TFDS fails.
+        InputError: an unknown name, TensorFlow is not installed, a file is missing, TFDS fails,
+            or another process prepares it.
     """
     try:
         builder = tfds_builders.open_builder(name, data_dir or None)
@@ -45,8 +47,11 @@ def prepare(name: str, manual_dir: str, data_dir: str) -> str:
     if name.split(":")[0] == "imagenet2012":
         tars.find_tars(manual_dir)  # TFDS would leave out the split of a missing one
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+    leftovers.mark(builder)
     try:
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    except (AssertionError, OSError) as e:
+        with leftovers.alone(builder.data_path, marked=True):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    # The last is ArrayRecord's.
+    except (AssertionError, OSError, RuntimeError) as e:
         raise errors.InputError(f"TFDS cannot prepare {name}: {' '.join(str(e).split())}") from e
     return f"{name} is prepared under {builder.data_dir}"

@@ -11,8 +11,10 @@ import shutil
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
 from spp_jax.detection import dataset, detector
+from spp_jax.detection.proposals import coverage, proposing
+from spp_jax.detection.scoring import testing
 from spp_jax.models import sppnet
-from spp_jax.runs import files
+from spp_jax.runs import files, lock, places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +35,41 @@ class Start:
 
 
 def check(config: config_lib.DetectionConfig, workdir: str) -> None:
-    """Raises InputError if the workdir is of another detector, or of something else."""
+    """Raises InputError if the workdir is of another detector, or cannot be written."""
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
         raise errors.InputError(f"workdir {workdir!r} is not a directory")
+    _check_places(config, workdir)
     if not os.path.exists(os.path.join(workdir, detector.CONFIG_FILE)):
         return
     stored = detector.read_config(workdir)
     if _has_learnt(workdir):
         detector.check_same(stored, config, workdir)
+
+
+def _check_places(config: config_lib.DetectionConfig, workdir: str) -> None:
+    """Raises InputError where training could not write."""
+    folders = [detector.NETWORK]
+    if config.finetune.enabled:
+        folders = [detector.FINETUNED]
+    if not config.proposals.path and not config.proposals.cache:
+        folders.append(proposing.CACHE)
+    results = []
+    if config.data.eval_split:
+        results.append(testing.RESULT)
+        folders.append(testing.DETECTIONS)
+    splits = [s for s in (config.data.split, config.data.eval_split) if s]
+    places.check(
+        workdir,
+        files=(
+            *(detector.CONFIG_FILE, detector.DATA_FILE, lock.LOCK_FILE),
+            *(detector.SVM_FILE, detector.REGRESSION_FILE),
+            *results,
+            *(coverage.file_name(split) for split in splits),
+        ),
+        folders=folders,
+    )
+    if config.proposals.cache and not config.proposals.path:
+        places.check(config.proposals.cache)
 
 
 def load_start(config: config_lib.DetectionConfig, workdir: str) -> Start:
@@ -107,7 +136,7 @@ def record(
             # Its own copy, so that the workdir depends on nothing else.
             checkpoint.save_network(copy, start.variables, start.meta)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
 
 
 def _same_network(

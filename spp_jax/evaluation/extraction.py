@@ -19,6 +19,7 @@ from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
 from spp_jax.evaluation import feature_files, features, protocols
 from spp_jax.models import sppnet
+from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
 
 
@@ -219,6 +220,9 @@ def check_output(output: str) -> None:
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise errors.InputError(f"output {output}: folder {folder} is missing or not writable")
+    name = os.path.basename(output)
+    beside = [name + ".json"] if name.endswith(".npy") else []
+    places.check(folder, files=[name, *beside], folders=[name + ".part"])
 
 
 def check_view(model: sppnet.SPPNet, view: protocols.Protocol) -> None:

@@ -11,7 +11,7 @@ from spp_jax import checkpoint, errors, network
 from spp_jax import config as config_lib
 from spp_jax.interop import conversion, weights
 from spp_jax.models import backbones
-from spp_jax.runs import files, lock
+from spp_jax.runs import files, lock, places
 
 SHORTER_SIDE = 256
 
@@ -153,9 +153,7 @@ def _check_output(output: str) -> None:
         raise errors.InputError(f"output {output} has the name of the folder made in it")
     if checkpoint.latest_step_dir(output) is not None:
         raise errors.InputError(f"output {output} holds a checkpoint already")
-    parent = files.unwritable_parent(output)
-    if parent:
-        raise errors.InputError(f"output {output} cannot be made: {parent} is no writable folder")
+    places.check(output, files=[lock.LOCK_FILE], folders=[checkpoint.CHECKPOINTS])
 
 
 def _digest(path: str) -> str:

@@ -42,6 +42,13 @@ def replacing(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def write_all(f: io.RawIOBase, data: bytes) -> None:
+    """Writes to an unbuffered file, which may take a part at a time; raises OSError as it does."""
+    left = memoryview(data)
+    while left:
+        left = left[f.write(left) or 0 :]
+
+
 def no_links(path: str, flags: int) -> int:
     """Opens a file as `open` does, but raises OSError if it is a link: its `opener`.
 

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from spp_jax import errors
 from spp_jax.runs import files
@@ -15,7 +15,7 @@ LOCK_FILE = "lock.json"
 
 
 @contextlib.contextmanager
-def hold(folder: str) -> Iterator[None]:
+def hold(folder: str, *, on_wait: Callable[[str], object] | None = None) -> Iterator[bool]:
     """Holds a folder for this process, so that no other run writes there.
 
     The lock is the operating system's own (flock) on FOLDER/lock.json, which names the host, the
@@ -24,9 +24,14 @@ def hold(folder: str) -> Iterator[None]:
 
     Args:
         folder: made if missing.
+        on_wait: is told who holds the folder, and that this process waits; None: it does not wait.
+
+    Yields:
+        Whether the folder is locked, so that no other process is in it.
 
     Raises:
-        InputError: another process holds the folder, or nothing can be written there.
+        InputError: another process holds the folder, and this one does not wait; or nothing can be
+            written there.
     """
     path = os.path.join(folder, LOCK_FILE)
     try:
@@ -35,19 +40,21 @@ def hold(folder: str) -> Iterator[None]:
     except OSError as e:
         raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
     with os.fdopen(number, "r+b", buffering=0) as f:
+        is_locked = True
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            holder = _holder(f.read(1000))
-            raise errors.InputError(
-                f"{folder} is in use by {holder}; wait for it, or take another folder"
-            ) from e
+            in_use = f"{folder} is in use by {_holder(f.read(1000))}"
+            if on_wait is None:
+                raise errors.InputError(f"{in_use}; wait for it, or take another folder") from e
+            on_wait(f"{in_use}; waiting for it")
+            fcntl.flock(f, fcntl.LOCK_EX)
         except OSError:
-            pass  # no locks here, as on some network file systems
+            is_locked = False  # no locks here, as on some network file systems
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
             f.truncate(0)
             f.write(json.dumps(_self()).encode())
-        yield
+        yield is_locked
 
 
 def _self() -> dict[str, object]:

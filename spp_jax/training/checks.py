@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from spp_jax import checkpoint, errors
 from spp_jax import config as config_lib
-from spp_jax.runs import files
-from spp_jax.training import schedule
+from spp_jax.runs import files, lock, places
+from spp_jax.training import logs, schedule
 
 CONFIG_FILE = "config.json"
 
@@ -26,10 +26,16 @@ def find_saved(config: config_lib.Config, workdir: str) -> Saved | None:
     there.
 
     Raises:
-        InputError: the workdir is no directory, or of another run.
+        InputError: the workdir is no directory, nothing can be written there, or it is of another
+            run.
     """
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
         raise errors.InputError(f"workdir {workdir!r} is not a directory")
+    places.check(
+        workdir,
+        files=(CONFIG_FILE, logs.METRICS_FILE, lock.LOCK_FILE),
+        folders=(checkpoint.CHECKPOINTS, logs.TENSORBOARD),
+    )
     step_dir = checkpoint.latest_step_dir(workdir) if os.path.isdir(workdir) else None
     if step_dir is None:
         _check_config_file(os.path.join(workdir, CONFIG_FILE))
@@ -86,7 +92,7 @@ def write_config(config: config_lib.Config, workdir: str) -> None:
         path = os.path.join(workdir, CONFIG_FILE)
         files.write_json(path, dataclasses.asdict(config), indent=2)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
 
 
 def _check_config_file(path: str) -> None:

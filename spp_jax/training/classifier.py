@@ -13,7 +13,7 @@ from spp_jax.data.sources import base, opening
 from spp_jax.models import sppnet
 from spp_jax.runs import progress as progress_lib
 from spp_jax.runs import signals
-from spp_jax.training import checks, loop, schedule, steps
+from spp_jax.training import checks, loop, schedule, steps, transfer
 
 # (model, variables, config, source) -> {"protocol": ..., "top1": ...}; evaluation.classify has it.
 Evaluate = Callable[[sppnet.SPPNet, dict, config_lib.Config, base.Source], dict[str, Any]]
@@ -49,10 +49,12 @@ def prepare(
 ) -> tuple[loop.Job, checks.Saved | None]:
     """Opens the data; returns what is to be trained, and the checkpoint to go on from, if any.
 
-    Writes nothing. Arguments and errors as `train`.
+    Writes nothing but an embedded set that is not there yet. Arguments and errors as `train`.
     """
     sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
     saved = checks.find_saved(config, workdir)
+    if config.init_from and not saved:
+        transfer.find_step_dir(config.init_from)
     job = _make_job(config, evaluate, progress)
     stream: Any = job.stream
     if saved and config.data.name == "folder" and not stream.source.split:
@@ -64,6 +66,8 @@ def _make_job(
     config: config_lib.Config, evaluate: Evaluate, progress: progress_lib.Progress
 ) -> loop.Job:
     data, train = config.data, config.train
+    splits = (data.split, data.eval_split)
+    opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
     source = opening.open_train(data.name, data.path, data.split, data.held_out, config.seed)
     class_names = _class_names(config, source)
     held_out = opening.open_held_out(

@@ -1,7 +1,6 @@
 """The logs of a run, metrics.jsonl and TensorBoard's events: none of them may block or end it."""
 
 import contextlib
-import errno
 import json
 import os
 import socket
@@ -78,9 +77,7 @@ class _Lines:
         self._file = open(self.path, "ab", buffering=0, opener=files.no_links)  # noqa: SIM115 (closed below)
 
     def write(self, values: dict[str, Any]) -> None:
-        line = (json.dumps(values) + "\n").encode()
-        if self._file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        files.write_all(self._file, (json.dumps(values) + "\n").encode())
 
     def close(self) -> None:
         self._file.close()

@@ -43,6 +43,14 @@ class Plan:
         return "\n".join(lines)
 
 
+def find_step_dir(path: str) -> str:
+    """Returns the step directory of `config.init_from`; raises InputError if there is none."""
+    step_dir = checkpoint.latest_step_dir(path)
+    if step_dir is None:
+        raise errors.InputError(f"config.init_from={path}: no checkpoint there")
+    return step_dir
+
+
 def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> Plan:
     """Returns which parameters of a checkpoint a network takes over; reads none of them yet.
 
@@ -58,9 +66,7 @@ def make_plan(path: str, model: sppnet.SPPNet, class_names: tuple[str, ...]) -> 
     Raises:
         InputError: there is no checkpoint at `path`, it is damaged, or no convolution of it fits.
     """
-    step_dir = checkpoint.latest_step_dir(path)
-    if step_dir is None:
-        raise errors.InputError(f"config.init_from={path}: no checkpoint there")
+    step_dir = find_step_dir(path)
     meta = checkpoint.read_meta(step_dir)
     here, there = (
         _flat(sppnet.param_shapes(model)),

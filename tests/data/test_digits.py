@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from spp_jax import errors
 from spp_jax.commands import console
 from spp_jax.data.embedded import digits
 
@@ -295,7 +296,7 @@ def test_interruption_is_not_taken_for_complete(tmp_path, monkeypatch, error):
 
     with monkeypatch.context() as patch:
         patch.setattr(digits, "make_scene", make_some)
-        with pytest.raises(type(error) if isinstance(error, OSError) else error):
+        with pytest.raises(errors.InputError if isinstance(error, OSError) else error):
             digits.prepare(tmp_path)
     # What a killed process leaves: a directory of TFDS's temporary name.
     (tmp_path / "digit_scenes" / "incomplete.ABCDEF_1.0.0").mkdir()
@@ -316,5 +317,5 @@ def test_another_process_may_finish_first(prepared, tmp_path, monkeypatch):
 
     monkeypatch.setattr(digits, "make_scene", make_while_other_finishes)
     digits.prepare(tmp_path)
-    assert os.listdir(tmp_path / "digit_scenes") == ["1.0.0"]
+    assert sorted(os.listdir(tmp_path / "digit_scenes")) == ["1.0.0", "lock.json"]
     assert len(read(tmp_path, "train")) == 40

@@ -93,7 +93,7 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features
-        return tfds.core.DatasetInfo(
+        return digits_lib.Info(
             builder=self,
             description="One to five handwritten digits on a cluttered canvas, with boxes.",
             features=features.FeaturesDict(
@@ -147,6 +147,11 @@ class DigitGroups(tfds.core.GeneratorBasedBuilder):
                 },
             )
             self.on_scene()
+
+
+def num_examples() -> dict[str, int]:
+    """As `digits.num_examples`."""
+    return dict(NUM_GROUPS)
 
 
 def prepare(

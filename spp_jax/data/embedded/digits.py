@@ -20,7 +20,9 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from spp_jax.data import images
+from spp_jax import errors
+from spp_jax.data import images, leftovers
+from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
 
 SEED = 20140618  # any fixed number; this one is the date of the paper's first version
@@ -200,6 +202,17 @@ def make_scene(
     return Scene(image, int(labels[digit_index]), box, digit_index)
 
 
+class Info(tfds.core.DatasetInfo):
+    """Of an embedded set, about which there is nothing to ask in TFDS's bucket.
+
+    TFDS would ask each time that it opens a set that is not there yet, and make a temporary folder
+    for the answer, which it leaves.
+    """
+
+    def initialize_from_bucket(self) -> None:
+        pass
+
+
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the scenes; every scene is a function of (SEED, split, index) alone."""
 
@@ -211,7 +224,7 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
     on_scene: Callable[[], object] = staticmethod(lambda: None)  # called after each scene made
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return Info(
             builder=self,
             description="One handwritten digit of any scale and place on a cluttered canvas.",
             features=tfds.features.FeaturesDict(
@@ -256,6 +269,11 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             self.on_scene()
 
 
+def num_examples() -> dict[str, int]:
+    """Returns how many examples each split has, also before the set is made."""
+    return dict(NUM_SCENES)
+
+
 def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     progress: progress_lib.Progress = progress_lib.SILENT,
@@ -263,7 +281,11 @@ def prepare(
     """Writes the set under `data_dir` (None: TFDS's default directory) unless it is there already.
 
     TFDS renames the finished directory into place, so that an interrupted call leaves nothing that
-    a later one would take for complete. Processes may call it at the same time.
+    a later one would take for complete; what a killed one leaves is removed by the next. Processes
+    may call it at the same time: one makes the set, and the others wait for it.
+
+    Raises:
+        InputError: the set cannot be written under `data_dir`.
     """
     prepare_builder(DigitScenes, data_dir, sum(NUM_SCENES.values()), progress)
 
@@ -276,8 +298,15 @@ def prepare_builder(
 ) -> None:
     """Prepares an embedded set as `prepare` says; its builder calls `on_scene` after each scene."""
     builder = make_builder(data_dir=data_dir, file_format="array_record")
-    if builder.data_path.exists():
+    if builder.data_path.is_dir():
         return
+    places.check(os.fspath(builder.data_path))
+    with leftovers.alone(builder.data_path, marked=False, on_wait=progress.say):
+        if not builder.data_path.exists():  # else the process that was waited for has made it
+            _make(builder, num_scenes, progress)
+
+
+def _make(builder: Any, num_scenes: int, progress: progress_lib.Progress) -> None:
     # TFDS announces a download and draws bars of its own. Whether its bars were on cannot be asked,
     # so they are on, TFDS's default, afterwards.
     tfds.disable_progress_bar()
@@ -286,10 +315,12 @@ def prepare_builder(
         with bar as advance, contextlib.redirect_stdout(io.StringIO()):
             builder.on_scene = lambda: advance(1)
             builder.download_and_prepare()
-    except OSError:
-        # Another process may have renamed its finished directory into place first: use that one.
+    except (OSError, RuntimeError) as e:  # the latter is ArrayRecord's
+        # Where there are no locks, another process may have been first: use what that has made.
         if not builder.data_path.exists():
-            raise
+            raise errors.InputError(
+                f"{builder.data_path} cannot be written: {errors.disk_reason(e)}"
+            ) from e
     finally:
         tfds.enable_progress_bar()
 

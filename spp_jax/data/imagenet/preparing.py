@@ -19,6 +19,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from tensorflow_datasets.core import constants
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.imagenet import tars
-from spp_jax.runs import files, signals, workers
+from spp_jax.runs import files, lock, signals, workers
 from spp_jax.runs import progress as progress_lib
 
 NAME = "imagenet2012_256"
@@ -129,22 +130,47 @@ def prepare(
 
     Raises:
         InputError: a tar is missing, damaged or another one, shards of other settings are in the
-            way, the disk is full, or a worker died.
+            way, the disk is full, a worker died, or another process prepares it there.
         KeyboardInterrupt: `stop` asked for it; the workers have ended.
     """
     final = final_dir(data_dir)
     if os.path.isdir(final):
         return []
     paths = tars.find_tars(manual_dir)
-    work = final + ".incomplete"
-    os.makedirs(os.path.join(work, "progress"), exist_ok=True)
-    _check_settings(work, paths)
+    with lock.hold(os.path.dirname(final)) as is_locked:
+        if os.path.isdir(final):  # another process has just finished
+            return []
+        work = final + ".incomplete"
+        os.makedirs(os.path.join(work, "progress"), exist_ok=True)
+        if is_locked:
+            _remove_leftovers(work)
+        _check_settings(work, paths)
+        return _prepare(paths, final, work, num_workers, stop or signals.Stop(), progress)
 
+
+def _remove_leftovers(work: str) -> None:
+    """Removes the unfinished files of processes that were killed; no process may be at work."""
+    for name in os.listdir(os.path.join(work, "progress")):
+        # A shard on its way, or a JSON file: names of `_write_shard` and `files.replacing`.
+        if re.search(r"(^|\.)[0-9a-f]{32}$", name):
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(work, "progress", name))
+
+
+def _prepare(
+    paths: dict[str, str],
+    final: str,
+    work: str,
+    num_workers: int,
+    stop: signals.Stop,
+    progress: progress_lib.Progress,
+) -> list[str]:
+    """Writes the set in `work`, and renames that to `final`; the rest as `prepare`."""
     context = multiprocessing.get_context("spawn")
     link = _Link(context.RawValue("b", 0), context.Value("q", 0))
     try:
         with (
-            stop or signals.Stop() as stop,
+            stop,
             workers.start(num_workers, _init_worker, link) as pool,
             contextlib.ExitStack() as ending,
         ):
@@ -164,7 +190,7 @@ def prepare(
     try:
         os.rename(work, final)
     except OSError:
-        # Another process may have been first; its examples are the same.
+        # Without locks another process may have been first; its examples are the same.
         if not os.path.isdir(final):
             raise
     shutil.rmtree(os.path.join(final, "progress"), ignore_errors=True)

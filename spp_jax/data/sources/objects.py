@@ -6,9 +6,13 @@ Boxes are (x1, y1, x2, y2) floats in image pixels, right and bottom exclusive.
 import io
 from typing import Any, Protocol
 
+import tensorflow_datasets as tfds
+
+from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.sources import base, opening, voc
+from spp_jax.runs import progress as progress_lib
 
 
 class ObjectSource(Protocol):
@@ -35,13 +39,7 @@ class TfdsObjects:
 
     def __init__(self, name: str, split: str, data_dir: str):
         builder = opening.load_builder(name, data_dir)
-        features: Any = builder.info.features or {}
-        # Only a Sequence has parts, its `feature`.
-        objects: Any = getattr(features["objects"], "feature", {}) if "objects" in features else {}
-        has_all = "image" in features and "bbox" in objects and "label" in objects
-        if not has_all or not hasattr(objects["label"], "names"):
-            raise errors.InputError(f"{name} has no features `image` and `objects` of boxes")
-        self._names = tuple(objects["label"].names)
+        self._names = read_class_names(builder, name)
         self._examples = opening.open_examples(builder, name, split)
         self._name = name
         self.split = split
@@ -83,6 +81,23 @@ class TfdsObjects:
             item = voc.cut(box, (height, width), where)
             (objects if isinstance(item, voc.Object) else skipped).append(item)
         return voc.Annotation(tuple(objects), tuple(skipped), (height, width))
+
+
+def read_class_names(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, ...]:
+    """Returns the classes of a set's objects; raises InputError if it has none."""
+    features: Any = builder.info.features or {}
+    # Only a Sequence has parts, its `feature`.
+    objects: Any = getattr(features["objects"], "feature", {}) if "objects" in features else {}
+    has_all = "image" in features and "bbox" in objects and "label" in objects
+    if not has_all or not hasattr(objects["label"], "names"):
+        raise errors.InputError(f"{name} has no features `image` and `objects` of boxes")
+    return tuple(objects["label"].names)
+
+
+def make_embedded(data: config_lib.DetectionDataConfig, progress: progress_lib.Progress) -> None:
+    """Makes the embedded set that a detector's config names, as `opening.make_embedded`."""
+    splits = (data.split, data.positives_split, data.eval_split)
+    opening.make_embedded(data.name, data.path, splits, read_class_names, progress)
 
 
 def open_objects(name: str, path: str, split: str) -> ObjectSource:

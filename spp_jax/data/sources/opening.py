@@ -1,11 +1,12 @@
 """Opens the examples that a config names: a folder, or any TFDS classification set."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import splits as splits_lib
 
 from spp_jax import errors
 from spp_jax.data.embedded import digit_groups, digits
@@ -26,11 +27,7 @@ class TfdsSource:
 
     def __init__(self, name: str, split: str, data_dir: str, *, labelled: bool = False):
         builder = load_builder(name, data_dir)
-        features: Any = builder.info.features or {}
-        has_both = "image" in features and "label" in features
-        if not has_both or not isinstance(features["label"], tfds.features.ClassLabel):
-            raise errors.InputError(f"{name} has no features `image` and `label` to classify")
-        self.class_names = tuple(features["label"].names)
+        self.class_names = read_class_names(builder, name)
         self.split = split
         self.notes: tuple[str, ...] = ()
         self._name, self._labelled = name, labelled
@@ -56,6 +53,15 @@ class TfdsSource:
         self._labels = base.match_classes(self.class_names, class_names, self._name)
         self.class_names = tuple(class_names)
         return self
+
+
+def read_class_names(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, ...]:
+    """Returns the classes of a set to classify; raises InputError if it is none."""
+    features: Any = builder.info.features or {}
+    has_both = "image" in features and "label" in features
+    if not has_both or not isinstance(features["label"], tfds.features.ClassLabel):
+        raise errors.InputError(f"{name} has no features `image` and `label` to classify")
+    return tuple(features["label"].names)
 
 
 def read_record(examples: Any, index: int, names: Sequence[str], name: str) -> list[Any]:
@@ -90,29 +96,44 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
         InputError: the set has no such split, a part of it is empty or cannot be read, or it is
             not stored as ArrayRecord.
     """
-    # TFDS also takes "train+test[:10%]".
-    parts, splits = [part.strip() for part in split.split("+")], builder.info.splits
-    if any(part.split("[")[0] not in splits for part in parts):
-        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
+    check_split(name, split, builder.info.splits)
     try:
-        empty = [part for part in parts if splits[part].num_examples < 1]
-        if empty:
-            raise errors.InputError(f"split {empty[0]!r} of {name} holds no example")
         # A decorated method, whose arguments pyright cannot see.
         open_split: Any = builder.as_data_source
         return open_split(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except errors.InputError:
-        raise
     except NotImplementedError as e:
         raise errors.InputError(
             f"{name} under {builder.data_dir} is not stored as ArrayRecord; convert that folder "
             "once, by TFDS's command `tfds convert_format` with out_file_format array_record"
         ) from e
-    # TFDS answers a split that it cannot parse, and damaged files, with many kinds of exceptions.
+    # TFDS answers damaged files with many kinds of exceptions.
     except Exception as e:
-        raise errors.InputError(
-            f"split {split!r} of {name} cannot be read: {errors.first_line(e)}"
-        ) from e
+        raise errors.InputError(_unreadable(name, split, e)) from e
+
+
+def check_split(name: str, split: str, splits: Any) -> None:
+    """Raises InputError unless a set has a split, and each part of it an example.
+
+    Args:
+        name: of the set.
+        split: TFDS also takes "train+test[:10%]".
+        splits: TFDS's SplitDict of the set.
+    """
+    parts = [part.strip() for part in split.split("+")]
+    if any(part.split("[")[0] not in splits for part in parts):
+        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
+    for part in parts:
+        try:
+            count = splits[part].num_examples
+        # TFDS answers a split that it cannot parse with many kinds of exceptions.
+        except Exception as e:
+            raise errors.InputError(_unreadable(name, split, e)) from e
+        if count < 1:
+            raise errors.InputError(f"split {part!r} of {name} holds no example")
+
+
+def _unreadable(name: str, split: str, error: Exception) -> str:
+    return f"split {split!r} of {name} cannot be read: {errors.first_line(error)}"
 
 
 def has_to_be_made(name: str, data_dir: str) -> bool:
@@ -122,10 +143,48 @@ def has_to_be_made(name: str, data_dir: str) -> bool:
     return not tfds_builders.open_builder(name, data_dir or None).data_path.exists()
 
 
-def make_embedded(name: str, data_dir: str, progress: progress_lib.Progress) -> None:
-    """Makes the embedded set of that name, if it has to be made; raises as `load_builder`."""
-    if name in EMBEDDED:
-        load_builder(name, data_dir, progress=progress)
+def make_embedded(
+    name: str,
+    data_dir: str,
+    splits: Sequence[str],
+    check: Callable[[tfds.core.DatasetBuilder, str], object],
+    progress: progress_lib.Progress,
+) -> None:
+    """Makes the embedded set of that name, if it has to be made.
+
+    Args:
+        name: of any set; another is left alone.
+        data_dir: TFDS's.
+        splits: what will be read; "" is passed over.
+        check: is called with the builder and the name, and raises InputError where the set is not
+            of use; `read_class_names`, say.
+        progress: is told how far it is.
+
+    Raises:
+        InputError: as `check`, `check_split` and `load_builder`; before it is made where it can be.
+    """
+    if name not in EMBEDDED:
+        return
+    builder = tfds_builders.open_builder(name, data_dir or None)
+    check(builder, name)
+    counts = EMBEDDED[name].num_examples()
+    infos = [_describe_split(builder, split, count) for split, count in counts.items()]
+    for split in filter(None, splits):
+        check_split(name, split, splits_lib.SplitDict(infos))
+    load_builder(name, data_dir, progress=progress)
+
+
+def _describe_split(
+    builder: tfds.core.DatasetBuilder, split: str, count: int
+) -> tfds.core.SplitInfo:
+    """Returns what TFDS knows of a split once it is made; it slices no split without file names."""
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=builder.data_path,
+        dataset_name=builder.name,
+        split=split,
+        filetype_suffix="array_record",
+    )
+    return tfds.core.SplitInfo(split, [count], 0, template)
 
 
 def load_builder(

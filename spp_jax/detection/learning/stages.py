@@ -96,10 +96,10 @@ def check(
     regions.check_features(start.model, config.features)
     if config.finetune.enabled:
         finetune.check(config.finetune, start.model)
+    objects.make_embedded(config.data, progress)
     data, further = _read_splits(config, progress)
     stored = proposing.read_stored(config.proposals)
-    if stored is not None:
-        stored.check(data)
+    proposing.check(config.proposals, data, stored, testing=False)
     _check_test(config, data.class_names, stored)
     return Checked(start, data, further, stored)
 
@@ -192,5 +192,4 @@ def _check_test(
         return
     source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
     tested = dataset.read(source, class_names)
-    if stored is not None:
-        stored.check(tested)
+    proposing.check(config.proposals, tested, stored, testing=True)

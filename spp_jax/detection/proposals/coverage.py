@@ -50,9 +50,14 @@ class Coverage:
 
     def write(self, workdir: str, split: str) -> None:
         """Writes WORKDIR/proposals_SPLIT.json: the attributes, `min_iou` and `recall`."""
-        path = os.path.join(workdir, files.escape(f"proposals_{split}") + ".json")
+        path = os.path.join(workdir, file_name(split))
         facts = {**dataclasses.asdict(self), "min_iou": MIN_IOU, "recall": self.recall}
         files.write_json(path, facts, indent=2)
+
+
+def file_name(split: str) -> str:
+    """Returns the name of the file in a workdir that `Coverage.write` writes."""
+    return files.escape(f"proposals_{split}") + ".json"
 
 
 def measure(data: dataset.Dataset, windows_of: Iterable[tuple[int, np.ndarray]]) -> Coverage:

@@ -172,6 +172,29 @@ def make_settings(
     )
 
 
+def methods_of(config: config_lib.ProposalConfig, *, testing: bool) -> tuple[str, ...]:
+    """Returns the ways to search for windows, in training or in testing."""
+    return (config.eval_methods or config.methods) if testing else config.methods
+
+
+def check(
+    config: config_lib.ProposalConfig,
+    data: dataset.Dataset,
+    stored: Stored | None,
+    *,
+    testing: bool,
+) -> None:
+    """Raises InputError if the images of a split cannot have windows, before they are searched for.
+
+    That is where `stored` does not fit them, or where all are smaller than the least window.
+    """
+    if stored is not None:
+        stored.check(data)
+    elif data.sizes and max(map(min, data.sizes.values())) < config.min_side:
+        methods = methods_of(config, testing=testing)
+        raise errors.InputError(_no_windows(config, methods, data, None))
+
+
 def provide(
     config: config_lib.ProposalConfig,
     workdir: str,
@@ -196,7 +219,7 @@ def provide(
             cannot be written.
     """
     source, indices = data.source, sorted(data.sizes)
-    methods = (config.eval_methods or config.methods) if testing else config.methods
+    methods = methods_of(config, testing=testing)
     if stored is not None:
         stored.check(data)
         windows = stored.of_split(data)
@@ -220,7 +243,7 @@ def provide(
     try:
         covered.write(workdir, source.split)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
     return proposer
 
 

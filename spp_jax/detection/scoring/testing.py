@@ -19,7 +19,7 @@ from spp_jax.data.sources import objects
 from spp_jax.detection import dataset, detector
 from spp_jax.detection.proposals import proposing
 from spp_jax.detection.scoring import devkit, mean_ap
-from spp_jax.runs import files, memory
+from spp_jax.runs import files, memory, places
 from spp_jax.runs import progress as progress_lib
 
 RESULT = "eval.json"
@@ -73,7 +73,7 @@ def score_split(
     source = objects.open_objects(config.data.name, config.data.path, config.data.eval_split)
     data = dataset.read(source, names)
     progress.say(data.lines())
-    folder = _make_folder(workdir, others)
+    folder = _make_folder(workdir, others, source.split, names)
     stored = proposing.read_stored(config.proposals)
     proposer = proposing.provide(
         config.proposals, workdir, data, stored, testing=True, progress=progress
@@ -113,12 +113,15 @@ def score_split(
     return Tested(result, curves, folder, notes)
 
 
-def _make_folder(workdir: str, others: Sequence[str]) -> str:
+def _make_folder(
+    workdir: str, others: Sequence[str], split: str, class_names: Sequence[str]
+) -> str:
     """Returns the folder of the detections, made; raises InputError where results cannot be."""
-    folder = os.path.join(workdir, DETECTIONS, COMBINED if others else "")
-    output = result_path(workdir, others)
-    if os.path.isdir(output):
-        raise errors.InputError(f"{output}, which the result is to be, is a folder")
+    folder = os.path.join(workdir, DETECTIONS, *([COMBINED] if others else []))
+    places.check(workdir, files=[os.path.basename(result_path(workdir, others))])
+    names = [f"{split}.jsonl", f"curves_{split}.png"]
+    names += [devkit.file_name(split, name) for name in class_names]
+    places.check(folder, files=names)
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as e:
@@ -283,11 +286,12 @@ class _Unfinished:
         """Reads and opens the file; raises InputError where it cannot be written."""
         try:
             lines = self._read()
-            self._file = open(self._path, "a" if lines else "w", 1, "utf-8", opener=files.no_links)
-            if not lines:
-                self._file.write(json.dumps(self._facts) + "\n")
+            # Unbuffered: what a full disk refused is not tried again when the file is closed.
+            self._file = open(self._path, "ab" if lines else "wb", 0, opener=files.no_links)
         except OSError as e:
             raise errors.InputError(f"{self._path} cannot be written: {e.strerror}") from e
+        if not lines:
+            self._write(self._facts)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -296,7 +300,16 @@ class _Unfinished:
     def write(self, index: int, detections: detector.ImageDetections) -> None:
         """Writes the detections of an image."""
         self.by_image[index] = detections
-        self._file.write(json.dumps([index, *(x.tolist() for x in detections)]) + "\n")
+        self._write([index, *(x.tolist() for x in detections)])
+
+    def _write(self, value: Any) -> None:
+        """Adds a line; what a full disk leaves of one is cut off by the next call."""
+        try:
+            files.write_all(self._file, (json.dumps(value) + "\n").encode())
+        except OSError as e:
+            raise errors.InputError(
+                f"{self._path} cannot be written: {e.strerror}; the same command goes on from there"
+            ) from e
 
     def _read(self) -> bool:
         """Takes in the whole lines of an interrupted call of the same facts."""

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from spp_jax.evaluation.svm import machines
 from spp_jax.evaluation.svm import rows as rows_lib
 from spp_jax.evaluation.svm import task as task_lib
 from spp_jax.models import sppnet
-from spp_jax.runs import files
+from spp_jax.runs import files, places
 from spp_jax.runs import progress as progress_lib
 
 
@@ -55,10 +55,11 @@ def run(
     task = task_lib.open_task(config)
     if not np.any(task_lib.is_scorable(task, *task.splits[0])):
         raise errors.InputError(f"no class of {config.data.path} is in both splits")
+    _check_places(workdir, views)
     try:
         os.makedirs(os.path.join(workdir, "features"), exist_ok=True)
     except OSError as e:
-        raise errors.InputError(f"workdir {workdir} cannot be written: {e.strerror}") from e
+        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
     counts = (
         f"{len(task.source)} images of {len(task.class_names)} classes, {len(task.splits)} "
         f"split(s), {len(rows)} rows x {len(views)} scales"
@@ -83,6 +84,17 @@ def run(
         "config": dataclasses.asdict(config),
         "rows": entries,
     }
+
+
+def _check_places(workdir: str, scales: Iterable[str]) -> None:
+    """Raises InputError where the features of a scale, or entries, could not be written."""
+    names = [f"{scale}.npy" for scale in scales]
+    places.check(workdir, folders=["features"])
+    places.check(
+        os.path.join(workdir, "features"),
+        files=["entries.json", *names, *(f"{name}.json" for name in names)],
+        folders=[f"{name}.part" for name in names],
+    )
 
 
 class _Table:

@@ -1,0 +1,30 @@
+"""Whether the files and folders of a run can be made, asked before its work."""
+
+import os
+from collections.abc import Iterable
+
+from spp_jax import errors
+from spp_jax.runs import files as files_lib
+
+
+def check(folder: str, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Raises InputError, which names the path, where a run could not write; writes nothing.
+
+    Args:
+        folder: of the run; made later if missing.
+        files: names in it of files that the run writes, or replaces.
+        folders: names in it of folders that the run writes in.
+    """
+    for path in (folder, *(os.path.join(folder, name) for name in folders)):
+        # A link that leads nowhere is in the way of a folder as well.
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise errors.InputError(f"{path} is no folder, which a run writes in; move it away")
+        parent = files_lib.unwritable_parent(path)
+        if parent:
+            raise errors.InputError(
+                f"{path} cannot be written: {parent} is no folder to write in; take another one"
+            )
+    for name in files:
+        path = os.path.join(folder, name)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise errors.InputError(f"{path} is no file, which a run writes; move it away")
