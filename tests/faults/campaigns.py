@@ -1,7 +1,7 @@
 """All campaigns, in the order of the scoreboard."""
 
-from tests.faults import kills
+from tests.faults import damage, kills, pictures
 from tests.faults.campaign import Campaign
 
-ALL: list[Campaign] = [*kills.campaigns()]
+ALL: list[Campaign] = [*kills.campaigns(), *damage.campaigns(), *pictures.campaigns()]
 BY_NAME = {campaign.name: campaign for campaign in ALL}

@@ -296,7 +296,8 @@ class _Unfinished:
     def write(self, index: int, detections: detector.ImageDetections) -> None:
         """Writes the detections of an image."""
         self.by_image[index] = detections
-        self._file.write(json.dumps([index, *(x.tolist() for x in detections)]) + "\n")
+        line = [index, *(x.tolist() for x in detections)]
+        self._file.write(json.dumps([*line, files.checksum(line)]) + "\n")
 
     def _read(self) -> bool:
         """Takes in the whole lines of an interrupted call of the same facts."""
@@ -309,7 +310,10 @@ class _Unfinished:
             if files.parse_json(head) != self._facts:
                 return False
             for line in lines:
-                index, *values = files.parse_json(line)
+                *stored, checksum = files.parse_json(line)
+                if files.checksum(stored) != checksum:
+                    raise ValueError(line)
+                index, *values = stored
                 if index not in self._images or index in self.by_image:
                     raise ValueError(index)
                 self.by_image[index] = self._check(*values)

@@ -234,7 +234,7 @@ class _Entries:
             digest.update(part.astype(np.int64).tobytes() + b"|")
         self._shared = [config.seed, config.c, config.loss, digest.hexdigest()]
         try:
-            self._entries: dict[str, Any] = files.read_object(path) if os.path.exists(path) else {}
+            self._entries: dict[str, Any] = files.read_checked(path) if os.path.exists(path) else {}
         except (OSError, ValueError) as e:
             raise errors.InputError(f"{path} is damaged; remove it") from e
 
@@ -248,4 +248,4 @@ class _Entries:
         self, row: config_lib.Row, extracted: feature_files.Extracted, entry: dict[str, Any]
     ) -> None:
         self._entries[self._key(row, extracted)] = entry
-        files.write_json(self._path, self._entries)
+        files.write_checked(self._path, self._entries)
