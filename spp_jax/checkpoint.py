@@ -158,9 +158,9 @@ def read_meta(step_dir: str) -> Meta:
     stored = _read_metadata(step_dir).custom_metadata
     kinds = {"step": int, "config": dict, "class_names": list, "num_examples": int}
     kinds |= {"metrics": dict, "versions": dict}
-    if not isinstance(stored, dict) or not all(
-        isinstance(stored.get(name), kind) for name, kind in kinds.items()
-    ):
+    # The types themselves: true is an int to isinstance.
+    is_right = isinstance(stored, dict) and all(type(stored.get(n)) is k for n, k in kinds.items())
+    if not is_right or stored["step"] < 0:
         raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
     checksum = stored.get("metadata_crc32")
     names = stored["class_names"]
@@ -175,6 +175,7 @@ def read_meta(step_dir: str) -> Meta:
         )
     try:
         config = config_lib.from_dict(config_lib.Config, stored["config"])
+        config_lib.validate(config)
         network.check(config)
     except (errors.InputError, TypeError, AttributeError) as e:
         raise errors.InputError(f"checkpoint {step_dir} has a config that is wrong: {e}") from e

@@ -94,7 +94,10 @@ class SvmConfig:
         for part in (part for row in self.rows for part in row):
             check_bins(part.levels, f"config.rows: levels of {part.layer}")
         for scale in self.scales:
-            read_scale(str(scale))
+            try:
+                read_scale(str(scale))
+            except errors.InputError as e:
+                raise errors.InputError(f"config.scales: {e}") from e
         if len(set(self.scales)) < len(self.scales):
             raise errors.InputError(f"config.scales={self.scales} names a scale twice")
         if self.main_scale not in self.scales:

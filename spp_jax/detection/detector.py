@@ -244,7 +244,9 @@ def read_data(workdir: str) -> dict[str, Any]:
     path = os.path.join(workdir, DATA_FILE)
     try:
         facts = files.read_checked(path)
-        if all(isinstance(name, str) for name in facts["class_names"]) and facts["digest"]:
+        names, digest = facts["class_names"], facts["digest"]
+        is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if names and is_right and digest and isinstance(digest, str):
             return facts
     except (OSError, ValueError, TypeError, KeyError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else errors.first_line(e)

@@ -91,7 +91,11 @@ def read_checked(path: str) -> dict[str, Any]:
         warn_unchecked(path)
         return entries
     stored = entries.pop(_CHECKSUM)
-    if stored != checksum(entries):
+    try:
+        is_same = stored == checksum(entries)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+    if not is_same:
         raise ValueError("its entries are not as saved: their checksum is another")
     return entries
 

@@ -88,8 +88,8 @@ def _first_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _check(data: bytes, name: str) -> bool:
-    """Decodes a file as a program would; returns whether it is an image."""
+def _check(data: bytes, name: str) -> None:
+    """Decodes a file, and reads its size, as a program would."""
     start = time.monotonic()
     shape = size = None
     try:
@@ -116,7 +116,6 @@ def _check(data: bytes, name: str) -> bool:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - _first_memory()) * 1024
     if grown > _MORE_MEMORY:
         raise Broken("memory", f"{name}: {grown / 2**30:.2f} GiB more than at the start")
-    return shape is not None
 
 
 def _check_sentence(error: errors.ImageError, name: str) -> None:
@@ -128,7 +127,6 @@ def _case(kind: str, place: Stage, rng: np.random.Generator, folder: pathlib.Pat
     del place
     _first_memory()
     samples = _files(kind)
-    count = 0
     for number in range(_FAULTS):
         data = samples[int(rng.integers(len(samples)))]
         if rng.integers(10) == 0:
@@ -137,7 +135,7 @@ def _case(kind: str, place: Stage, rng: np.random.Generator, folder: pathlib.Pat
             data = mutations.mutate(data, rng)
         path = folder / f"{number}.{kind.lower()}"
         path.write_bytes(data)  # before it is read, so that it is there if the process ends
-        count += _check(data, str(path))
+        _check(data, str(path))
         path.unlink()
     return "decoded or refused"
 
@@ -152,7 +150,7 @@ def campaigns() -> list[Campaign]:
             "an array (H, W, 3) uint8 of the size that the header says, or refused in one line",
             functools.partial(_case, kind),
             15,
-            2,
+            1,
             faults=_FAULTS,
         )
         for kind in kinds

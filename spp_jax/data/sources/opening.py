@@ -151,6 +151,12 @@ def load_builder(
         raise errors.InputError(
             f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
         ) from e
+    # TFDS answers damaged files of a set with many kinds of exceptions.
+    except Exception as e:
+        where = data_dir or "TFDS's data_dir"
+        raise errors.InputError(
+            f"the files of {name} under {where} are damaged: {errors.first_line(e)[:200]}"
+        ) from e
     if not builder.info.splits:
         raise errors.InputError(_not_prepared(name, builder.data_dir))
     return builder
