@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
@@ -122,10 +123,43 @@ def test_a_number_that_cannot_be_printed():
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("flip", 10**5000, "train.flip must be bool, got a number of thousands of digits"),
+        ("flip", "x" * 200, f"train.flip must be bool, got '{'x' * 99}..."),
+        ("flip", np.zeros((2, 1)), "train.flip must be bool, got array([[0.],        [0.]])"),
+        ("patience", -(10**5000), "train.patience must be more than 0, got a number of thousands "),
+        ("lr_schedule", "a\nb", "train.lr_schedule must be one of plateau, step, got a b"),
+        ("lr_schedule", "a\x1bb", "train.lr_schedule must be one of plateau, step, got a\\x1bb"),
+    ],
+    ids=["number", "text", "array", "negative", "lines", "escape"],
+)
+def test_values_are_quoted_in_one_line(path, value, message):
+    config = config_lib.Config()
+    setattr(config.train, path, value)
+    with pytest.raises(errors.InputError) as info:
+        config_lib.validate(config)
+    assert str(info.value).startswith(f"config.{message}")
+
+
+def test_a_value_nested_too_deeply():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    config = config_lib.Config()
+    config.train.flip = value  # pyright: ignore[reportAttributeAccessIssue]
+    message = "config.train.flip must be bool, got a list nested too deeply"
+    with pytest.raises(errors.InputError, match=f"^{message}$"):
+        config_lib.validate(config)
+
+
 @pytest.mark.parametrize("scale", ["100000", "9" * 5000])
 def test_absurd_scales_of_svms(scale):
     config = config_lib.SvmConfig(scales=(scale,), main_scale=scale)
-    with pytest.raises(errors.InputError, match=r"^scale 9*0*1?0* is more than 16,384 pixels$"):
+    with pytest.raises(
+        errors.InputError, match=r"^config.scales: scale 9*0*1?0* is more than 16,384 pixels$"
+    ):
         config_lib.validate(config)
 
 

@@ -17,6 +17,7 @@ from spp_jax.data.sources import voc
 from spp_jax.detection import dataset, detector, prediction
 from spp_jax.detection.learning import stages
 from spp_jax.detection.scoring import devkit, mean_ap, testing
+from spp_jax.runs import files
 from tests.detection import shapes
 from tests.support import commands, said
 
@@ -135,6 +136,93 @@ def test_an_interrupted_evaluation_goes_on(trained):
     assert testing.score_split(workdir, config).result == result
 
 
+def test_a_damaged_line_of_an_evaluation_is_not_taken(trained):
+    workdir, config, result = trained
+    path = pathlib.Path(workdir) / "detections" / "test.jsonl"
+    assert testing.score_split(workdir, config).result == result
+    lines = path.read_text().splitlines(keepends=True)
+    index, labels, scores, *rest = json.loads(lines[1])
+    lines[1] = json.dumps([index, labels, [s + 1 for s in scores], *rest]) + "\n"
+    path.write_text("".join(lines))
+    assert testing.score_split(workdir, config).result == result
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return pathlib.Path(shutil.copytree(trained[0], tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("config.json", '"seed": 0', '"seed": 1', "no config of detect.py: its entries are not as"),
+        ("data.json", "disc", "disk", "is missing or damaged (its entries are not as saved"),
+        ("data.json", '"class', '"klass', "is missing or damaged (its entries are not as saved"),
+    ],
+)
+def test_changed_json_of_a_detector_is_refused(copied, name, old, new, message):
+    path = copied / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(errors.InputError) as info:
+        detector.load(str(copied))
+    assert str(info.value).startswith(f"{path}")
+    assert message in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": "a"}, "config.seed must be int, got 'a'"),
+        ({"test": {"nms_iou": 2}}, "config.test.nms_iou must be from 0 to 1, got 2"),
+        (
+            {"features": {"scales": [[]]}},
+            "config.features.scales must be tuple[int, ...], got ([],)",
+        ),
+    ],
+)
+def test_a_stored_config_is_a_valid_one(copied, values, message):
+    (copied / "config.json").write_text(json.dumps(values))
+    with (
+        pytest.warns(errors.InputWarning, match=r"config.json is of a version without checksums"),
+        pytest.raises(errors.InputError) as info,
+    ):
+        detector.read_config(str(copied))
+    assert str(info.value) == f"{copied}/config.json is no config of detect.py: {message}"
+
+
+@pytest.mark.parametrize(
+    "facts", [{"class_names": "disc", "digest": "0"}, {"class_names": ["disc"], "digest": [1]}]
+)
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+def test_data_of_other_types_are_damaged(copied, facts):
+    (copied / "data.json").write_text(json.dumps(facts))
+    with pytest.raises(errors.InputError, match=r"data.json is damaged$"):
+        detector.read_data(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("svm.npz", {"config": {"seed": 5}}, "of another config.seed; remove it and train again"),
+        ("svm.npz", {"network": 1}, "of another network; remove it and train again"),
+        ("regression.npz", {"digest": "0"}, "of another training data; remove it and train again"),
+        # A field that this version does not have.
+        ("svm.npz", {"config": {"other": 5}}, ""),
+    ],
+)
+def test_stages_of_another_detector_are_refused(copied, name, changes, message):
+    arrays = detector.load_arrays(str(copied / name)) or {}
+    origin = json.loads(str(arrays["origin"])) | changes
+    detector.save_arrays(str(copied / name), **(arrays | {"origin": json.dumps(origin)}))
+    if not message:
+        assert detector.load(str(copied)).class_names == shapes.CLASSES
+        return
+    with pytest.raises(errors.InputError) as info:
+        detector.load(str(copied))
+    start = f"{copied}/{name} is of another detector than its workdir: "
+    assert str(info.value) == start + message
+
+
 def test_it_says_where_there_may_be_more(trained, tmp_path):
     workdir, config, result = trained
     assert result["max_detections_reached"] == {"times": 0, "images": 0}
@@ -157,12 +245,17 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
     copy, other = tmp_path / "voc", tmp_path / "workdir"
     shutil.copytree(root, copy)
     shutil.copytree(workdir, other)
-    for path in [*copy.glob("VOC2007/Annotations/b*.xml"), other / detector.DATA_FILE]:
+    for path in copy.glob("VOC2007/Annotations/b*.xml"):
         text = path.read_text()
         for old, new in zip(shapes.CLASSES, names):
-            new = json.dumps(new)[1:-1] if path.suffix == ".json" else new
             text = text.replace(old, new)
         path.write_text(text)
+    facts = detector.read_data(str(other)) | {"class_names": list(names)}
+    files.write_checked(str(other / detector.DATA_FILE), facts)
+    for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+        arrays = detector.load_arrays(str(other / name)) or {}
+        origin = json.loads(str(arrays["origin"])) | {"class_names": list(names)}
+        detector.save_arrays(str(other / name), **(arrays | {"origin": json.dumps(origin)}))
     data = dataclasses.replace(config.data, path=str(copy))
     scores = testing.score_split(str(other), dataclasses.replace(config, data=data)).result
     assert scores["ap_area"] == dict(zip(names, result["ap_area"].values()))

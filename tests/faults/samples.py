@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore (compiled)
 
 from spp_jax import checkpoint
 from spp_jax import config as config_lib
@@ -49,7 +49,8 @@ def npz() -> dict[str, bytes]:
     whole = {}
     for name, save in (("a.npz", np.savez), ("b.npz", np.savez_compressed)):
         file = io.BytesIO()
-        save(file, **{i: np.asarray(_ROWS, np.float32) for i in IDS})
+        arrays: dict[str, Any] = {i: np.asarray(_ROWS, np.float32) for i in IDS}
+        save(file, **arrays)
         whole[name] = file.getvalue()
     return whole
 
@@ -136,7 +137,7 @@ def weights() -> dict[str, bytes]:
     whole = {f"{form}.caffemodel": encoder.net(layers, form) for form in encoder.FORMS}
     whole["doubles.caffemodel"] = encoder.net(layers, is_double=True, is_packed=False)
     file = io.BytesIO()
-    arrays = {"conv1/kernel": layers["conv1"][0].transpose(2, 3, 1, 0)}
+    arrays: dict[str, Any] = {"conv1/kernel": layers["conv1"][0].transpose(2, 3, 1, 0)}
     arrays["conv1/bias"] = layers["conv1"][1]
     np.savez(file, **arrays)
     whole["weights.npz"] = file.getvalue()

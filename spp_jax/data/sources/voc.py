@@ -179,6 +179,8 @@ def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | 
     if not (x2 > x1 and y2 > y1):
         of_size = f" of {width:g}x{height:g}" if size else ""
         return f"{where} of {item.name} lies outside the image{of_size}"
+    if not np.isfinite([x2, y2]).all():  # of an image of unknown size
+        return f"{where} of {item.name} has no end"
     return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
 
 
