@@ -154,6 +154,26 @@ def test_a_value_nested_too_deeply():
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((-(10**400),), None),
+        (("six",), None),
+        ((10**5000,), "are 1,000,000,000,000,000,000 bins, more than 4,096"),
+        (6, "must be a sequence of whole numbers, got 6"),
+        ("6", "must be a sequence of whole numbers, got '6'"),
+    ],
+    ids=["negative", "text", "number", "one", "no tuple"],
+)
+def test_levels_that_are_no_bins(levels, message):
+    config = config_lib.SvmConfig(rows=((config_lib.Part("conv5", levels),),))
+    if message is None:
+        config_lib.validate(config)  # the network refuses them
+        return
+    with pytest.raises(errors.InputError, match=f"^config.rows: levels of conv5 {message}$"):
+        config_lib.validate(config)
+
+
 @pytest.mark.parametrize("scale", ["100000", "9" * 5000])
 def test_absurd_scales_of_svms(scale):
     config = config_lib.SvmConfig(scales=(scale,), main_scale=scale)

@@ -150,12 +150,15 @@ def _check_origin(path: str, arrays: dict[str, np.ndarray], wanted: dict[str, An
     """Raises InputError if SVMs or regressors are of another detector than their workdir."""
     if "origin" not in arrays:
         return files.warn_unchecked(path)
-    stored = json.loads(str(arrays["origin"]))
-    # Versions have other fields: those that both have are compared.
-    fields = stored["config"].keys() & wanted["config"].keys()
-    differing = [f"config.{f}" for f in fields if stored["config"][f] != wanted["config"][f]]
     names = {"class_names": "class names", "digest": "training data", "network": "network"}
-    differing += [text for name, text in names.items() if stored[name] != wanted[name]]
+    try:
+        stored = files.parse_json(str(arrays["origin"]))
+        # Versions have other fields: those that both have are compared.
+        fields = stored["config"].keys() & wanted["config"].keys()
+        differing = [f"config.{f}" for f in fields if stored["config"][f] != wanted["config"][f]]
+        differing += [text for name, text in names.items() if stored[name] != wanted[name]]
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise errors.InputError(f"{path} is damaged: it does not say what it is of") from e
     if differing:
         raise errors.InputError(
             f"{path} is of another detector than its workdir: of another {min(differing)}; "

@@ -206,6 +206,7 @@ def test_data_of_other_types_are_damaged(copied, facts):
         ("svm.npz", {"config": {"seed": 5}}, "of another config.seed; remove it and train again"),
         ("svm.npz", {"network": 1}, "of another network; remove it and train again"),
         ("regression.npz", {"digest": "0"}, "of another training data; remove it and train again"),
+        ("svm.npz", {"config": 5}, None),
         # A field that this version does not have.
         ("svm.npz", {"config": {"other": 5}}, ""),
     ],
@@ -214,11 +215,14 @@ def test_stages_of_another_detector_are_refused(copied, name, changes, message):
     arrays = detector.load_arrays(str(copied / name)) or {}
     origin = json.loads(str(arrays["origin"])) | changes
     detector.save_arrays(str(copied / name), **(arrays | {"origin": json.dumps(origin)}))
-    if not message:
+    if message == "":
         assert detector.load(str(copied)).class_names == shapes.CLASSES
         return
     with pytest.raises(errors.InputError) as info:
         detector.load(str(copied))
+    if message is None:
+        assert str(info.value) == f"{copied}/{name} is damaged: it does not say what it is of"
+        return
     start = f"{copied}/{name} is of another detector than its workdir: "
     assert str(info.value) == start + message
 

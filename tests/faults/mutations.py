@@ -158,7 +158,7 @@ def change_json(data: bytes, rng: np.random.Generator) -> bytes:
         inner.insert(last, inner[last])
     elif kind == 3:
         inner[last] = "NEST"
-        depth = int(rng.choice([100, 10_000]))
+        depth = int(rng.choice([100, 300, 600, 900, 1_500, 10_000]))
         opening, closing = [("[", "]"), ('{"a":', "}")][int(rng.integers(2))]
         nested = opening * depth + "0" + closing * depth
         return json.dumps(value).replace('"NEST"', nested).encode()

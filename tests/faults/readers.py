@@ -193,8 +193,12 @@ def _case(reader: Reader, place: Stage, rng: np.random.Generator, folder: pathli
     texts = [name for name in whole if not name.endswith(samples.UNTOUCHED)]
     for name in texts:
         _read(reader, folder, name, is_whole=True)
+    name = texts[0]
     for number in range(reader.faults):
-        name = texts[int(rng.integers(len(texts)))]
+        chosen = texts[int(rng.integers(len(texts)))]
+        if chosen != name:
+            (folder / name).write_bytes(whole[name])
+            name = chosen
         try:
             data = mutations.mutate(whole[name], rng, reader.changes)
         except ValueError:  # a surrogate that is no text, or a file that is no JSON
@@ -205,7 +209,6 @@ def _case(reader: Reader, place: Stage, rng: np.random.Generator, folder: pathli
         except Exception:
             (folder / f"fault-{number}").write_bytes(data)
             raise
-        (folder / name).write_bytes(whole[name])
     return "read or refused"
 
 
