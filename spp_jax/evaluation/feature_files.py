@@ -124,7 +124,8 @@ class Unfinished:
                 if (self._array.shape, self._array.dtype) != (shape, np.dtype(facts["dtype"])):
                     raise ValueError(f"features of {self._array.shape}")
                 self._done = self._read_done()
-            except (OSError, ValueError, KeyError, EOFError, AttributeError) as e:
+            # numpy answers damaged headers with many kinds of exceptions.
+            except Exception as e:
                 raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         else:
             shape = (len(indices), num_features)

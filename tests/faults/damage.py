@@ -67,7 +67,7 @@ def _load_features(folder: pathlib.Path, original: pathlib.Path) -> dict[str, An
     if features is None:
         raise errors.InputError(f"{folder / name} is not there, and is made anew")
     return {
-        "features": np.asarray(features.features),
+        "features": np.array(features.features),  # no map of the file that is to be damaged
         "indices": features.indices,
         "refused": features.refused,
         "metadata": features.metadata,
@@ -147,7 +147,11 @@ def _damage(
 ) -> tuple[str, pathlib.Path]:
     """Damages a file of a folder; returns how, and which."""
     paths = mutations.files_of(folder)
-    path = paths[int(rng.integers(len(paths)))]
+    # Checkpoints have many small files: each entry of the folder is as likely to be hit.
+    entries = sorted({path.relative_to(folder).parts[0] for path in paths})
+    entry = folder / entries[int(rng.integers(len(entries)))]
+    inner = [path for path in paths if path.is_relative_to(entry)]
+    path = inner[int(rng.integers(len(inner)))]
     kind = int(rng.integers(len(_MUTATIONS) + 3))
     if kind < len(_MUTATIONS):
         change, data = _MUTATIONS[kind], path.read_bytes()

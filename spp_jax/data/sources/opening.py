@@ -93,7 +93,8 @@ def open_examples(builder: tfds.core.DatasetBuilder, name: str, split: str) -> A
     # TFDS also takes "train+test[:10%]".
     parts, splits = [part.strip() for part in split.split("+")], builder.info.splits
     if any(part.split("[")[0] not in splits for part in parts):
-        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
+        names = ", ".join(map(errors.printable, splits))
+        raise errors.InputError(f"{name} has no split {split!r}, only {names}")
     try:
         empty = [part for part in parts if splits[part].num_examples < 1]
         if empty:
