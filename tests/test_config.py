@@ -143,6 +143,21 @@ def test_values_are_quoted_in_one_line(path, value, message):
     assert str(info.value).startswith(f"config.{message}")
 
 
+@pytest.mark.parametrize("levels", [np.int64(3), np.zeros(2), (np.zeros(2),), [None, 1]])
+def test_levels_of_other_types(levels):
+    config = config_lib.Config()
+    config.model.levels = levels
+    message = r"^config.model.levels must be tuple\[int, ...\] \| None, got "
+    with pytest.raises(errors.InputError, match=message):
+        config_lib.validate(config)
+
+
+def test_scales_of_svms_that_cannot_be_printed():
+    config = config_lib.SvmConfig(scales=(10**5000,))
+    with pytest.raises(errors.InputError, match=r"^config.scales: Exceeds the limit"):
+        config_lib.validate(config)
+
+
 def test_a_value_nested_too_deeply():
     value: list = []
     for _ in range(100_000):

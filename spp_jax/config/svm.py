@@ -20,7 +20,10 @@ Row = tuple[Part, ...]
 
 
 def _as_texts(scales: Any) -> Any:
-    return tuple(map(str, scales)) if isinstance(scales, tuple) else scales
+    try:
+        return tuple(map(str, scales)) if isinstance(scales, tuple) else scales
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return scales
 
 
 @dataclasses.dataclass(slots=True)
@@ -96,7 +99,7 @@ class SvmConfig:
         for scale in self.scales:
             try:
                 read_scale(str(scale))
-            except errors.InputError as e:
+            except ValueError as e:  # also Python's, as in `_as_texts`
                 raise errors.InputError(f"config.scales: {e}") from e
         if len(set(self.scales)) < len(self.scales):
             raise errors.InputError(f"config.scales={self.scales} names a scale twice")
