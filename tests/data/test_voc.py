@@ -272,3 +272,8 @@ def test_voc07():
     counts = dict(zip(names, (labels > 0).sum(axis=0).tolist(), strict=True))
     assert labels.shape == (4952, 20)
     assert (counts["aeroplane"], counts["person"], counts["tvmonitor"]) == (204, 2007, 229)
+
+
+def test_a_folder_that_is_not_there_is_named_in_one_line():
+    with pytest.raises(errors.InputError, match=r"^no folder /none/a\\nb$"):
+        voc.find_root("/none/a\nb")

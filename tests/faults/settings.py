@@ -21,7 +21,8 @@ from spp_jax import config as config_lib
 from spp_jax.config import fields
 from spp_jax.detection.learning import stages
 from spp_jax.detection.windows import regions
-from spp_jax.evaluation import extraction, features, protocols
+from spp_jax.evaluation import features, protocols
+from spp_jax.evaluation.svm import benchmark
 from spp_jax.evaluation.svm import rows as rows_lib
 from spp_jax.evaluation.svm import task as task_lib
 from spp_jax.models import backbones, sppnet
@@ -171,9 +172,7 @@ def _check_svm(config: Any, place: Stage, folder: pathlib.Path) -> None:
     del folder
     model = _network(place)
     config_lib.validate(config)
-    size = config.size or model.backbone.size
-    for scale in config.scales:
-        extraction.check_view(model, extraction.make_view(str(scale), size))
+    benchmark.make_views(model, config)
     for row in config.rows or rows_lib.default_rows(model):
         features.check_parts(model, row)
     task = task_lib.open_task(config)
@@ -220,7 +219,7 @@ def _check_sentence(sentence: str, config: Any, changed: dict[str, Any], what: s
     if "\n" in sentence or len(sentence) > 20_000:
         raise Broken("lines", f"{what}: {sentence[:1000]!r}")
     names = [path.rpartition(".")[2] for path in changed]
-    values = [str(value) for value in changed.values() if isinstance(value, str) and value]
+    values = [errors.printable(v) for v in changed.values() if isinstance(v, str) and v]
     sections = [f"config.{path.partition('.')[0]}" for path in changed if "model." in path]
     # A value may be refused for another field, which it does not fit.
     fields_of = {f"config.{entry.path}" for entry in config_lib.entries(config)}

@@ -99,7 +99,7 @@ def find_root(path: str) -> str:
     if not path:
         raise errors.InputError("config.data.path is not set; it is the folder of a VOC set")
     if not os.path.isdir(path):
-        raise errors.InputError(f"no folder {path}")
+        raise errors.InputError(f"no folder {errors.printable(path)}")
     inner = [path] + [os.path.join(path, name) for name in sorted(os.listdir(path))]
     roots = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
     if not roots:

@@ -47,10 +47,7 @@ def run(
             else.
     """
     config_lib.validate(config)
-    size = config.size or model.backbone.size
-    views = {str(s): extraction.make_view(str(s), size) for s in config.scales}
-    for view in views.values():
-        extraction.check_view(model, view)
+    views = make_views(model, config)
     rows = [features.check_parts(model, r) for r in config.rows or rows_lib.default_rows(model)]
     task = task_lib.open_task(config)
     if not np.any(task_lib.is_scorable(task, *task.splits[0])):
@@ -83,6 +80,24 @@ def run(
         "config": dataclasses.asdict(config),
         "rows": entries,
     }
+
+
+def make_views(
+    model: sppnet.SPPNet, config: config_lib.SvmConfig
+) -> dict[str, protocols_lib.Protocol]:
+    """Returns the view of each scale of a config.
+
+    Raises:
+        InputError: the network does not take the images of one.
+    """
+    size = config.size or model.backbone.size
+    views = {str(s): extraction.make_view(str(s), size) for s in config.scales}
+    for view in views.values():
+        try:
+            extraction.check_view(model, view)
+        except errors.InputError as e:
+            raise errors.InputError(f"config.scales or config.size: {e}") from e
+    return views
 
 
 class _Table:
