@@ -27,7 +27,7 @@ import spp_jax
 from spp_jax import config as config_lib
 from spp_jax import errors, network, sharding
 from spp_jax.models import sppnet
-from spp_jax.runs import files, memory
+from spp_jax.runs import files, memory, workers
 
 CHECKPOINTS = "checkpoints"
 _PARTS = ("params", "optimizer")
@@ -104,7 +104,7 @@ class Writer:
 
     def _write(self, act: Callable[[], Any]) -> Any:
         try:
-            return act()
+            return workers.undisturbed(act)
         # Orbax and TensorStore raise many kinds of exceptions for what a disk refuses.
         except Exception as e:
             raise errors.InputError(
@@ -163,9 +163,9 @@ def read_meta(step_dir: str) -> Meta:
     stored = _read_metadata(step_dir).custom_metadata
     kinds = {"step": int, "config": dict, "class_names": list, "num_examples": int}
     kinds |= {"metrics": dict, "versions": dict}
-    if not isinstance(stored, dict) or not all(
-        isinstance(stored.get(name), kind) for name, kind in kinds.items()
-    ):
+    # The types themselves: true is an int to isinstance.
+    is_right = isinstance(stored, dict) and all(type(stored.get(n)) is k for n, k in kinds.items())
+    if not is_right or stored["step"] < 0:
         raise errors.InputError(f"checkpoint {step_dir} is damaged or was not written by spp_jax")
     checksum = stored.get("metadata_crc32")
     names = stored["class_names"]
@@ -180,6 +180,7 @@ def read_meta(step_dir: str) -> Meta:
         )
     try:
         config = config_lib.from_dict(config_lib.Config, stored["config"])
+        config_lib.validate(config)
         network.check(config)
     except (errors.InputError, TypeError, AttributeError) as e:
         raise errors.InputError(f"checkpoint {step_dir} has a config that is wrong: {e}") from e
@@ -354,8 +355,8 @@ def _read_metadata(step_dir: str) -> Any:
 
 def _read(step_dir: str, read: Callable[[], Any]) -> Any:
     try:
-        return read()
-    # Orbax and TensorStore raise many kinds of exceptions for damage.
+        return workers.undisturbed(read)
+    # Orbax and TensorStore raise many kinds of exceptions for damage, and tracebacks for Ctrl-C.
     except Exception as e:
         raise _damaged(step_dir, errors.first_line(e)[:200]) from e
 

@@ -47,6 +47,21 @@ def test_an_archive_larger_than_memory(tmp_path, monkeypatch):
         archives.read_npz(path)
 
 
+@pytest.mark.parametrize("damage", [b"\0", b"\xff", b"(", b"'"])
+def test_headers_damaged_anywhere_are_values_that_are_wrong(damage):
+    file = io.BytesIO()
+    windows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.save(file, windows)
+    whole = file.getvalue()
+    for at in range(128):
+        data = whole[:at] + damage + whole[at + 1 :]
+        try:
+            array = archives.read_npy(io.BytesIO(data), len(data))
+        except ValueError:
+            continue
+        assert array.tolist() == windows.tolist()
+
+
 def test_python_objects_are_not_made(tmp_path):
     path = str(tmp_path / "x.npz")
     np.savez(path, a=np.array([{"any": "thing"}], dtype=object), allow_pickle=True)

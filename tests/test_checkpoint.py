@@ -224,7 +224,11 @@ def test_changed_metadata_are_damage(copy, change):
         ("config", "text", "damaged or was not written by spp_jax"),
         ("config", {"model": {"name": "none"}}, "has a config that is wrong: .*none"),
         ("config", {"model": "zf5"}, "has a config that is wrong: "),
+        ("config", {"seed": "a"}, "has a config that is wrong: config.seed must be int, got 'a'"),
+        ("config", {"seed": -1}, "has a config that is wrong: config.seed must be from 0 "),
         ("step", "7", "damaged or was not written by spp_jax"),
+        ("step", True, "damaged or was not written by spp_jax"),
+        ("step", -1, "damaged or was not written by spp_jax"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")

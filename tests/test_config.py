@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from configs import imagenet_multisize, imagenet_nospp, imagenet_randomsize, imagenet_single
@@ -122,10 +123,78 @@ def test_a_number_that_cannot_be_printed():
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("flip", 10**5000, "train.flip must be bool, got a number of thousands of digits"),
+        ("flip", "x" * 200, f"train.flip must be bool, got '{'x' * 99}..."),
+        ("flip", np.zeros((2, 1)), "train.flip must be bool, got array([[0.],        [0.]])"),
+        ("patience", -(10**5000), "train.patience must be more than 0, got a number of thousands "),
+        ("lr_schedule", "a\nb", "train.lr_schedule must be one of plateau, step, got a b"),
+        ("lr_schedule", "a\x1bb", "train.lr_schedule must be one of plateau, step, got a\\x1bb"),
+    ],
+    ids=["number", "text", "array", "negative", "lines", "escape"],
+)
+def test_values_are_quoted_in_one_line(path, value, message):
+    config = config_lib.Config()
+    setattr(config.train, path, value)
+    with pytest.raises(errors.InputError) as info:
+        config_lib.validate(config)
+    assert str(info.value).startswith(f"config.{message}")
+
+
+@pytest.mark.parametrize("levels", [np.int64(3), np.zeros(2), (np.zeros(2),), [None, 1]])
+def test_levels_of_other_types(levels):
+    config = config_lib.Config()
+    config.model.levels = levels
+    message = r"^config.model.levels must be tuple\[int, ...\] \| None, got "
+    with pytest.raises(errors.InputError, match=message):
+        config_lib.validate(config)
+
+
+def test_scales_of_svms_that_cannot_be_printed():
+    config = config_lib.SvmConfig(scales=(10**5000,))
+    with pytest.raises(errors.InputError, match=r"^config.scales: Exceeds the limit"):
+        config_lib.validate(config)
+
+
+def test_a_value_nested_too_deeply():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    config = config_lib.Config()
+    config.train.flip = value  # pyright: ignore[reportAttributeAccessIssue]
+    message = "config.train.flip must be bool, got a list nested too deeply"
+    with pytest.raises(errors.InputError, match=f"^{message}$"):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((-(10**400),), None),
+        (("six",), None),
+        ((10**5000,), "are 1,000,000,000,000,000,000 bins, more than 4,096"),
+        (6, "must be a sequence of whole numbers, got 6"),
+        ("6", "must be a sequence of whole numbers, got '6'"),
+    ],
+    ids=["negative", "text", "number", "one", "no tuple"],
+)
+def test_levels_that_are_no_bins(levels, message):
+    config = config_lib.SvmConfig(rows=((config_lib.Part("conv5", levels),),))
+    if message is None:
+        config_lib.validate(config)  # the network refuses them
+        return
+    with pytest.raises(errors.InputError, match=f"^config.rows: levels of conv5 {message}$"):
+        config_lib.validate(config)
+
+
 @pytest.mark.parametrize("scale", ["100000", "9" * 5000])
 def test_absurd_scales_of_svms(scale):
     config = config_lib.SvmConfig(scales=(scale,), main_scale=scale)
-    with pytest.raises(errors.InputError, match=r"^scale 9*0*1?0* is more than 16,384 pixels$"):
+    with pytest.raises(
+        errors.InputError, match=r"^config.scales: scale 9*0*1?0* is more than 16,384 pixels$"
+    ):
         config_lib.validate(config)
 
 

@@ -1,7 +1,10 @@
 """Files: text of any editor, and names for any text."""
 
+import json
+
 import pytest
 
+from spp_jax import errors
 from spp_jax.runs import files
 
 
@@ -32,6 +35,31 @@ def test_names_that_can_be_are_left_and_others_are_escaped(tmp_path, name, escap
     with files.replacing(str(tmp_path / escaped)) as f:
         f.write(b"")
     assert [p.name for p in tmp_path.iterdir()] == [escaped]
+
+
+def test_objects_with_a_checksum(tmp_path):
+    path = tmp_path / "x.json"
+    entries = {"b": [1, 0.1, float("inf")], "a": {"c": "\u732b"}}
+    files.write_checked(str(path), entries, indent=1)
+    # zlib.crc32(b'{"a": {"c": "\\u732b"}, "b": [1, 0.1, Infinity]}')
+    assert json.loads(path.read_text())["crc32"] == 1446848193
+    assert files.read_checked(str(path)) == entries
+    text = path.read_text()
+    for old, new in (
+        ("0.1", "0.2"),
+        ("732b", "732c"),
+        ('"b"', '"d"'),
+        ("0.1,", ""),
+        ("1446848193", "1"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match="its entries are not as saved"):
+            files.read_checked(str(path))
+    path.write_text(json.dumps(entries))
+    with pytest.warns(
+        errors.InputWarning, match="x.json is of a version without checksums: damage"
+    ):
+        assert files.read_checked(str(path)) == entries
 
 
 def test_long_names_are_cut_and_stay_apart(tmp_path):

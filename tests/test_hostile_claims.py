@@ -198,14 +198,3 @@ def test_features_that_are_a_pipe(tmp_path, suffix):
     description = feature_files.Description.__new__(feature_files.Description)
     with pytest.raises(errors.InputError, match=r"is there and is damaged, or is not of this pac"):
         feature_files.read_finished(path, {}, description)
-
-
-def test_what_is_done_of_features(tmp_path):
-    path = str(tmp_path / "done.npy")
-    np.save(path, np.zeros(3, bool))
-    assert feature_files._read_done(path, 3).tolist() == [False] * 3
-    with pytest.raises(ValueError, match="is not of 2 images"):
-        feature_files._read_done(path, 2)
-    np.save(path, np.array([{}]), allow_pickle=True)
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
-        feature_files._read_done(path, 1)

@@ -70,7 +70,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
         except errors.InputError as e:
             fail(str(e))
         except BrokenPipeError:
-            console.mute()
+            console.mute(sys.stdout)
             sys.exit(128 + signal.SIGPIPE)
         except OSError as e:
             if e.strerror is None or (e.filename is None and e.errno not in errors.OF_DISKS):
@@ -84,7 +84,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     try:
         app.run(guarded, argv=list(argv), flags_parser=parse)
     except KeyboardInterrupt as e:
-        print("interrupted", file=sys.stderr, flush=True)
+        console.complain("interrupted")
         sys.exit(128 + signals.number_of(e))
     raise AssertionError("app.run ends the process")
 
@@ -203,7 +203,7 @@ def parse_levels(flag: str, text: str) -> tuple[int, ...]:
 
 def fail(sentence: str) -> NoReturn:
     """Prints an error and ends the process with exit code 2."""
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    console.complain(f"error: {sentence}")
     sys.exit(2)
 
 
@@ -249,7 +249,7 @@ def _say_warnings() -> None:
 
     def say(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
         if issubclass(category, errors.InputWarning):
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            console.complain(f"warning: {message}")
         else:
             show(message, category, *rest, **options)
 

@@ -6,17 +6,26 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from spp_jax.runs import progress as progress_lib
 
 _LINE_EVERY_SECONDS = 60.0
 
 
-def mute() -> None:
-    """Lets nothing more be printed to standard output."""
+def mute(stream: TextIO) -> None:
+    """Lets nothing more be printed to a stream of this process."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, stream.fileno())
     os.close(nothing)
+
+
+def complain(sentence: str) -> None:
+    """Prints a sentence to standard error, if anybody reads that."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        mute(sys.stderr)
 
 
 class Console(progress_lib.Progress):
@@ -27,7 +36,7 @@ class Console(progress_lib.Progress):
             print(text, flush=True)
         except BrokenPipeError:
             # Whoever read the lines is gone, as a terminal that is closed.
-            mute()
+            mute(sys.stdout)
             signal.raise_signal(signal.SIGHUP)
 
     @contextlib.contextmanager

@@ -6,7 +6,6 @@ and where needed files that TFDS says to put into --manual_dir.
 """
 
 import os
-import sys
 from typing import Any
 
 from absl import flags
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> int:
         raise errors.InputError(f"{name} cannot be prepared: {e}") from e
     except KeyboardInterrupt as e:
         how = "goes on from there" if name == preparing.NAME else "starts anew"
-        print(f"stopped; the same command {how}", file=sys.stderr)
+        console.complain(f"stopped; the same command {how}")
         return 128 + (stop.signal or signals.number_of(e))
     return 0
 

@@ -1,12 +1,15 @@
 """What features are made of, and at which scale an image is shown for them."""
 
+import contextlib
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Literal
 
 from spp_jax import errors
 from spp_jax.config import fields
 
+_MOST = 10**9  # bins per side that are counted
 MAX_BINS = fields.MAX_LEVEL**2  # of all levels of a pyramid
 
 
@@ -31,9 +34,15 @@ def check_bins(levels: Sequence[int], name: str) -> None:
 
     A vector has as many values of each channel, and fc6 as many weights of each of its outputs.
     """
-    count = sum(int(n) ** 2 for n in levels)
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        raise errors.InputError(f"{name} must be a sequence of whole numbers, got {levels!r:.100}")
+    count = 0
+    for n in levels:
+        # What is no number of bins is refused where the pyramid is made.
+        with contextlib.suppress(TypeError):
+            count += min(max(operator.index(n), 0), _MOST) ** 2
     if count > MAX_BINS:
-        raise errors.InputError(f"{name} are {count:,.0f} bins, more than {MAX_BINS:,}")
+        raise errors.InputError(f"{name} are {count:,} bins, more than {MAX_BINS:,}")
 
 
 def read_scale(text: str) -> str | int:

@@ -166,13 +166,17 @@ def validate(config: Any) -> None:
     for entry in entries(config):
         path, kind, rule, value = entry
         if not _is_of(value, kind):
-            raise errors.InputError(f"config.{path} must be {entry.kind_name}, got {value!r}")
+            raise errors.InputError(
+                f"config.{path} must be {entry.kind_name}, got {_shorten(value, repr)}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise errors.InputError(f"config.{path} must be a finite number, got {value}")
         if isinstance(value, str) and "\0" in value:
-            raise errors.InputError(f"config.{path} must hold no zero byte, got {value!r}")
+            raise errors.InputError(
+                f"config.{path} must hold no zero byte, got {_shorten(value, repr)}"
+            )
         if not rule.allows(value):
-            raise errors.InputError(f"config.{path} must be {rule.wanted()}, got {value}")
+            raise errors.InputError(f"config.{path} must be {rule.wanted()}, got {_shorten(value)}")
         if rule.excess(value):
             raise errors.InputError(
                 f"config.{path} must be {rule.excess(value)}, got {_shorten(value)}"
@@ -180,11 +184,15 @@ def validate(config: Any) -> None:
     config.check_together()
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: Any, write: Callable[[Any], str] = str) -> str:
+    """Returns a value as one line of 100 characters or a little more."""
     try:
-        text = str(value)
+        text = write(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deeply"
+    text = errors.printable(" ".join(text.split("\n")))
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 

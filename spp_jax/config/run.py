@@ -1,6 +1,7 @@
 """The config of training and evaluation: train.py's presets return it, checkpoints store it."""
 
 import dataclasses
+from typing import Any
 
 from spp_jax import errors
 from spp_jax.config.features import check_bins
@@ -18,6 +19,10 @@ from spp_jax.config.fields import (
 PROTOCOLS = ("center", "full", "warp", "ten_view", "multi_view")
 
 
+def _is_none(levels: Any) -> bool:
+    return isinstance(levels, tuple) and (not levels or (len(levels) == 1 and levels[0] is None))
+
+
 @dataclasses.dataclass(slots=True)
 class ModelConfig:
     """The network: arguments of `spp_jax.make_model`."""
@@ -28,7 +33,7 @@ class ModelConfig:
         'Bins per side of each level of the pyramid; None, on the command line also "()", is the '
         "network without SPP.",
         # What the command line makes of "()" and "None".
-        normalize=lambda levels: None if levels in ((), (None,)) else levels,
+        normalize=lambda levels: None if _is_none(levels) else levels,
         ceiling=MAX_LEVEL,
     )
     reduce: str = field("max", "What a bin holds: the max or the mean of its cells.")

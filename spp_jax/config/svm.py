@@ -20,7 +20,10 @@ Row = tuple[Part, ...]
 
 
 def _as_texts(scales: Any) -> Any:
-    return tuple(map(str, scales)) if isinstance(scales, tuple) else scales
+    try:
+        return tuple(map(str, scales)) if isinstance(scales, tuple) else scales
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return scales
 
 
 @dataclasses.dataclass(slots=True)
@@ -94,7 +97,10 @@ class SvmConfig:
         for part in (part for row in self.rows for part in row):
             check_bins(part.levels, f"config.rows: levels of {part.layer}")
         for scale in self.scales:
-            read_scale(str(scale))
+            try:
+                read_scale(str(scale))
+            except ValueError as e:  # also Python's, as in `_as_texts`
+                raise errors.InputError(f"config.scales: {e}") from e
         if len(set(self.scales)) < len(self.scales):
             raise errors.InputError(f"config.scales={self.scales} names a scale twice")
         if self.main_scale not in self.scales:

@@ -4,8 +4,9 @@ Shapes: R windows · D detections of an image · K classes.
 """
 
 import dataclasses
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,51 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
         raise errors.InputError(f"{path} is damaged ({e}); remove it and train again") from e
 
 
+def origin(
+    config: config_lib.DetectionConfig, workdir: str, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what SVMs and regressors of a workdir are learnt by and from, as JSON has it.
+
+    Args:
+        config: of the detector; fields that may change are left out.
+        workdir: holds what `read_data` reads.
+        variables: of the network that pools windows.
+    """
+    data = read_data(workdir)
+    stored = {
+        "config": {e.path: e.value for e in config_lib.entries(config) if not e.rule.may_change},
+        "class_names": data["class_names"],
+        "digest": data["digest"],
+        "network": checkpoint.checksum(variables),
+    }
+    return json.loads(json.dumps(stored))
+
+
+def save_learnt(path: str, arrays: Any, learnt_from: dict[str, Any]) -> None:
+    """Writes SVMs or regressors, a dataclass of arrays, with their `origin`."""
+    save_arrays(path, **dataclasses.asdict(arrays), origin=json.dumps(learnt_from))
+
+
+def _check_origin(path: str, arrays: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
+    """Raises InputError if SVMs or regressors are of another detector than their workdir."""
+    if "origin" not in arrays:
+        return files.warn_unchecked(path)
+    names = {"class_names": "class names", "digest": "training data", "network": "network"}
+    try:
+        stored = files.parse_json(str(arrays["origin"]))
+        # Versions have other fields: those that both have are compared.
+        fields = stored["config"].keys() & wanted["config"].keys()
+        differing = [f"config.{f}" for f in fields if stored["config"][f] != wanted["config"][f]]
+        differing += [text for name, text in names.items() if stored[name] != wanted[name]]
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise errors.InputError(f"{path} is damaged: it does not say what it is of") from e
+    if differing:
+        raise errors.InputError(
+            f"{path} is of another detector than its workdir: of another {min(differing)}; "
+            "remove it and train again"
+        )
+
+
 def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Detector:
     """Loads a detector from its workdir alone.
 
@@ -146,9 +192,12 @@ def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Dete
     names, pools = read_classes(workdir), regions.Regions(model, variables, config.features)
     count, width = len(names), pools.num_features
     _check_arrays(os.path.join(workdir, SVM_FILE), svm, (width[1], count), (count,))
+    learnt_from = origin(config, workdir, variables)
+    _check_origin(os.path.join(workdir, SVM_FILE), svm, learnt_from)
     if regressor is not None:
         shapes = (width[0], count, 4), (count, 4)
         _check_arrays(os.path.join(workdir, REGRESSION_FILE), regressor, *shapes)
+        _check_origin(os.path.join(workdir, REGRESSION_FILE), regressor, learnt_from)
     return Detector(
         config,
         names,
@@ -170,8 +219,9 @@ def read_config(workdir: str) -> config_lib.DetectionConfig:
     """Returns the config of a detector's workdir; raises InputError if there is none."""
     path = os.path.join(workdir, CONFIG_FILE)
     try:
-        stored = files.read_object(path)
-        return config_lib.from_dict(config_lib.DetectionConfig, stored)
+        config = config_lib.from_dict(config_lib.DetectionConfig, files.read_checked(path))
+        config_lib.validate(config)
+        return config
     except FileNotFoundError as e:
         raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e
     except (OSError, ValueError, AttributeError, TypeError) as e:
@@ -196,9 +246,12 @@ def read_data(workdir: str) -> dict[str, Any]:
     """Returns what a workdir's detector was trained on: class_names and digest."""
     path = os.path.join(workdir, DATA_FILE)
     try:
-        facts = files.read_object(path)
-        if all(isinstance(name, str) for name in facts["class_names"]) and facts["digest"]:
+        facts = files.read_checked(path)
+        names, digest = facts["class_names"], facts["digest"]
+        is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if names and is_right and digest and isinstance(digest, str):
             return facts
     except (OSError, ValueError, TypeError, KeyError) as e:
-        raise errors.InputError(f"{path} is missing or damaged") from e
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else errors.first_line(e)
+        raise errors.InputError(f"{path} is missing or damaged ({reason})") from e
     raise errors.InputError(f"{path} is damaged")

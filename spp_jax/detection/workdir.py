@@ -123,12 +123,12 @@ def record(
         network = _same_network(config, workdir, stored.get("network"), network)
     try:
         os.makedirs(workdir, exist_ok=True)
-        files.write_json(path, {**facts, "network": network})
+        files.write_checked(path, {**facts, "network": network})
         config_path = os.path.join(workdir, detector.CONFIG_FILE)
         if start.is_own:  # where it came from, not where it is not
             was = detector.read_config(workdir).checkpoint
             config = dataclasses.replace(config, checkpoint=was)
-        files.write_json(config_path, dataclasses.asdict(config), indent=2)
+        files.write_checked(config_path, dataclasses.asdict(config), indent=2)
         copy = os.path.join(workdir, detector.NETWORK)
         if not has_learnt and not start.is_own:
             shutil.rmtree(copy, ignore_errors=True)  # of a network that nothing was learnt from

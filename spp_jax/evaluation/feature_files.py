@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from spp_jax.runs import archives, files, lock
 _SUMS = {"parameters_crc32": "parameters", "images_sha256": "images"}
 
 _EXAMPLES = ("paths", "labels", "class_names", "indices", "output_names")
+
+_DONE = 2**32
+_ROWS_AT_ONCE = 1024
 
 # Seconds of work that a killed process may lose.
 _SAVE_EVERY = 10.0
@@ -109,17 +113,20 @@ class Unfinished:
         indices = list(description.examples)
         self._row = {index: row for row, index in enumerate(indices)}
         self._refused: dict[int, str] = {}
-        self._done = np.zeros(len(indices), bool)
+        # Of each row 0 while it is not done, then 2**32 and its CRC-32.
+        self._done = np.zeros(len(indices), np.uint64)
         state = _read_state(self.folder, facts)
         if state:
             try:
                 self._refused = {int(k): str(v) for k, v in state["refused"].items()}
-                self._done = _read_done(self._path("done.npy"), len(indices))
                 files.open_regular(self._path("features.npy")).close()
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
-                if self._array.shape != (len(indices), num_features):
-                    raise ValueError(f"features.npy has the shape {self._array.shape}")
-            except (OSError, ValueError, KeyError, EOFError, AttributeError) as e:
+                shape = (len(indices), num_features)
+                if (self._array.shape, self._array.dtype) != (shape, np.dtype(facts["dtype"])):
+                    raise ValueError(f"features of {self._array.shape}")
+                self._done = self._read_done()
+            # numpy answers damaged headers with many kinds of exceptions.
+            except Exception as e:
                 raise errors.InputError(f"{self.folder} is damaged; remove it") from e
         else:
             shape = (len(indices), num_features)
@@ -129,11 +136,27 @@ class Unfinished:
 
     @property
     def num_done(self) -> int:
-        return int(self._done.sum())
+        return int(np.count_nonzero(self._done))
 
     def is_done(self, indices: Sequence[int]) -> bool:
         """Whether the features of all these images are there."""
-        return bool(self._done[self._rows(indices)].all())
+        return bool(np.all(self._done[self._rows(indices)] > 0))
+
+    def _read_done(self) -> np.ndarray:
+        """Returns which rows are done, as `_done`; raises ValueError if one is not as saved."""
+        with files.open_regular(self._path("done.npy")) as f:
+            done = archives.read_npy(f, os.fstat(f.fileno()).st_size)
+        if done.shape != self._done.shape or done.dtype not in (bool, np.uint64):
+            raise ValueError(f"{done.shape} rows")
+        is_old = done.dtype == bool
+        sums = {i: _DONE + zlib.crc32(self._array[i]) for i in np.flatnonzero(done).tolist()}
+        if is_old:
+            files.warn_unchecked(self._path("done.npy"))
+        elif any(int(done[i]) != value for i, value in sums.items()):
+            raise ValueError("rows are not as saved")
+        checked = np.zeros(len(done), np.uint64)
+        checked[list(sums)] = list(sums.values())
+        return checked
 
     def _rows(self, indices: Sequence[int]) -> list[int]:
         return [self._row[index] for index in indices]
@@ -163,7 +186,7 @@ class Unfinished:
                 "normalise them"
             )
         self._array[self._rows(indices)] = stored
-        self._done[self._rows(indices)] = True
+        self._done[self._rows(indices)] = [_DONE + zlib.crc32(row) for row in stored]
         if time.monotonic() - self._last_saved > _SAVE_EVERY:
             self._save()
 
@@ -171,7 +194,7 @@ class Unfinished:
         self._array.flush()
         # What is done goes last: before it the features and refusals must be there.
         state = {"facts": self._facts, "refused": self._refused}
-        files.write_json(self._path("state.json"), state)
+        files.write_checked(self._path("state.json"), state)
         np.save(self._path("new.npy"), self._done)
         os.replace(self._path("new.npy"), self._path("done.npy"))
         self._last_saved = time.monotonic()
@@ -204,19 +227,11 @@ class Unfinished:
                 np.savez(f, features=whole, metadata=json.dumps(metadata), **examples)
         else:
             path = str(whole.filename)
-            files.write_json(self._output + ".json", {**examples, "metadata": metadata})
+            metadata["features_crc32"] = _checksum(whole)
+            files.write_checked(self._output + ".json", {**examples, "metadata": metadata})
         os.replace(path, self._output)
         shutil.rmtree(self.folder)
         return _read(self._output)
-
-
-def _read_done(path: str, count: int) -> np.ndarray:
-    """Returns which of so many images are done; raises OSError or ValueError."""
-    with files.open_regular(path, files.MAX_BYTES) as f:
-        done = archives.read_npy(f, os.fstat(f.fileno()).st_size)
-    if done.shape != (count,) or done.dtype != bool:
-        raise ValueError(f"{path} is not of {count} images")
-    return done
 
 
 def _read_state(folder: str, facts: dict[str, Any]) -> dict[str, Any] | None:
@@ -235,7 +250,7 @@ def _read_state(folder: str, facts: dict[str, Any]) -> dict[str, Any] | None:
             )
         return None
     try:
-        state = files.read_json(os.path.join(folder, "state.json"))
+        state = files.read_checked(os.path.join(folder, "state.json"))
         stored = state["facts"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise errors.InputError(f"{folder} is damaged; remove it") from e
@@ -257,12 +272,15 @@ def read_finished(output: str, facts: dict[str, Any], description: Description) 
     try:
         finished = _read(output)
         stored = finished.metadata["facts"]
+        checksum = finished.metadata.get("features_crc32")
+        if checksum is not None and checksum != _checksum(finished.features):
+            raise ValueError("its features are not as saved")
         examples = _read_examples(output)
     # numpy, zipfile and json answer damage, and files of others, with many kinds of exceptions.
     except Exception as e:
         raise errors.InputError(
-            f"{output} is there and is damaged, or is not of this package; remove it or change the "
-            "output"
+            f"{output} is there and is damaged, or is not of this package "
+            f"({errors.first_line(e)[:200]}); remove it or change the output"
         ) from e
     if stored != facts:
         raise errors.InputError(
@@ -287,14 +305,15 @@ def _read(output: str) -> Extracted:
     else:
         files.open_regular(output).close()  # numpy would wait for a pipe
         array = np.load(output, mmap_mode="r")
-        beside = files.read_json(output + ".json")
+        beside = files.read_checked(output + ".json")
         indices, metadata = np.asarray(beside["indices"]), beside["metadata"]
     return Extracted(array, indices, tuple(metadata["refused"]), metadata)
 
 
 def _read_examples(output: str) -> dict[str, Any]:
     if not output.endswith(".npz"):
-        return files.read_json(output + ".json")
+        entries = files.read_json(output + ".json")
+        return {name: entries[name] for name in _EXAMPLES if name in entries}
     return {name: array.tolist() for name, array in archives.read_npz(output, _EXAMPLES).items()}
 
 
@@ -320,6 +339,14 @@ def _other_examples(stored: dict[str, Any], description: Description) -> str:
     # Not every file of logits has them: versions before stored none.
     names = [each["output_names"] for each in (stored, now) if "output_names" in each]
     return "the network's classes have other names" if names and names[0] != names[-1] else ""
+
+
+def _checksum(features: np.ndarray) -> int:
+    """Returns a CRC-32 of features, (N, D), which may be mapped from a file."""
+    total = 0
+    for row in range(0, len(features), _ROWS_AT_ONCE):
+        total = zlib.crc32(np.ascontiguousarray(features[row : row + _ROWS_AT_ONCE]), total)
+    return total
 
 
 def _below_common(paths: Sequence[str]) -> list[str]:

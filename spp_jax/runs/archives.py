@@ -60,8 +60,16 @@ def read_npy(f: Any, num_bytes: int) -> np.ndarray:
     """Returns the array of an open .npy file of so many bytes, from where it stands.
 
     Raises:
-        ValueError: it holds Python objects, or its header does not fit its size.
+        ValueError: it holds Python objects, or its header is damaged or does not fit its size.
     """
+    try:
+        return _read_npy(f, num_bytes)
+    # numpy answers damaged headers with many kinds of exceptions, as tokenize.TokenError.
+    except Exception as e:
+        raise ValueError(errors.first_line(e)) from e
+
+
+def _read_npy(f: Any, num_bytes: int) -> np.ndarray:
     start = f.tell()
     version = np.lib.format.read_magic(f)
     is_first = version == (1, 0)

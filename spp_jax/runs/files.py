@@ -10,9 +10,14 @@ import os
 import re
 import stat
 import uuid
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+from spp_jax import errors
+
+_CHECKSUM = "crc32"
 # The most bytes that `read_bytes` reads unless told otherwise.
 MAX_BYTES = 2**30
 
@@ -69,6 +74,51 @@ def write_json(path: str, value: Any, indent: int | None = None) -> None:
     """Writes JSON in one step, as `replacing`."""
     with replacing(path, "w") as f:
         json.dump(value, f, indent=indent)
+
+
+def write_checked(path: str, entries: dict[str, Any], indent: int | None = None) -> None:
+    """Writes an object with a checksum of its entries, its last entry "crc32", for `read_checked`.
+
+    The file is written in one step, as `replacing`.
+    """
+    write_json(path, {**entries, _CHECKSUM: checksum(entries)}, indent)
+
+
+def read_checked(path: str) -> dict[str, Any]:
+    """Returns the entries of an object that `write_checked` wrote.
+
+    A file without a checksum, of an older version, is taken as it is, with an InputWarning.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON, holds no object, or its entries are not as they were saved.
+    """
+    entries = read_object(path)
+    if _CHECKSUM not in entries:
+        warn_unchecked(path)
+        return entries
+    stored = entries.pop(_CHECKSUM)
+    try:
+        is_same = stored == checksum(entries)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+    if not is_same:
+        raise ValueError("its entries are not as saved: their checksum is another")
+    return entries
+
+
+def warn_unchecked(path: str) -> None:
+    """Warns that a file is of a version that stored no checksum."""
+    warnings.warn(
+        f"{path} is of a version without checksums: damage cannot be seen",
+        errors.InputWarning,
+        stacklevel=3,
+    )
+
+
+def checksum(value: Any) -> int:
+    """Returns a CRC-32 of a value as JSON stores it; the order of an object's entries is none."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> io.BufferedReader:

@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -34,6 +36,15 @@ def start(
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def undisturbed(act: Callable[[], T]) -> T:
+    """Returns what a function returns; Ctrl-C is raised after it, not within.
+
+    For libraries that an exception in the midst of their work leaves in disorder.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()
 
 
 def begin() -> None:

@@ -272,6 +272,42 @@ def test_a_set_stored_as_tfrecord_is_told_how_to_convert(scenes, tmp_path, monke
         opening.open_train("digit_scenes", str(path), "train", 0.1, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("dataset_info.json", '"train"', '"tr\nain"'),
+        ("dataset_info.json", '"20"', '[["20"]]'),
+        ("dataset_info.json", '"20"', '"1e999"'),
+        ("dataset_info.json", '"my_set"', "[" * 10_000),
+        ("features.json", '"dimensions"', '"x"'),
+        ("features.json", '"pythonClassName"', '"x"'),
+        ("features.json", '"-1"', '"nan"'),
+    ],
+)
+def test_damaged_metadata_of_a_tfds_set_are_one_sentence(scenes, tmp_path, name, old, new):
+    path = shutil.copytree(f"{scenes}/digit_scenes/1.0.0", tmp_path / "my_set/1.0.0")
+    for each in ("dataset_info.json", "features.json"):
+        text = (path / each).read_text()
+        (path / each).write_text(text.replace('"name": "digit_scenes"', '"name": "my_set"'))
+    text = (path / name).read_text()
+    assert old in text
+    (path / name).write_text(text.replace(old, new))
+    with pytest.raises(errors.InputError) as info:
+        opening.open_train("my_set", str(tmp_path), "train", 0.1, 0)
+    assert str(info.value).startswith(f"the files of my_set under {tmp_path} are damaged: ")
+    assert "\n" not in str(info.value)
+
+
+def test_names_of_splits_are_quoted_in_one_line(scenes, tmp_path):
+    path = shutil.copytree(f"{scenes}/digit_scenes/1.0.0", tmp_path / "my_set/1.0.0")
+    info = path / "dataset_info.json"
+    text = info.read_text().replace('"name": "digit_scenes"', '"name": "my_set"')
+    info.write_text(text.replace('"name": "test"', '"name": "te\\nst"'))
+    with pytest.raises(errors.InputError) as raised:
+        opening.open_train("my_set", str(tmp_path), "test", 0.1, 0)
+    assert str(raised.value) == "my_set has no split 'test', only train, te\\nst"
+
+
 def test_a_tfds_set_that_is_not_prepared_is_named(tmp_path):
     with pytest.raises(errors.InputError, match=r"mnist is not prepared under .*prepare mnist"):
         opening.open_train("mnist", str(tmp_path), "train", 0.1, 0)

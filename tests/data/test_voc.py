@@ -67,6 +67,16 @@ def test_an_empty_box_is_skipped_and_named(root):
     assert annotation.skipped == (f"{root}/Annotations/c.xml: box (5, 5, 4, 8) of dog is empty",)
 
 
+@pytest.mark.parametrize("size", [None, (0, 0)])
+def test_a_box_without_an_end_is_skipped_and_named(tmp_path, size):
+    objects = [make_object("dog", (2, 3, 5, "inf")), make_object("cat", ("-inf", 3, 5, 4))]
+    path = make_voc(tmp_path, {"test": "a"}, {"a": objects}, size)
+    annotation = voc.read_annotation(f"{path}/VOC2007", "a")
+    assert annotation.objects == (voc.Object("cat", (0, 2, 5, 4), False),)
+    sentence = "VOC2007/Annotations/a.xml: box (2, 3, 5, inf) of dog has no end"
+    assert annotation.skipped == (f"{path}/{sentence}",)
+
+
 def test_labels_of_annotations(root):
     names, labels = voc.read_labels(root, "trainval")
     assert names == ("cat", "dog")
@@ -262,3 +272,8 @@ def test_voc07():
     counts = dict(zip(names, (labels > 0).sum(axis=0).tolist(), strict=True))
     assert labels.shape == (4952, 20)
     assert (counts["aeroplane"], counts["person"], counts["tvmonitor"]) == (204, 2007, 229)
+
+
+def test_a_folder_that_is_not_there_is_named_in_one_line():
+    with pytest.raises(errors.InputError, match=r"^no folder /none/a\\nb$"):
+        voc.find_root("/none/a\nb")

@@ -17,6 +17,7 @@ from spp_jax.data.sources import voc
 from spp_jax.detection import dataset, detector, prediction
 from spp_jax.detection.learning import stages
 from spp_jax.detection.scoring import devkit, mean_ap, testing
+from spp_jax.runs import files
 from tests.detection import shapes
 from tests.support import commands, said
 
@@ -135,6 +136,17 @@ def test_an_interrupted_evaluation_goes_on(trained):
     assert testing.score_split(workdir, config).result == result
 
 
+def test_a_damaged_line_of_an_evaluation_is_not_taken(trained):
+    workdir, config, result = trained
+    path = pathlib.Path(workdir) / "detections" / "test.jsonl"
+    assert testing.score_split(workdir, config).result == result
+    lines = path.read_text().splitlines(keepends=True)
+    index, labels, scores, *rest = json.loads(lines[1])
+    lines[1] = json.dumps([index, labels, [s + 1 for s in scores], *rest]) + "\n"
+    path.write_text("".join(lines))
+    assert testing.score_split(workdir, config).result == result
+
+
 def test_it_says_where_there_may_be_more(trained, tmp_path):
     workdir, config, result = trained
     assert result["max_detections_reached"] == {"times": 0, "images": 0}
@@ -157,12 +169,17 @@ def test_classes_may_have_any_name(trained, root, tmp_path):
     copy, other = tmp_path / "voc", tmp_path / "workdir"
     shutil.copytree(root, copy)
     shutil.copytree(workdir, other)
-    for path in [*copy.glob("VOC2007/Annotations/b*.xml"), other / detector.DATA_FILE]:
+    for path in copy.glob("VOC2007/Annotations/b*.xml"):
         text = path.read_text()
         for old, new in zip(shapes.CLASSES, names):
-            new = json.dumps(new)[1:-1] if path.suffix == ".json" else new
             text = text.replace(old, new)
         path.write_text(text)
+    facts = detector.read_data(str(other)) | {"class_names": list(names)}
+    files.write_checked(str(other / detector.DATA_FILE), facts)
+    for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+        arrays = detector.load_arrays(str(other / name)) or {}
+        origin = json.loads(str(arrays["origin"])) | {"class_names": list(names)}
+        detector.save_arrays(str(other / name), **(arrays | {"origin": json.dumps(origin)}))
     data = dataclasses.replace(config.data, path=str(copy))
     scores = testing.score_split(str(other), dataclasses.replace(config, data=data)).result
     assert scores["ap_area"] == dict(zip(names, result["ap_area"].values()))

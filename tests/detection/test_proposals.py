@@ -84,6 +84,26 @@ def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypa
     assert search.read_cached(folder, SETTINGS, example.data) is None
 
 
+def test_damaged_windows_are_not_there(data, tmp_path):
+    example = data.source[0]
+    path = tmp_path / SETTINGS.key(example.data)
+    windows = np.array([[1, 2, 30, 40], [5, 6, 70, 80]], np.float32)
+    search._keep(str(tmp_path), SETTINGS, example.data, windows)
+    whole = path.read_bytes()
+    assert np.array_equal(search.read_cached(str(tmp_path), SETTINGS, example.data), windows)
+    # Those of another image do not take their place.
+    search._keep(str(tmp_path), SETTINGS, b"another image", windows)
+    other = (tmp_path / SETTINGS.key(b"another image")).read_bytes()
+    changed = bytearray(whole)
+    changed[130] ^= 1  # of the first number
+    for damaged in (bytes(changed), other, whole + b"\0", whole[:-1], whole[:-16]):
+        path.write_bytes(damaged)
+        assert search.read_cached(str(tmp_path), SETTINGS, example.data) is None
+    # Versions before wrote no checksum.
+    np.save(path, windows)
+    assert np.array_equal(search.read_cached(str(tmp_path), SETTINGS, example.data), windows)
+
+
 def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):
     source = voc.VocSource(root, "test")
     path = pathlib.Path(source.name(0))
@@ -190,6 +210,8 @@ def test_whole_files_without_windows_are_named(tmp_path):
         ("w.json", "[[0, 0, 4, 4]]", r"w\.json cannot be read as windows: it holds no {id: rows}$"),
         ("w.json", '{"a": [[0, 0, 4, 4, 9, 9], [0, 0, 4, 4, 9, 9]]}', "must be rows of 4 numbers"),
         ("w.json", '{"a": [[1, 2, 3]]}', "a: windows must be rows of 4 numbers"),
+        ("w.json", '{"a": {"b": 1}}', "a: windows must be rows of 4 numbers"),
+        ("w.json", '{"a": [[0, 0, 1, 1%s]]}' % ("0" * 400), "a: windows must be rows of 4 numbers"),
         ("w.json", '{"a": [[0, 0, 0, 5]]}', r"a: window \(0, 0, 0, 5\) is empty or no number"),
         ("w.mat", "no mat", "cannot be read as windows"),
         ("w.npz", "no npz", "cannot be read as windows"),

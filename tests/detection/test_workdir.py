@@ -76,6 +76,7 @@ def test_a_detector_goes_on_wherever_its_network_lies(project):
     assert detector.read_config("detector").checkpoint == os.path.abspath("elsewhere")
 
 
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
 def test_another_network_is_refused(project):
     folder, config = project
     shutil.rmtree("network")
@@ -86,6 +87,7 @@ def test_another_network_is_refused(project):
     facts = pathlib.Path("detector", detector.DATA_FILE)
     stored = json.loads(facts.read_text())
     assert stored.pop("network")
+    assert stored.pop("crc32")
     facts.write_text(json.dumps(stored))
     with pytest.raises(errors.InputError, match="was trained from another network than"):
         stages.train(config, "detector")
@@ -116,6 +118,7 @@ def test_a_failed_start_takes_the_repaired_data(project):
     assert (same == start.variables["params"]["backbone"]["conv1"]["kernel"]).all()
 
 
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
 def test_a_workdir_of_something_else_is_refused(project):
     _, config = project
     os.makedirs("run")

@@ -125,6 +125,12 @@ def test_what_is_done_is_not_done_again(network: networks.Network, tmp_path, mon
     assert (len(calls), again) == (5, first)
     benchmark.run(*network, dataclasses.replace(config, c=10.0), str(tmp_path / "out"))
     assert len(calls) == 9
+    path = tmp_path / "out/features/entries.json"
+    path.write_text(
+        path.read_text().replace('"mean_class_accuracy": ', '"mean_class_accuracy": 1', 1)
+    )
+    with pytest.raises(errors.InputError, match=r"entries.json is damaged; remove it$"):
+        benchmark.run(*network, config, str(tmp_path / "out"))
 
 
 def test_random_splits(tmp_path):

@@ -1,8 +1,24 @@
 """All campaigns, in the order of the scoreboard."""
 
-from tests.faults import disks, equality, growth, kills, numbers, selftest, signals
+from tests.faults import (
+    damage,
+    disks,
+    equality,
+    growth,
+    kills,
+    mats,
+    numbers,
+    pictures,
+    readers,
+    selftest,
+    settings,
+    signals,
+)
 from tests.faults.campaign import Campaign
 
-_ROOMS = (kills, signals, disks, numbers, growth, equality)
-ALL: list[Campaign] = [campaign for room in _ROOMS for campaign in room.campaigns()]
+_FILES = (
+    *(kills, signals, disks, numbers, growth, equality),
+    *(damage, pictures, readers, mats, settings),
+)
+ALL: list[Campaign] = [campaign for file in _FILES for campaign in file.campaigns()]
 BY_NAME = {campaign.name: campaign for campaign in (*ALL, selftest.CAMPAIGN)}

@@ -169,7 +169,7 @@ def list_all(path: str) -> layouts.Images:
         InputError: a missing folder, or no image in it.
     """
     if not os.path.isdir(path):
-        raise errors.InputError(f"no folder {path}")
+        raise errors.InputError(f"no folder {errors.printable(path)}")
     listed = layouts.list_images(path)
     if not listed.files:
         raise errors.InputError("; ".join((f"folder {path} holds no image", *listed.notes)))

@@ -113,7 +113,7 @@ def find(path: str, named: str = "", classes: Sequence[str] = ()) -> Layout:
             "config.data.path is not set; it is the folder that holds the class folders"
         )
     if not os.path.isdir(path):
-        raise errors.InputError(f"no folder {path}")
+        raise errors.InputError(f"no folder {errors.printable(path)}")
     notes: list[str] = []
     while True:
         inner = list_folders(path)

@@ -121,7 +121,8 @@ def check_split(name: str, split: str, splits: Any) -> None:
     """
     parts = [part.strip() for part in split.split("+")]
     if any(part.split("[")[0] not in splits for part in parts):
-        raise errors.InputError(f"{name} has no split {split!r}, only {', '.join(splits)}")
+        names = ", ".join(map(errors.printable, splits))
+        raise errors.InputError(f"{name} has no split {split!r}, only {names}")
     for part in parts:
         try:
             count = splits[part].num_examples
@@ -209,6 +210,12 @@ def load_builder(
             raise errors.InputError(_not_prepared(name, data_dir or "TFDS's data_dir")) from e
         raise errors.InputError(
             f"config.data.name={name!r} is neither folder, digit_scenes nor a set TFDS knows"
+        ) from e
+    # TFDS answers damaged files of a set with many kinds of exceptions.
+    except Exception as e:
+        where = data_dir or "TFDS's data_dir"
+        raise errors.InputError(
+            f"the files of {name} under {where} are damaged: {errors.first_line(e)[:200]}"
         ) from e
     if not builder.info.splits:
         raise errors.InputError(_not_prepared(name, builder.data_dir))

@@ -99,7 +99,7 @@ def find_root(path: str) -> str:
     if not path:
         raise errors.InputError("config.data.path is not set; it is the folder of a VOC set")
     if not os.path.isdir(path):
-        raise errors.InputError(f"no folder {path}")
+        raise errors.InputError(f"no folder {errors.printable(path)}")
     inner = [path] + [os.path.join(path, name) for name in sorted(os.listdir(path))]
     roots = [p for p in inner if os.path.isdir(os.path.join(p, image_sets.SETS))]
     if not roots:
@@ -179,6 +179,8 @@ def cut(item: Object, size: tuple[float, float] | None, where: str) -> Object | 
     if not (x2 > x1 and y2 > y1):
         of_size = f" of {width:g}x{height:g}" if size else ""
         return f"{where} of {item.name} lies outside the image{of_size}"
+    if not np.isfinite([x2, y2]).all():  # of an image of unknown size
+        return f"{where} of {item.name} has no end"
     return Object(item.name, (float(x1), float(y1), float(x2), float(y2)), item.is_difficult)
 
 

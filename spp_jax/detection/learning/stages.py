@@ -3,7 +3,6 @@
 proposals -> (fine-tuning) -> box regression -> SVMs with hard negatives (section 4.1).
 """
 
-import dataclasses
 import os
 from typing import NamedTuple
 
@@ -122,16 +121,17 @@ def _learn(
         progress.say(f"the detector in {workdir} is trained already")
         return
     model, variables, _ = checkpoint.load(detector.network_dir(workdir) or "")
+    learnt_from = detector.origin(config, workdir, variables)
     pools = regions.Regions(model, variables, config.features)
     passes = examples_lib.Passes(config, data, proposer, pools, progress)
     examples = passes.gather(further)
     if config.regression.enabled and not has_regression:
         regressor = examples.fit(config.regression, progress)
-        detector.save_arrays(regression_file, **dataclasses.asdict(regressor))
+        detector.save_learnt(regression_file, regressor, learnt_from)
         progress.say(f"box regression -> {regression_file}")
     if not has_svm:
         linear = _mine(config, data, passes, examples, progress)
-        detector.save_arrays(svm_file, **dataclasses.asdict(linear))
+        detector.save_learnt(svm_file, linear, learnt_from)
         progress.say(f"SVMs -> {svm_file}")
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from spp_jax.runs import archives, files, workers
 
 # Share of a bold edge's gradient below which there is no edge.
 _FAINT = 0.2
+# Bytes of a row of windows, of whose multiples a .npy consists, and of the checksum behind it.
+_ROW, _CHECKSUM = 16, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +115,12 @@ def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | No
     """Returns the windows kept in a folder, None where there are none or the file is damaged."""
     try:
         with files.open_regular(os.path.join(folder, settings.key(data))) as f:
-            windows = archives.read_npy(f, os.fstat(f.fileno()).st_size)
+            size = os.fstat(f.fileno()).st_size
+            # Files of versions before have no checksum, and end with the windows.
+            has_checksum = size % _ROW == _CHECKSUM
+            windows = archives.read_npy(f, size - has_checksum * _CHECKSUM)
+            if has_checksum and f.read() != _checksum(settings.key(data), windows):
+                return None
     except (OSError, ValueError, EOFError):
         return None
     is_whole = windows.dtype == np.float32 and windows.ndim == 2 and windows.shape[1] == 4
@@ -120,8 +128,16 @@ def read_cached(folder: str, settings: Settings, data: bytes) -> np.ndarray | No
 
 
 def _keep(folder: str, settings: Settings, data: bytes, windows: np.ndarray) -> None:
-    with files.replacing(os.path.join(folder, settings.key(data))) as f:
+    name = settings.key(data)
+    with files.replacing(os.path.join(folder, name)) as f:
         np.save(f, windows)
+        f.write(_checksum(name, windows))
+
+
+def _checksum(name: str, windows: np.ndarray) -> bytes:
+    """Returns a CRC-32 of a file's name and its windows, as the bytes that follow them in it."""
+    crc = zlib.crc32(np.ascontiguousarray(windows), zlib.crc32(name.encode()))
+    return crc.to_bytes(_CHECKSUM, "little")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,10 +81,10 @@ def check_windows(rows: Any, name: str) -> np.ndarray:
     """
     try:
         windows = np.asarray(rows, np.float32) if len(rows) else np.zeros((0, 4))
-        if windows.shape[-1] != 4:  # else rows of 6 or 8 numbers would become other rows of 4
+        if windows.shape[-1:] != (4,):  # else rows of 6 or 8 numbers would become other rows of 4
             raise ValueError(f"{windows.shape}")
         windows = windows.reshape(-1, 4)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, OverflowError) as e:
         raise errors.InputError(f"{name}: windows must be rows of 4 numbers") from e
     bad = ~(np.isfinite(windows).all(axis=1) & (windows[:, 2:] > windows[:, :2]).all(axis=1))
     if bad.any():

@@ -300,7 +300,8 @@ class _Unfinished:
     def write(self, index: int, detections: detector.ImageDetections) -> None:
         """Writes the detections of an image."""
         self.by_image[index] = detections
-        self._write([index, *(x.tolist() for x in detections)])
+        line = [index, *(x.tolist() for x in detections)]
+        self._write([*line, files.checksum(line)])
 
     def _write(self, value: Any) -> None:
         """Adds a line; what a full disk leaves of one is cut off by the next call."""
@@ -322,7 +323,10 @@ class _Unfinished:
             if files.parse_json(head) != self._facts:
                 return False
             for line in lines:
-                index, *values = files.parse_json(line)
+                *stored, checksum = files.parse_json(line)
+                if files.checksum(stored) != checksum:
+                    raise ValueError(line)
+                index, *values = stored
                 if index not in self._images or index in self.by_image:
                     raise ValueError(index)
                 self.by_image[index] = self._check(*values)

@@ -47,10 +47,7 @@ def run(
             else.
     """
     config_lib.validate(config)
-    size = config.size or model.backbone.size
-    views = {str(s): extraction.make_view(str(s), size) for s in config.scales}
-    for view in views.values():
-        extraction.check_view(model, view)
+    views = make_views(model, config)
     rows = [features.check_parts(model, r) for r in config.rows or rows_lib.default_rows(model)]
     task = task_lib.open_task(config)
     if not np.any(task_lib.is_scorable(task, *task.splits[0])):
@@ -95,6 +92,24 @@ def _check_places(workdir: str, scales: Iterable[str]) -> None:
         files=["entries.json", *names, *(f"{name}.json" for name in names)],
         folders=[f"{name}.part" for name in names],
     )
+
+
+def make_views(
+    model: sppnet.SPPNet, config: config_lib.SvmConfig
+) -> dict[str, protocols_lib.Protocol]:
+    """Returns the view of each scale of a config.
+
+    Raises:
+        InputError: the network does not take the images of one.
+    """
+    size = config.size or model.backbone.size
+    views = {str(s): extraction.make_view(str(s), size) for s in config.scales}
+    for view in views.values():
+        try:
+            extraction.check_view(model, view)
+        except errors.InputError as e:
+            raise errors.InputError(f"config.scales or config.size: {e}") from e
+    return views
 
 
 class _Table:
@@ -246,7 +261,7 @@ class _Entries:
             digest.update(part.astype(np.int64).tobytes() + b"|")
         self._shared = [config.seed, config.c, config.loss, digest.hexdigest()]
         try:
-            self._entries: dict[str, Any] = files.read_object(path) if os.path.exists(path) else {}
+            self._entries: dict[str, Any] = files.read_checked(path) if os.path.exists(path) else {}
         except (OSError, ValueError) as e:
             raise errors.InputError(f"{path} is damaged; remove it") from e
 
@@ -260,4 +275,4 @@ class _Entries:
         self, row: config_lib.Row, extracted: feature_files.Extracted, entry: dict[str, Any]
     ) -> None:
         self._entries[self._key(row, extracted)] = entry
-        files.write_json(self._path, self._entries)
+        files.write_checked(self._path, self._entries)

@@ -1,0 +1,112 @@
+"""Damage to finished and unfinished files of features is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spp_jax import errors
+from spp_jax.data.sources import folders as folders_lib
+from spp_jax.evaluation import extraction, features
+from tests import folders
+from tests.evaluation.test_extraction import _request
+from tests.support import networks
+
+
+@pytest.fixture(scope="module")
+def network():
+    return networks.small()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return folders.make_folder(tmp_path_factory.mktemp("images"), {"train": 6, "val": 4})
+
+
+@pytest.fixture(scope="module")
+def whole(network: networks.Network, folder, tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("whole") / "x.npz")
+    extraction.extract_to(output, *network, folders_lib.scan_images(folder), _request())
+    return output
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ctrl-C after two batches, once; collects the batches that are computed."""
+    computed = []
+    compute = features.compute
+
+    def interrupted(*args, **options):
+        for batch, values in compute(*args, **options):
+            if len(computed) == 2:
+                computed.append(None)
+                raise KeyboardInterrupt
+            computed.append(batch)
+            yield batch, values
+
+    monkeypatch.setattr(features, "compute", interrupted)
+    return computed
+
+
+def _flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x.npy", "its features are not as saved"), ("x.npy.json", "its entries are not as saved")],
+)
+def test_a_flipped_bit_of_features_is_refused(
+    network: networks.Network, folder, tmp_path, name, reason
+):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    extraction.extract_to(output, *network, source, _request())
+    _flip(tmp_path / name, -3 if name == "x.npy" else (tmp_path / name).read_text().index("dark"))
+    with pytest.raises(errors.InputError, match=rf"x.npy is there and is damaged, .*{reason}"):
+        extraction.extract_to(output, *network, source, _request())
+
+
+def test_features_of_versions_without_checksums(network: networks.Network, folder, tmp_path):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    extracted = extraction.extract_to(output, *network, source, _request())
+    beside = json.loads((tmp_path / "x.npy.json").read_text())
+    del beside["crc32"], beside["metadata"]["features_crc32"]
+    (tmp_path / "x.npy.json").write_text(json.dumps(beside))
+    with pytest.warns(errors.InputWarning, match=r"x.npy.json is of a version without checksums"):
+        again = extraction.extract_to(output, *network, source, _request())
+    np.testing.assert_array_equal(again.features, extracted.features)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "done.npy", "state.json"])
+def test_damaged_unfinished_features_are_refused(
+    network: networks.Network, folder, tmp_path, interrupt, name
+):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    part = tmp_path / "x.npy.part"
+    is_done = np.load(part / "done.npy") > 0
+    at = 128 + 8 * int(np.argmax(is_done))  # behind the header
+    if name == "features.npy":
+        at = 128 + 4 * (5 * 96 + 256) * int(np.argmax(is_done))
+    _flip(part / name, (part / name).read_text().index("facts") if name == "state.json" else at)
+    with pytest.raises(errors.InputError, match=r"x.npy.part is damaged; remove it"):
+        extraction.extract_to(output, *network, source, _request())
+    assert interrupt
+
+
+def test_unfinished_features_of_versions_without_checksums(
+    network: networks.Network, folder, whole, tmp_path, interrupt
+):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    part = tmp_path / "x.npy.part"
+    np.save(part / "done.npy", np.load(part / "done.npy") > 0)
+    with pytest.warns(errors.InputWarning, match=r"done.npy is of a version without checksums"):
+        extracted = extraction.extract_to(output, *network, source, _request())
+    with np.load(whole) as archive:
+        np.testing.assert_array_equal(extracted.features, archive["features"])
+    assert sorted(i for batch in interrupt if batch for i in batch.indices) == list(range(20))
