@@ -2,11 +2,13 @@
 
     python -m tests.faults [--short] [--only=NAME,...] [--case=K] [--output=DIR] [--processes=N]
 
-Writes DIR/faults.json after each campaign. --only=NAME --case=K repeats one case. The exit code is
-1 if the project did not hold in one of them.
+Writes DIR/faults.json after each campaign, and keeps in it what earlier calls wrote of others.
+--only=NAME --case=K repeats one case, and writes nothing. The exit code is 1 if the project did not
+hold in one of them.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -44,21 +46,28 @@ def main(arguments: list[str]) -> int:
     start = time.monotonic()
     _make(place, {name for campaign in chosen for name in campaign.needs})
     print(f"the stage is set: {time.monotonic() - start:.0f} s", flush=True)
-    scores: list[dict[str, Any]] = []
+    scores = _read(output / "faults.json")
+    command = "python -m tests.faults" + " --short" * given.short
     for campaign in chosen:
         count = campaign.short if given.short else campaign.count
         cases = range(count) if given.case is None else range(given.case, given.case + 1)
-        scores.append(_run(campaign, cases, place, given.processes))
-        command = " ".join(["python -m tests.faults", *arguments])
-        result = {
+        scores[campaign.name] = {
+            **_run(campaign, cases, place, given.processes),
             **facts.facts(command, "jax", "numpy", "orbax-checkpoint", "pillow"),
             "seed": campaign_lib.SEED,
-            "wall_seconds": round(time.monotonic() - start, 1),
-            "campaigns": scores,
         }
-        facts.write(str(output / "faults.json"), result)
-    print(table(scores))
-    return int(any(score["failed"] for score in scores))
+        if given.case is None:
+            facts.write(str(output / "faults.json"), {"campaigns": list(scores.values())})
+    run = [scores[campaign.name] for campaign in chosen]
+    print(table(run))
+    return int(any(score["failed"] for score in run))
+
+
+def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the scores of earlier calls by the names of their campaigns, in order."""
+    stored = json.loads(path.read_text())["campaigns"] if path.exists() else []
+    scores = {score["campaign"]: score for score in stored}
+    return {name: scores[name] for name in campaigns.BY_NAME if name in scores}
 
 
 def _make(place: stage.Stage, names: set[str]) -> None:

@@ -147,7 +147,7 @@ def campaigns() -> list[Campaign]:
             f"{', '.join(job.name for job in _JOBS)} with {fault}",
             "a sentence names the path; begun again, the command gives the unbroken result",
             functools.partial(_starved, kind),
-            40,
+            25,
             0,
             limit=300,
             needs=tuple(job.name for job in _JOBS),

@@ -92,7 +92,7 @@ def campaigns() -> list[Campaign]:
         )
         for job in (work.TRAINING, work.EXTRACTION, work.DETECTION)
         for moment, where, kill, count in (
-            ("random", "at random moments", _kill_at_random, 50),
-            ("save", "while files are written", _kill_in_a_save, 200),
+            ("random", "at random moments", _kill_at_random, 20),
+            ("save", "while files are written", _kill_in_a_save, 70),
         )
     ]

@@ -15,7 +15,7 @@ from tests.faults.broken import Broken
 from tests.faults.campaign import Campaign
 from tests.faults.stage import Stage
 
-SIGNALS = 5
+SIGNALS = 10
 # Until the handlers stand; whoever is faster ends Python itself.
 _FIRST_SECONDS = 0.15
 _KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
@@ -102,7 +102,7 @@ def campaigns() -> list[Campaign]:
             "the unbroken result",
             functools.partial(_stopped, job),
             50 // SIGNALS,
-            int(job is work.EXTRACTION),
+            0,
             faults=SIGNALS,
             limit=300,
             needs=("training", job.name, *job.after),
