@@ -1,20 +1,24 @@
 """Worker processes: started cleanly, quiet, and gone when the process that started them is."""
 
+import collections
 import concurrent.futures
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
+from spp_jax import errors
+
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @contextlib.contextmanager
 def start(
-    count: int, init: Callable[..., None] | None = None, *args: Any
+    count: int, init: Callable[..., None] | None = None, *args: Any, kill: bool = False
 ) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Starts `count` processes and ends them, work that nobody waits for included.
 
@@ -24,18 +28,67 @@ def start(
         count: of processes.
         init: is called in each, with `args`, before its first work.
         args: can be sent to a process; also what it shares with the main one.
+        kill: end the processes at once where an exception ends the body; else each ends its work.
+
+    Raises:
+        InputError: a process died.
     """
     # Spawned: a fork of a process that runs JAX may hang, and inherits locks of threads.
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(count, context, _begin, (init, args))
+    others = multiprocessing.active_children()
     try:
         # A process that has just started inherits that interrupts are ignored.
         with _interrupts_ignored():
             for _ in range(count):
                 pool.submit(os.getpid)
         yield pool
+    except concurrent.futures.process.BrokenProcessPool as e:
+        raise errors.InputError(
+            "a worker process died, most likely for lack of memory; fewer workers need less"
+        ) from e
+    except BaseException:
+        for process in multiprocessing.active_children() if kill else ():
+            if process not in others:
+                process.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ordered(
+    make: Callable[[T], U], items: Iterable[T], count: int, ahead: int
+) -> Generator[U, None, None]:
+    """Yields what `make` makes of each item in one of `count` processes, in order.
+
+    Who stops before its end closes it, which kills the processes.
+
+    Args:
+        make: a function that can be sent to a process, as can what it takes and returns.
+        items: what it is called with.
+        count: of processes.
+        ahead: of how many items the results may wait to be taken.
+    """
+    with start(count, _set_make, make, kill=True) as pool:
+        waiting: collections.deque[concurrent.futures.Future[U]] = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(_make_one, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+_make: Callable[[Any], Any]
+
+
+def _set_make(make: Callable[[Any], Any]) -> None:
+    global _make
+    _make = make
+
+
+def _make_one(item: Any) -> Any:
+    return _make(item)
 
 
 def undisturbed(act: Callable[[], T]) -> T:

@@ -23,7 +23,6 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import process
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,23 +167,15 @@ def _prepare(
     """Writes the set in `work`, and renames that to `final`; the rest as `prepare`."""
     context = multiprocessing.get_context("spawn")
     link = _Link(context.RawValue("b", 0), context.Value("q", 0))
-    try:
-        with (
-            stop,
-            workers.start(num_workers, _init_worker, link) as pool,
-            contextlib.ExitStack() as ending,
-        ):
-            ending.callback(setattr, link.is_stopping, "value", 1)
-            work_on = _Work(link, pool, stop, progress)
-            shards = [
-                shard for split in paths for shard in _plan(split, paths[split], work, work_on)
-            ]
-            done = _write(shards, work_on)
-    except process.BrokenProcessPool as e:
-        raise errors.InputError(
-            "a worker process died, most likely for lack of memory; fewer workers need less, and "
-            "the same call goes on from there"
-        ) from e
+    with (
+        stop,
+        workers.start(num_workers, _init_worker, link) as pool,
+        contextlib.ExitStack() as ending,
+    ):
+        ending.callback(setattr, link.is_stopping, "value", 1)
+        work_on = _Work(link, pool, stop, progress)
+        shards = [shard for split in paths for shard in _plan(split, paths[split], work, work_on)]
+        done = _write(shards, work_on)
     refused = [sentence for summary in done for sentence in summary["refused"]]
     _write_metadata(work, shards, done, refused)
     try:

@@ -7,14 +7,12 @@ import contextlib
 import dataclasses
 import io
 import os
-import sys
 import zlib
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grain
 import numpy as np
-from absl import flags
 
 from spp_jax import errors
 from spp_jax.data import images
@@ -22,6 +20,8 @@ from spp_jax.data.loading import views
 from spp_jax.data.sources import base
 from spp_jax.runs import progress as progress_lib
 from spp_jax.runs import signals, workers
+
+T = TypeVar("T")
 
 
 class EvalExample(NamedTuple):
@@ -58,8 +58,7 @@ def eval_examples(
     chosen = range(len(source)) if indices is None else indices
     if not len(chosen):
         return
-    examples = grain.MapDataset.source(chosen).map(_EvalView(source, make_views))
-    yield from iterate(examples, num_workers, buffer_size=64)
+    yield from iterate(_EvalView(source, make_views), chosen, num_workers, buffer_size=64)
 
 
 def even_sample(num_examples: int, count: int) -> list[int]:
@@ -160,32 +159,25 @@ def mean_image(
 
 
 def iterate(
-    dataset: grain.MapDataset, num_workers: int, buffer_size: int
-) -> Generator[Any, None, None]:
-    """Yields what a dataset holds, read ahead in threads, or in processes of `num_workers`."""
+    make: Callable[[int], T], items: Sequence[int], num_workers: int, buffer_size: int
+) -> Generator[T, None, None]:
+    """Yields what `make` makes of each item, in order, made ahead.
+
+    Who stops before its end closes it.
+
+    Args:
+        make: a function of an item; it is sent to processes.
+        items: of a range or sequence.
+        num_workers: processes to make them in; 0: threads of this one.
+        buffer_size: how many threads make ahead; processes make two each.
+    """
+    if num_workers:
+        yield from workers.ordered(make, items, num_workers, 2 * num_workers)
+        return
     threads = min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer_size)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain's workers ask for its flags' defaults
-            flags.FLAGS.mark_as_parsed()
-        # Each process reads every num_workers-th element, one at a time.
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    iterable = dataset.to_iter_dataset(options)
-    if num_workers:
-        # Arrays come through pipes: shared memory would stay behind where a process is killed, or
-        # where Python ends before grain has freed it.
-        pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-        iterable = grain.experimental.WithOptionsIterDataset(iterable, pipes).mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers),
-            worker_init_fn=_begin_worker,
-        )
-    iterator = iter(iterable)
+    iterator = iter(grain.MapDataset.source(items).map(make).to_iter_dataset(options))
     try:
         yield from iterator
     finally:
         iterator.close()
-
-
-def _begin_worker(index: int, count: int) -> None:
-    del index, count
-    workers.begin()

@@ -9,10 +9,9 @@ Images are (H, W, 3) uint8 RGB.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-import grain
 import numpy as np
 
 from spp_jax import errors
@@ -192,10 +191,17 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
-def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = [name for name in examples[0] if name != "refused"]
-    arrays: dict[str, Any] = {name: np.stack([e[name] for e in examples]) for name in names}
-    return arrays | {"refused": [e["refused"] for e in examples if e["refused"]]}
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    stream: Stream
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        """Returns the rows of a step, and "refused", a list."""
+        rows = self.stream.local_batch_size
+        examples = [self.stream.example(place) for place in range(step * rows, (step + 1) * rows)]
+        names = [name for name in examples[0] if name != "refused"]
+        arrays: dict[str, Any] = {name: np.stack([e[name] for e in examples]) for name in names}
+        return arrays | {"refused": [e["refused"] for e in examples if e["refused"]]}
 
 
 class TrainBatches:
@@ -207,10 +213,8 @@ class TrainBatches:
     """
 
     def __init__(self, stream: Stream, start_step: int, num_workers: int):
-        rows = stream.local_batch_size
-        places = range(start_step * rows, stream.num_steps * rows)
-        batches = grain.MapDataset.source(places).map(stream.example).batch(rows, batch_fn=_collate)
-        self._iterator = reading.iterate(batches, num_workers, buffer_size=4)
+        steps = range(start_step, stream.num_steps)
+        self._iterator = reading.iterate(_Rows(stream), steps, num_workers, buffer_size=4)
 
     def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:
         return self
