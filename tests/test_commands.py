@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
 import subprocess
@@ -265,6 +266,26 @@ def test_a_terminal_or_a_reader_that_is_gone_saves(preset, folder, tmp_path):
     process.stdout.close()  # as `| head` does
     assert process.wait(60) == 129
     assert checkpoint.load_with_meta(str(tmp_path))[2].step > before
+
+
+def test_a_closed_terminal_saves(preset, folder, tmp_path):
+    # All three streams are the terminal: to print gives EIO when it is gone.
+    master, slave = pty.openpty()
+    command = _command(
+        "train.py", f"--config={preset}", f"--workdir={tmp_path}", f"--config.data.path={folder}",
+        "--config.train.num_epochs=200",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )
+    os.close(slave)
+    printed = b""
+    while b"step 5/" not in printed:
+        printed += os.read(master, 4096)
+    os.close(master)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 129
+    assert checkpoint.load_with_meta(str(tmp_path))[2].step >= 5
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ a config has `KIND`, the name of the config's class, and, unless that comes from
 """
 
 import difflib
-import io
 import os
 import pathlib
 import signal
@@ -52,10 +51,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     if HELP & set(argv[1:]):
         print(help_text(command, argv[0]))
         sys.exit(0)
-    for stream in (sys.stdout, sys.stderr):
-        # A file's name that is no UTF-8 is no reason to stop.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    console.guard_streams()
     rest: list[str] = []
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -70,12 +66,11 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
         except errors.InputError as e:
             fail(str(e))
         except BrokenPipeError:
-            console.mute(sys.stdout)
             sys.exit(128 + signal.SIGPIPE)
         except OSError as e:
             if e.strerror is None or (e.filename is None and e.errno not in errors.OF_DISKS):
                 raise
-            fail(f"{e.filename or 'a file cannot be written'}: {e.strerror}")
+            fail(f"{e.filename or 'reading or writing failed'}: {e.strerror}")
 
     signals.end_like_interrupts()
     _say_warnings()

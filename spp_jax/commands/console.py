@@ -1,31 +1,69 @@
 """The console: lines as they come, and bars, or one line per minute where there is no terminal."""
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 from spp_jax.runs import progress as progress_lib
 
 _LINE_EVERY_SECONDS = 60.0
 
 
-def mute(stream: TextIO) -> None:
-    """Lets nothing more be printed to a stream of this process."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, stream.fileno())
-    os.close(nothing)
+class Output(io.TextIOWrapper):
+    """A stream of the process that raises BrokenPipeError once when nobody reads it any more.
+
+    That is so of a pipe whose reader has ended, and of a terminal that is closed. From then on it
+    drops what is printed.
+    """
+
+    def write(self, text: str, /) -> int:
+        with self._guarded():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._guarded():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            if e.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.fileno())
+            os.close(nothing)
+            raise BrokenPipeError(errno.EPIPE, "nobody reads what is printed") from e
+
+
+def guard_streams() -> None:
+    """Makes standard output and error an `Output` each, which also prints names of any encoding."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:
+            options: Any = {
+                # A file's name that is no UTF-8 is no reason to stop.
+                "errors": "backslashreplace",
+                "encoding": stream.encoding,
+                "line_buffering": stream.line_buffering,
+                "write_through": stream.write_through,
+            }
+            stream.flush()
+            setattr(sys, name, Output(stream.detach(), **options))
 
 
 def complain(sentence: str) -> None:
     """Prints a sentence to standard error, if anybody reads that."""
-    try:
+    with contextlib.suppress(BrokenPipeError):
         print(sentence, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        mute(sys.stderr)
 
 
 class Console(progress_lib.Progress):
@@ -35,9 +73,7 @@ class Console(progress_lib.Progress):
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            # Whoever read the lines is gone, as a terminal that is closed.
-            mute(sys.stdout)
-            signal.raise_signal(signal.SIGHUP)
+            _hang_up()
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -51,7 +87,7 @@ class Console(progress_lib.Progress):
             progress.TextColumn("{task.fields[rate]}"),
         )
 
-        with progress.Progress(*columns) as bars:
+        with progress.Progress(*columns, console=_rich_console()) as bars:
             task = bars.add_task(title, total=total, completed=done, rate="")
 
             def advance(count: int) -> None:
@@ -69,3 +105,18 @@ class Console(progress_lib.Progress):
                     last_line = now
 
             yield advance
+
+
+def _hang_up() -> None:
+    """Does to this process what a terminal does that is closed."""
+    signal.raise_signal(signal.SIGHUP)
+
+
+def _rich_console() -> Any:
+    from rich import console
+
+    class Quiet(console.Console):
+        def on_broken_pipe(self) -> None:  # rich would end the process with 1
+            _hang_up()
+
+    return Quiet()

@@ -104,19 +104,24 @@ def write_crops(
     Raises:
         InputError: the output is there and holds something, or cannot be written.
     """
-    if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
-        raise errors.InputError(f"output {output} is there already and not an empty folder")
-    part = os.path.abspath(output) + ".part"
+    target = os.path.realpath(output)
+    part = target + ".part"
     written = os.path.join(part, "crops")
     with lock.hold(part):
         try:
+            if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
+                shutil.rmtree(part)
+                raise errors.InputError(f"output {output} is there already and not an empty folder")
+            if os.path.ismount(target) or target == os.getcwd():
+                shutil.rmtree(part)
+                raise errors.InputError(f"output {output} is in use; give a folder in it")
             shutil.rmtree(written, ignore_errors=True)
             os.mkdir(written)
             results = _write(_Job(source, cropper, written), progress)
-            os.replace(written, output)
+            os.replace(written, target)
+            shutil.rmtree(part)
         except OSError as e:
             raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
-    shutil.rmtree(part)
     return sum(count for count, _ in results), [reason for _, reason in results if reason]
 
 

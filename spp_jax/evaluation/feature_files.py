@@ -119,6 +119,7 @@ class Unfinished:
         if state:
             try:
                 self._refused = {int(k): str(v) for k, v in state["refused"].items()}
+                os.close(files.no_links(self._path("features.npy"), os.O_RDWR | os.O_NONBLOCK))
                 files.open_regular(self._path("features.npy")).close()
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
                 shape = (len(indices), num_features)
@@ -143,19 +144,21 @@ class Unfinished:
         return bool(np.all(self._done[self._rows(indices)] > 0))
 
     def _read_done(self) -> np.ndarray:
-        """Returns which rows are done, as `_done`; raises ValueError if one is not as saved."""
+        """Returns which rows are done, as `_done`; one that is not as saved is computed again.
+
+        Such a row was written after the last save, as part of another batch, or damaged.
+        """
         with files.open_regular(self._path("done.npy")) as f:
             done = archives.read_npy(f, os.fstat(f.fileno()).st_size)
         if done.shape != self._done.shape or done.dtype not in (bool, np.uint64):
             raise ValueError(f"{done.shape} rows")
         is_old = done.dtype == bool
-        sums = {i: _DONE + zlib.crc32(self._array[i]) for i in np.flatnonzero(done).tolist()}
         if is_old:
             files.warn_unchecked(self._path("done.npy"))
-        elif any(int(done[i]) != value for i, value in sums.items()):
-            raise ValueError("rows are not as saved")
         checked = np.zeros(len(done), np.uint64)
-        checked[list(sums)] = list(sums.values())
+        for row in np.flatnonzero(done).tolist():
+            value = _DONE + zlib.crc32(self._array[row])
+            checked[row] = value if is_old or int(done[row]) == value else 0
         return checked
 
     def _rows(self, indices: Sequence[int]) -> list[int]:
@@ -195,8 +198,8 @@ class Unfinished:
         # What is done goes last: before it the features and refusals must be there.
         state = {"facts": self._facts, "refused": self._refused}
         files.write_checked(self._path("state.json"), state)
-        np.save(self._path("new.npy"), self._done)
-        os.replace(self._path("new.npy"), self._path("done.npy"))
+        with files.replacing(self._path("done.npy")) as f:
+            np.save(f, self._done)
         self._last_saved = time.monotonic()
 
     def finish(self, refused_heads: list[str], plan: dict[str, Any]) -> Extracted:
@@ -222,14 +225,12 @@ class Unfinished:
                 whole[row] = self._array[self._row[index]]
             whole.flush()
         if self._output.endswith(".npz"):
-            path = self._path("whole.npz")
-            with open(path, "wb") as f:
+            with files.replacing(self._output) as f:
                 np.savez(f, features=whole, metadata=json.dumps(metadata), **examples)
         else:
-            path = str(whole.filename)
             metadata["features_crc32"] = _checksum(whole)
             files.write_checked(self._output + ".json", {**examples, "metadata": metadata})
-        os.replace(path, self._output)
+            os.replace(str(whole.filename), self._output)
         shutil.rmtree(self.folder)
         return _read(self._output)
 

@@ -52,7 +52,8 @@ def hold(folder: str, *, on_wait: Callable[[str], object] | None = None) -> Iter
         except OSError:
             is_locked = False  # no locks here, as on some network file systems
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
-            f.truncate(0)
+            f.seek(0)  # where a holder's words were read
+            f.truncate()
             f.write(json.dumps(_self()).encode())
         yield is_locked
 

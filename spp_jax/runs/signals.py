@@ -70,9 +70,11 @@ class StopSignal(Stop):
         return self
 
     def _catch(self, number: int, _: Any) -> None:
-        self.signal = number
-        self._say(f"\n{signal.Signals(number).name}: stopping after this step")
-        self._restore()
+        # To say it may be to learn that the terminal is gone, which is a signal again.
+        if self.signal is None:
+            self.signal = number
+            self._say(f"\n{signal.Signals(number).name}: stopping after this step")
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

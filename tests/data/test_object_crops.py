@@ -73,6 +73,21 @@ def test_crops_that_were_interrupted_are_begun_again(tmp_path):
     assert not (tmp_path / "crops.part").exists()
 
 
+def test_outputs_that_are_links_or_in_use(tmp_path, monkeypatch):
+    root = shapes.make_voc(tmp_path / "voc", num_train=3, num_test=1)
+    source, cropper = voc.VocSource(root, "trainval"), crops.Cropper(80, 48)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    assert crops.write_crops(source, cropper, str(tmp_path / "link")) == (12, [])
+    assert len(list((tmp_path / "empty").glob("*/*.jpg"))) == 12
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(errors.InputError, match=r"^output . is in use; give a folder in it$"):
+        crops.write_crops(source, cropper, ".")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["empty", "here", "link", "voc"]
+
+
 def test_class_names_and_ids_become_names_of_files(tmp_path):
     names = ("w/o helmet", "..", "x" * 300)
     objects = {"sub/a": [test_voc.make_object(n, (1, 1, 60, 60)) for n in names]}

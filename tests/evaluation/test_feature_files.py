@@ -1,5 +1,6 @@
 """Damage to finished and unfinished files of features is refused by name."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -79,8 +80,8 @@ def test_features_of_versions_without_checksums(network: networks.Network, folde
     np.testing.assert_array_equal(again.features, extracted.features)
 
 
-@pytest.mark.parametrize("name", ["features.npy", "done.npy", "state.json"])
-def test_damaged_unfinished_features_are_refused(
+@pytest.mark.parametrize("name", ["features.npy", "done.npy"])
+def test_rows_that_are_not_as_saved_are_computed_again(
     network: networks.Network, folder, tmp_path, interrupt, name
 ):
     output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
@@ -91,9 +92,42 @@ def test_damaged_unfinished_features_are_refused(
     at = 128 + 8 * int(np.argmax(is_done))  # behind the header
     if name == "features.npy":
         at = 128 + 4 * (5 * 96 + 256) * int(np.argmax(is_done))
-    _flip(part / name, (part / name).read_text().index("facts") if name == "state.json" else at)
+    _flip(part / name, at)
+    again = extraction.extract_to(output, *network, source, _request())
+    whole = extraction.extract_to(str(tmp_path / "y.npy"), *network, source, _request())
+    np.testing.assert_array_equal(again.features, whole.features)
+    assert interrupt
+
+
+def test_a_damaged_state_of_unfinished_features_is_refused(
+    network: networks.Network, folder, tmp_path, interrupt
+):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    state = tmp_path / "x.npy.part/state.json"
+    _flip(state, state.read_text().index("facts"))
     with pytest.raises(errors.InputError, match=r"x.npy.part is damaged; remove it"):
         extraction.extract_to(output, *network, source, _request())
+    assert interrupt
+
+
+@pytest.mark.parametrize("name", ["features.npy", "done.npy"])
+def test_links_in_the_place_of_unfinished_features_are_not_followed(
+    network: networks.Network, folder, tmp_path, interrupt, name
+):
+    output, source = str(tmp_path / "x.npy"), folders_lib.scan_images(folder)
+    with pytest.raises(KeyboardInterrupt):
+        extraction.extract_to(output, *network, source, _request())
+    theirs = tmp_path / "theirs.npy"
+    (tmp_path / "x.npy.part" / name).rename(theirs)
+    (tmp_path / "x.npy.part" / name).symlink_to(theirs)
+    before = theirs.read_bytes()
+    is_refused = name == "features.npy"  # done.npy is read, and put in its place anew
+    refused = pytest.raises(errors.InputError, match=r"x.npy.part is damaged; remove it")
+    with refused if is_refused else contextlib.nullcontext():
+        extraction.extract_to(output, *network, source, _request())
+    assert theirs.read_bytes() == before
     assert interrupt
 
 

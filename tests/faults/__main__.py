@@ -3,8 +3,8 @@
     python -m tests.faults [--short] [--only=NAME,...] [--case=K] [--output=DIR] [--processes=N]
 
 Writes DIR/faults.json after each campaign, and keeps in it what earlier calls wrote of others.
---only=NAME --case=K repeats one case, and writes nothing. The exit code is 1 if the project did not
-hold in one of them.
+--only=NAME --case=K repeats one case, and changes no score. The exit code is 1 if the project did
+not hold in one of them.
 """
 
 import argparse
@@ -29,14 +29,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", default="runs/faults", help="a folder")
     parser.add_argument("--processes", type=int, default=2, help="that run cases at once")
     given = parser.parse_args(arguments)
+    names = [campaign.name for campaign in campaigns.ALL]
+    starts = [start for start in given.only.split(",") if start]
+    for start in starts:
+        if not any(name.startswith(start) for name in names):
+            parser.error(f"--only={start} is none of {', '.join(names)}")
+    if given.processes < 1 or (given.case or 0) < 0:
+        parser.error("--processes is at least 1, --case at least 0")
     chosen = [
         campaign
         for campaign in campaigns.ALL
-        if campaign.name.startswith(tuple(given.only.split(",")))
+        if (not starts or campaign.name.startswith(tuple(starts)))
         and (not given.short or campaign.short)
     ]
-    if not chosen:
-        parser.error(f"--only={given.only}: the campaigns are {', '.join(campaigns.BY_NAME)}")
     output = pathlib.Path(given.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     place = stage.Stage(output / "stage")
@@ -114,7 +119,10 @@ def table(scores: list[dict[str, Any]]) -> str:
     ]
     for score in scores:
         failed = sum(score["failed"].values())
-        ways = [f"{count} {how}" for how, count in {**score["held"], **score["failed"]}.items()]
+        ways = [
+            f"{count} {how}"
+            for how, count in {**score["held"], **score["failed"], **score["not_tried"]}.items()
+        ]
         held = score["attempted"] * (score["cases"] - failed) // max(score["cases"], 1)
         lines.append(
             f"| {score['fault']} | {score['attempted']:,} | {held:,} | {failed} | "

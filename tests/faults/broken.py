@@ -8,3 +8,7 @@ class Broken(Exception):
         """Takes the kind of failure, a word that the scoreboard counts, and what was seen."""
         super().__init__(kind, detail)
         self.kind, self.detail = kind, detail
+
+
+class NotTried(Exception):
+    """This machine does not allow the fault; the message says what it lacks."""

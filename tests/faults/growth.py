@@ -57,7 +57,6 @@ def _extraction(stage: Stage, rng: np.random.Generator, folder: pathlib.Path) ->
     def share(text: str) -> float:
         del text
         done = pathlib.Path(f"{output}.part") / "done.npy"
-        # Behind its header one byte per image, 0 until it is done.
         return float(np.mean(np.load(done) != 0)) if done.exists() else 0.0
 
     return _watch(command, folder / "log", share)

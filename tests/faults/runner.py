@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.faults import campaign as campaign_lib
 from tests.faults import campaigns, stage
-from tests.faults.broken import Broken
+from tests.faults.broken import Broken, NotTried
 
 
 def run_case(campaign: campaign_lib.Campaign, place: stage.Stage, number: int) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def run_case(campaign: campaign_lib.Campaign, place: stage.Stage, number: int) -
         shutil.rmtree(folder, ignore_errors=True)
     except Broken as e:
         result |= {"broken": e.kind, "detail": e.detail, "folder": str(folder)}
+    except NotTried as e:
+        result["skipped"] = str(e)
     except Exception:
         result |= {"broken": "exception", "detail": traceback.format_exc(), "folder": str(folder)}
     return {**result, "seconds": round(time.monotonic() - start, 3)}

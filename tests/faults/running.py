@@ -29,12 +29,14 @@ class Score:
         campaign: whose cases.
         held: {how the project held: cases}.
         broken: the cases in which it did not: case, broken (the kind), detail.
+        skipped: {what this machine lacks: cases that were not tried}.
         seconds: of all cases together.
     """
 
     campaign: campaign_lib.Campaign
     held: collections.Counter[str]
     broken: list[dict[str, Any]]
+    skipped: collections.Counter[str]
     seconds: float = 0.0
 
     @property
@@ -45,6 +47,8 @@ class Score:
         self.seconds += result.get("seconds", 0.0)
         if "held" in result:
             self.held[result["held"]] += 1
+        elif "skipped" in result:
+            self.skipped[result["skipped"]] += 1
         else:
             self.broken.append(result)
 
@@ -58,6 +62,7 @@ class Score:
             "attempted": self.num_cases * self.campaign.faults,
             "held": dict(sorted(self.held.items())),
             "failed": dict(sorted(kinds.items())),
+            "not_tried": dict(self.skipped),
             "seconds": round(self.seconds, 1),
             "failures": self.broken,
         }
@@ -71,7 +76,7 @@ def run(
     tell: Callable[[dict[str, Any]], None],
 ) -> Score:
     """Runs cases of a campaign; `tell` hears of each as it ends, from several threads."""
-    score = Score(campaign, collections.Counter(), [])
+    score = Score(campaign, collections.Counter(), [], collections.Counter())
     size = min(_CHUNK, -(-len(cases) // num_processes))
     chunks = [cases[i : i + size] for i in range(0, len(cases), size)]
     lock = threading.Lock()

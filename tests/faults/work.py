@@ -187,7 +187,7 @@ ALL = (
         files("boxes/*"),
         after=("detection",),
     ),
-    Work("import", _import, lambda folder: str(checkpoint.load(str(folder))[2])),
+    Work("import", _import, lambda folder: str(checkpoint.checksum(checkpoint.load(folder)[1]))),
     Work("preparation", _prepare, files("imagenet2012_256/1.0.0/*")),
     Work("crops", _crop, files("crops/**/*.jpg")),
 )
