@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -43,6 +44,31 @@ def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
     with lock.hold(str(folder)):
         assert json.loads((folder / lock.LOCK_FILE).read_text())["process"] == os.getpid()
+
+
+def test_who_has_waited_is_named_as_the_holder(tmp_path):
+    process, said = _holder(tmp_path), []
+
+    def end(sentence):
+        said.append(sentence)
+        process.kill()
+
+    with process, lock.hold(str(tmp_path), on_wait=end) as is_locked:
+        assert is_locked
+        assert json.loads((tmp_path / lock.LOCK_FILE).read_text())["process"] == os.getpid()
+    assert len(said) == 1
+    assert said[0].endswith("; waiting for it")
+
+
+def test_what_killed_runs_left_is_removed(tmp_path):
+    new = "ab" * 16
+    names = {f"config.json.{new}": 4000, f"eval.json.{new}": 10, "model.json": 4000, new: 4000}
+    for name, age in names.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with lock.hold(str(tmp_path)):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"eval.json.{new}", "model.json", new, lock.LOCK_FILE}
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import time
 import uuid
 import warnings
 import zlib
@@ -52,6 +53,19 @@ def write_all(f: io.RawIOBase, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[f.write(left) or 0 :]
+
+
+def remove_leftovers(folder: str) -> None:
+    """Removes what processes that were killed in `replacing` have left in a folder.
+
+    That is files of its names that nobody has written to for an hour.
+    """
+    oldest = time.time() - 3600
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_new = re.fullmatch(r".+\.[0-9a-f]{32}", entry.name) and entry.is_file()
+            if is_new and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                os.remove(entry.path)
 
 
 def no_links(path: str, flags: int) -> int:

@@ -55,6 +55,7 @@ def hold(folder: str, *, on_wait: Callable[[str], object] | None = None) -> Iter
             f.seek(0)  # where a holder's words were read
             f.truncate()
             f.write(json.dumps(_self()).encode())
+        files.remove_leftovers(folder)
         yield is_locked
 
 

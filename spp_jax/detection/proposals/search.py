@@ -199,6 +199,7 @@ def find_all(
         os.makedirs(folder, exist_ok=True)
     except OSError as e:
         raise errors.InputError(f"{folder} cannot be written: {e.strerror}") from e
+    files.remove_leftovers(folder)
     job = _Job(source, folder, settings)
     left = []
     for index in indices:
