@@ -65,7 +65,8 @@ def test_what_killed_runs_left_is_removed(tmp_path):
     names = {f"config.json.{new}": 4000, f"eval.json.{new}": 10, "model.json": 4000, new: 4000}
     for name, age in names.items():
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
     with lock.hold(str(tmp_path)):
         left = {path.name for path in tmp_path.iterdir()}
     assert left == {f"eval.json.{new}", "model.json", new, lock.LOCK_FILE}

@@ -1,6 +1,9 @@
 """Ctrl-C, SIGTERM and SIGHUP: a wish to stop after the step under way, or at once."""
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +24,7 @@ def number_of(interrupt: KeyboardInterrupt) -> int:
 
 
 def end_like_interrupts() -> None:
-    """Makes the first SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
+    """Makes the first SIGINT, SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
 
     A second one ends the process as usual. Ignored signals, as SIGHUP under nohup, stay so.
     """
@@ -30,7 +33,17 @@ def end_like_interrupts() -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Ended(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    def end_again(lost: Any) -> None:
+        # Python drops what is raised in a callback of its garbage collector, and JAX has one.
+        if not isinstance(lost.exc_value, Ended):
+            others(lost)
+            return
+        number = lost.exc_value.number
+        signal.signal(number, end)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+    others, sys.unraisablehook = sys.unraisablehook, end_again
+    for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 

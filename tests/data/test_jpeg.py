@@ -13,12 +13,12 @@ from PIL import Image
 from spp_jax import errors
 from spp_jax.data import images
 from spp_jax.data.images import jpeg
-from tests.data import test_images
+from tests.data import pictures
 
 END = b"\xff\xd9"
 TEXT = b"Taken by a camera in 2004"
-PHOTO = test_images.photo(120, 150)
-encode = test_images.encode
+PHOTO = pictures.photo(120, 150)
+encode = pictures.encode
 
 
 def _bytes(seed: int, count: int) -> bytes:
@@ -34,7 +34,7 @@ FILES = {
     "restarts": encode(PHOTO, "JPEG", quality=90, restart_marker_blocks=7),
     "grey": encode(PHOTO[:, :, 0], "JPEG", quality=90),
     "cmyk": encode(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=90),
-    "exif": encode(PHOTO, "JPEG", exif=test_images.exif(6)),
+    "exif": encode(PHOTO, "JPEG", exif=pictures.exif(6)),
 }
 PROGRESSIVE = encode(PHOTO, "JPEG", quality=90, progressive=True)
 
@@ -105,7 +105,7 @@ def test_stray_bytes_that_repeat_the_last_of_a_flat_corner(last):
         )
         for length in range(len(data) - 8, len(data) - 2):
             cut = data[:length] + bytes([last] * 16) + END
-            outcome = test_images.decode_or_reason(cut, "cut")
+            outcome = pictures.decode_or_reason(cut, "cut")
             if isinstance(outcome, str):
                 num_refused += 1
             elif not _is_taken_strictly(cut):
@@ -174,7 +174,7 @@ def test_damaged_data_is_refused_as_a_strict_decoder_does(name):
         for stray in (bytes(16), b"\1" * 16, TEXT):
             file = damaged[:-2] + stray + END
             if not _is_taken_strictly(file):
-                outcome = test_images.decode_or_reason(file, name)
+                outcome = pictures.decode_or_reason(file, name)
                 num_taken += not isinstance(outcome, str)
                 assert isinstance(outcome, str) or stray == TEXT
     # Of text up to four characters may have been read in place of as many bytes that are missing.
@@ -188,7 +188,7 @@ def test_a_file_cut_anywhere_is_refused_or_exact():
     start = data.index(b"\xff\xda") + 14
     for length in [*range(start, len(data) - 20, 211), *range(len(data) - 20, len(data))]:
         for tail in (b"", END, bytes(30), bytes(3000), bytes(30) + END):
-            outcome = test_images.decode_or_reason(data[:length] + tail, "cut")
+            outcome = pictures.decode_or_reason(data[:length] + tail, "cut")
             if not isinstance(outcome, str):
                 assert length >= len(data) - 2
                 np.testing.assert_array_equal(outcome, whole)
@@ -197,7 +197,7 @@ def test_a_file_cut_anywhere_is_refused_or_exact():
 def test_size_is_checked_before_strays_are_looked_for():
     for side in (20000, 50000):
         bomb = bytearray(FILES["420"])
-        struct.pack_into(">HH", bomb, test_images.sof_position(bomb), side, side)
+        struct.pack_into(">HH", bomb, pictures.sof_position(bomb), side, side)
         for what, strayed in _with_strays(bytes(bomb)).items():
             with pytest.raises(errors.ImageError, match=f"{side}x{side} is more than"):
                 images.decode(strayed, what)
