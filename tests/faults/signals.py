@@ -65,13 +65,20 @@ def _stop(
             process.send(number)
         process.wait(_MAX_SECONDS)
         seconds = time.monotonic() - start
-    if process.code == -number and job.digest(output) == job.unbroken(stage):
-        return seconds  # all was done, and Python had begun to take itself down
+    if process.code == -number and (not log.stat().st_size or _is_done(job, stage, output)):
+        return seconds  # Python had not begun with the command, or had ended it
     ends = {signal.SIGHUP, signal.SIGPIPE} if reader is not None else {number}
     _check(process, {0, *(128 + end for end in ends)})
     if reader is not None:
         log.unlink()
     return seconds
+
+
+def _is_done(job: work.Work, stage: Stage, output: pathlib.Path) -> bool:
+    try:
+        return job.digest(output) == job.unbroken(stage)
+    except (Broken, OSError):
+        return False
 
 
 def _check(process: processes.Process, codes: set[int]) -> None:
