@@ -182,6 +182,24 @@ def _arrays(step_dir):
     return sorted(files, key=lambda p: p.stat().st_size)
 
 
+@pytest.mark.parametrize("name", ["²", "007", "٩", "9"])
+def test_only_folders_named_by_a_number_are_steps(copy, name):
+    path = copy / "checkpoints" / name
+    if name == "9":
+        path.write_text("")
+    else:
+        path.mkdir()
+    newest = checkpoint.latest_step_dir(str(copy))
+    assert newest == str(copy / "checkpoints" / "7")
+    assert checkpoint.read_meta(newest).step == 7
+
+
+def test_the_newest_step_is_that_of_the_largest_number(tmp_path):
+    for name in ("0", "9", "10"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert checkpoint.latest_step_dir(str(tmp_path)) == str(tmp_path / "checkpoints" / "10")
+
+
 def test_a_flipped_bit_is_refused_and_the_parameter_named(copy):
     path = _arrays(copy / "checkpoints" / "7")[-1]
     data = bytearray(path.read_bytes())
