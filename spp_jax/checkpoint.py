@@ -179,7 +179,7 @@ def read_meta(step_dir: str) -> Meta:
         )
     try:
         config = config_lib.from_dict(config_lib.Config, stored["config"])
-        config_lib.validate(config)
+        config_lib.validate(config, stored=config)
         network.check(config)
     except (errors.InputError, TypeError, AttributeError) as e:
         raise errors.InputError(f"checkpoint {step_dir} has a config that is wrong: {e}") from e

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh
 import spp_jax
 from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
+from spp_jax.training import checks
 from spp_jax.training import state as state_lib
 from tests.support import checkpoints
 
@@ -232,6 +233,22 @@ def test_changed_metadata_are_damage(copy, change):
     _change_metadata(copy, change)
     with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged: its metadata were"):
         spp_jax.load(copy)
+
+
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+def test_a_value_above_a_ceiling_of_later_versions_is_read(copy):
+    def change(stored):
+        stored["config"]["data"]["num_workers"] = 5000
+        del stored["metadata_crc32"]
+
+    _change_metadata(copy, change)
+    _, _, config = spp_jax.load(copy)
+    assert config.data.num_workers == 5000
+    stored = checks.stored_config(str(copy))
+    config_lib.validate(config, stored=stored)  # as training does that goes on
+    config.data.num_workers = 5001
+    with pytest.raises(errors.InputError, match=r"^config.data.num_workers must be at most 1,024"):
+        config_lib.validate(config, stored=stored)
 
 
 @pytest.mark.parametrize(

@@ -310,3 +310,44 @@ def test_imagenet_presets_are_the_papers(network):
         assert (data.view, data.mean, train.num_drops) == ("corners", "image", 2)
     with pytest.raises(errors.InputError, match="'googlenet', not of"):
         imagenet_single.get_config("googlenet")
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "value", "message"),
+    [
+        (
+            config_lib.DetectionConfig,
+            "seed",
+            2**32 - 1,
+            "config.seed must be at most 2,147,483,647",
+        ),
+        (config_lib.DetectionConfig, "features.levels", (65,), "config.features.levels"),
+        (config_lib.DetectionConfig, "features.levels", (64, 64), "config.features.levels"),
+        (
+            config_lib.Config,
+            "data.num_workers",
+            5000,
+            "config.data.num_workers must be at most 1,0",
+        ),
+        (config_lib.Config, "model.levels", (64, 1), "config.model.levels"),
+    ],
+)
+def test_stored_values_may_be_above_ceilings_of_later_versions(make, path, value, message):
+    stored, config, other = make(), make(), make()
+    for each in (stored, config):
+        _set(each, path, value)
+    config_lib.validate(stored, stored=stored)
+    config_lib.validate(config, stored=stored)
+    for before in (None, other):
+        with pytest.raises(errors.InputError, match=f"^{message}"):
+            config_lib.validate(config, stored=before)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("seed", -1), ("data.max_megapixels", 1001), ("data.max_side_ratio", 1e6)]
+)
+def test_other_limits_hold_for_stored_values(path, value):
+    config = config_lib.Config()
+    _set(config, path, value)
+    with pytest.raises(errors.InputError, match=f"^config.{path} must be "):
+        config_lib.validate(config, stored=config)

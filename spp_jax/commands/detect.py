@@ -93,11 +93,12 @@ def _workdir() -> str:
 
 def _train(config: config_lib.DetectionConfig) -> int:
     from spp_jax.commands import console, dry_run
+    from spp_jax.detection import workdir as workdirs
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
     workdir, progress = _workdir(), console.Console()
-    config_lib.validate(config)
+    workdirs.validate(config, workdir)
     if flags.FLAGS.dry_run:
         dry_run.detect(config, workdir, progress)
         return 0

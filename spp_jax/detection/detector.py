@@ -217,10 +217,10 @@ def _check_arrays(
 
 def read_config(workdir: str) -> config_lib.DetectionConfig:
     """Returns the config of a detector's workdir; raises InputError if there is none."""
-    path = os.path.join(workdir, CONFIG_FILE)
+    path = os.path.join(config_lib.whole_path(workdir), CONFIG_FILE)
     try:
         config = config_lib.from_dict(config_lib.DetectionConfig, files.read_checked(path))
-        config_lib.validate(config)
+        config_lib.validate(config, stored=config)
         return config
     except FileNotFoundError as e:
         raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e

@@ -1,5 +1,6 @@
 """Damage to a detector's files, and files of another detector, are refused by name."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -8,7 +9,10 @@ import pytest
 
 from spp_jax import errors
 from spp_jax.detection import detector
+from spp_jax.detection import workdir as workdirs
 from spp_jax.detection.learning import stages
+from spp_jax.detection.scoring import testing
+from spp_jax.runs import files
 from tests.detection import shapes
 
 
@@ -64,6 +68,23 @@ def test_a_stored_config_is_a_valid_one(copied, values, message):
     ):
         detector.read_config(str(copied))
     assert str(info.value) == f"{copied}/config.json is no config of detect.py: {message}"
+
+
+def test_a_value_above_a_ceiling_of_later_versions_goes_on(trained, copied):
+    config = detector.read_config(str(trained))
+    config.seed = 2**32 - 1
+    with pytest.raises(errors.InputError, match=r"^config.seed must be at most 2,147,483,647"):
+        workdirs.validate(config, str(trained))
+    with pytest.raises(errors.InputError, match=r"^config.seed must be at most 2,147,483,647"):
+        testing.score_split(str(trained), config)
+    files.write_checked(str(copied / "config.json"), dataclasses.asdict(config))
+    for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+        arrays = detector.load_arrays(str(copied / name)) or {}
+        origin = json.loads(str(arrays.pop("origin")))
+        origin["config"]["seed"] = config.seed
+        detector.save_arrays(str(copied / name), **arrays, origin=json.dumps(origin))
+    stages.train(config, str(copied))
+    assert testing.score_split(str(copied), config).result["config"]["seed"] == config.seed
 
 
 @pytest.mark.parametrize(

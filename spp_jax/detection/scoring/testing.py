@@ -64,7 +64,7 @@ def score_split(
     Raises:
         InputError: a detector is not finished, or the data does not fit.
     """
-    config_lib.validate(config)
+    config_lib.validate(config, stored=detector.read_config(workdir))
     if not config.data.eval_split:
         raise errors.InputError("config.data.eval_split is empty: nothing to test on")
     detectors = [detector.load(workdir, config), *map(detector.load, others)]
