@@ -166,13 +166,11 @@ def _check_output(output: str, names: dict[str, str]) -> None:
 
     Also if the output can be no folder: it is made only when there is something to write.
     """
-    from spp_jax.runs import files
+    from spp_jax.runs import places
 
-    parent = files.unwritable_parent(output)
-    if parent:
-        raise errors.InputError(
-            f"--output={output} cannot be written: {parent} is no folder to write in"
-        )
+    reason = places.unwritable(output)
+    if reason:
+        raise errors.InputError(f"--output={output}: {reason}")
     inputs = {os.path.realpath(path) for path in names}
     for name in names.values():
         for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):

@@ -74,8 +74,6 @@ def _check_places(config: config_lib.DetectionConfig, workdir: str) -> None:
         ),
         folders=folders,
     )
-    if config.proposals.cache and not config.proposals.path:
-        places.check(config.proposals.cache)
 
 
 def load_start(config: config_lib.DetectionConfig, workdir: str) -> Start:
