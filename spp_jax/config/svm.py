@@ -96,7 +96,7 @@ class SvmConfig:
         """Raises InputError for the first value that does not fit another; see `validate`."""
         del stored  # no workdir goes on with one
         for part in (part for row in self.rows for part in row):
-            check_bins(part.levels, f"config.rows: levels of {part.layer}")
+            check_bins(part.levels, f"config.rows: the pyramid of {part.layer}")
         for scale in self.scales:
             try:
                 read_scale(str(scale))
