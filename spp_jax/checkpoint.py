@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -58,10 +59,7 @@ class Meta:
 
 
 class Writer:
-    """Saves steps of a run in the background and keeps the last `keep` of them.
-
-    Call `close` at the end.
-    """
+    """Saves steps of a run in the background, keeps the last `keep`; call `close` at the end."""
 
     def __init__(self, workdir: str, keep: int):
         self._folder = os.path.join(os.path.abspath(workdir), CHECKPOINTS)
@@ -147,8 +145,9 @@ def latest_step_dir(path: str) -> str | None:
     folder = root if is_root else os.path.join(root, CHECKPOINTS)
     if os.path.isdir(folder):
         # Orbax gives a step its name, a number, when it is whole.
-        steps = [int(d) for d in os.listdir(folder) if d.isdigit()]
-        return os.path.join(folder, str(max(steps))) if steps else None
+        names = filter(re.compile("0|[1-9][0-9]*").fullmatch, os.listdir(folder))
+        steps = [path for d in names if os.path.isdir(path := os.path.join(folder, d))]
+        return max(steps, key=lambda path: int(os.path.basename(path)), default=None)
     in_root = os.path.basename(os.path.dirname(root)) == CHECKPOINTS
     is_step = os.path.isdir(os.path.join(root, _PARTS[0])) or (in_root and os.path.isdir(root))
     return root if is_step else None
@@ -180,7 +179,7 @@ def read_meta(step_dir: str) -> Meta:
         )
     try:
         config = config_lib.from_dict(config_lib.Config, stored["config"])
-        config_lib.validate(config)
+        config_lib.validate(config, stored=config)
         network.check(config)
     except (errors.InputError, TypeError, AttributeError) as e:
         raise errors.InputError(f"checkpoint {step_dir} has a config that is wrong: {e}") from e

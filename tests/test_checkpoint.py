@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh
 import spp_jax
 from spp_jax import checkpoint, errors, network, sharding
 from spp_jax import config as config_lib
+from spp_jax.training import checks
 from spp_jax.training import state as state_lib
 from tests.support import checkpoints
 
@@ -182,6 +183,24 @@ def _arrays(step_dir):
     return sorted(files, key=lambda p: p.stat().st_size)
 
 
+@pytest.mark.parametrize("name", ["²", "007", "٩", "9"])
+def test_only_folders_named_by_a_number_are_steps(copy, name):
+    path = copy / "checkpoints" / name
+    if name == "9":
+        path.write_text("")
+    else:
+        path.mkdir()
+    newest = checkpoint.latest_step_dir(str(copy))
+    assert newest == str(copy / "checkpoints" / "7")
+    assert checkpoint.read_meta(newest).step == 7
+
+
+def test_the_newest_step_is_that_of_the_largest_number(tmp_path):
+    for name in ("0", "9", "10"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert checkpoint.latest_step_dir(str(tmp_path)) == str(tmp_path / "checkpoints" / "10")
+
+
 def test_a_flipped_bit_is_refused_and_the_parameter_named(copy):
     path = _arrays(copy / "checkpoints" / "7")[-1]
     data = bytearray(path.read_bytes())
@@ -214,6 +233,22 @@ def test_changed_metadata_are_damage(copy, change):
     _change_metadata(copy, change)
     with pytest.raises(errors.InputError, match=r"checkpoint .*/7 is damaged: its metadata were"):
         spp_jax.load(copy)
+
+
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+def test_a_value_above_a_ceiling_of_later_versions_is_read(copy):
+    def change(stored):
+        stored["config"]["data"]["num_workers"] = 5000
+        del stored["metadata_crc32"]
+
+    _change_metadata(copy, change)
+    _, _, config = spp_jax.load(copy)
+    assert config.data.num_workers == 5000
+    stored = checks.stored_config(str(copy))
+    config_lib.validate(config, stored=stored)  # as training does that goes on
+    config.data.num_workers = 5001
+    with pytest.raises(errors.InputError, match=r"^config.data.num_workers must be at most 1,024"):
+        config_lib.validate(config, stored=stored)
 
 
 @pytest.mark.parametrize(

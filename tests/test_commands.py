@@ -195,6 +195,7 @@ def test_eval_with_svms(trained, folder, tmp_path):
         ),
         ("extract.py", ["--output=x.txt"], "'x.txt' must end in .npz or .npy"),
         ("extract.py", ["--levels=two"], "--levels=two is no list of whole numbers"),
+        ("extract.py", ["--levels=70"], "--levels=70 makes 4,900 bins; at most 4,096 are allowed"),
         ("extract.py", ["--levels=2,1/1/1"], "has 3 pyramids for 1 layers"),
         ("extract.py", ["--images=/nowhere"], "no folder /nowhere"),
         ("extract.py", ["--images=spp_jax"], "folder spp_jax holds no image"),

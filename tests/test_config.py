@@ -93,14 +93,19 @@ def test_wrong_values_are_named(path, value, message):
         ("Config", "train.sizes", (64, 10**9), "must be at most 16,384, got (64, 1000000000)"),
         ("Config", "train.learning_rate", 1e30, "must be at most 1,000,000, got 1e+30"),
         ("Config", "model.levels", (100_000,), "must be at most 64, got (100000,)"),
-        ("Config", "model.levels", (64, 1), "are 4,097 bins, more than 4,096"),
+        ("Config", "model.levels", (64, 1), "makes 4,097 bins; at most 4,096 are allowed"),
         ("Config", "model.levels", (1,) * 1001, "must be at most 1000 numbers, got (1, 1, 1, "),
         ("Config", "data.batch_size", 10**9, "must be at most 65,536, got 1000000000"),
         ("Config", "data.num_workers", 10**6, "must be at most 1,024, got 1000000"),
         ("Config", "data.path", "a\0b", "must hold no zero byte, got '"),
         ("Config", "eval.scales", (10**9,), "must be at most 16,384, got (1000000000,)"),
         ("DetectionConfig", "features.scales", (10**9,), "must be at most 16,384, got (10000"),
-        ("DetectionConfig", "features.levels", (64, 1), "are 4,097 bins, more than 4,096"),
+        (
+            "DetectionConfig",
+            "features.levels",
+            (64, 1),
+            "makes 4,097 bins; at most 4,096 are allowed",
+        ),
         ("DetectionConfig", "finetune.num_steps", 2**31, "must be at most 2,147,483,647, got"),
         ("DetectionConfig", "proposals.num_processes", 10**6, "must be at most 1,024, got 1000"),
         ("SvmConfig", "size", 10**9, "must be at most 16,384, got 1000000000"),
@@ -174,7 +179,7 @@ def test_a_value_nested_too_deeply():
     [
         ((-(10**400),), None),
         (("six",), None),
-        ((10**5000,), "are 1,000,000,000,000,000,000 bins, more than 4,096"),
+        ((10**5000,), "makes 1,000,000,000,000,000,000 bins; at most 4,096 are allowed"),
         (6, "must be a sequence of whole numbers, got 6"),
         ("6", "must be a sequence of whole numbers, got '6'"),
     ],
@@ -185,7 +190,7 @@ def test_levels_that_are_no_bins(levels, message):
     if message is None:
         config_lib.validate(config)  # the network refuses them
         return
-    with pytest.raises(errors.InputError, match=f"^config.rows: levels of conv5 {message}$"):
+    with pytest.raises(errors.InputError, match=f"^config.rows: the pyramid of conv5 {message}$"):
         config_lib.validate(config)
 
 
@@ -310,3 +315,44 @@ def test_imagenet_presets_are_the_papers(network):
         assert (data.view, data.mean, train.num_drops) == ("corners", "image", 2)
     with pytest.raises(errors.InputError, match="'googlenet', not of"):
         imagenet_single.get_config("googlenet")
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "value", "message"),
+    [
+        (
+            config_lib.DetectionConfig,
+            "seed",
+            2**32 - 1,
+            "config.seed must be at most 2,147,483,647",
+        ),
+        (config_lib.DetectionConfig, "features.levels", (65,), "config.features.levels"),
+        (config_lib.DetectionConfig, "features.levels", (64, 64), "config.features.levels"),
+        (
+            config_lib.Config,
+            "data.num_workers",
+            5000,
+            "config.data.num_workers must be at most 1,0",
+        ),
+        (config_lib.Config, "model.levels", (64, 1), "config.model.levels"),
+    ],
+)
+def test_stored_values_may_be_above_ceilings_of_later_versions(make, path, value, message):
+    stored, config, other = make(), make(), make()
+    for each in (stored, config):
+        _set(each, path, value)
+    config_lib.validate(stored, stored=stored)
+    config_lib.validate(config, stored=stored)
+    for before in (None, other):
+        with pytest.raises(errors.InputError, match=f"^{message}"):
+            config_lib.validate(config, stored=before)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("seed", -1), ("data.max_megapixels", 1001), ("data.max_side_ratio", 1e6)]
+)
+def test_other_limits_hold_for_stored_values(path, value):
+    config = config_lib.Config()
+    _set(config, path, value)
+    with pytest.raises(errors.InputError, match=f"^config.{path} must be "):
+        config_lib.validate(config, stored=config)

@@ -104,6 +104,29 @@ def test_training(tmp_path, images, values, words):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"data__batch_size": 20_000},
+            "8000 training examples are fewer than one batch of 20000 (config.data.batch_size)",
+        ),
+        ({"data__split": "train[:7]", "data__batch_size": 8}, "7 training examples are fewer"),
+        ({"data__split": "train[:3]+test[:3]", "data__batch_size": 8}, "6 training examples are"),
+        ({"model__num_classes": 9}, "config.model.num_classes=9 but digit_scenes has 10 classes"),
+        (
+            {"train__num_epochs": 1_000_000, "data__split": "train+test"},
+            "1,000,000 epochs (config.train.num_epochs) of 2,500 steps are more steps than",
+        ),
+    ],
+)
+def test_training_on_a_set_that_is_not_made(tmp_path, values, words):
+    with pytest.raises(errors.InputError) as info:
+        _train(str(tmp_path / "w"), "digit_scenes", str(tmp_path / "data"), **values)
+    assert words in str(info.value)
+    assert not os.listdir(tmp_path)
+
+
 def test_sets_of_the_other_kind(tmp_path):
     work, data = str(tmp_path / "w"), str(tmp_path / "data")
     with pytest.raises(errors.InputError, match="digit_groups has no features"):

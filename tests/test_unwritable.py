@@ -147,6 +147,23 @@ def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
     places.check(str(tmp_path), files=["x"])  # as a file it is replaced
 
 
+def test_a_folder_that_is_read_only_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))
+    message = rf"^{tmp_path} is read-only: nothing can be written there$"
+    with pytest.raises(errors.InputError, match=message):
+        places.check(str(tmp_path), files=["x"])
+    with pytest.raises(
+        errors.InputError, match=rf"^{tmp_path}/w cannot be written: {tmp_path} is read-only$"
+    ):
+        places.check(f"{tmp_path}/w")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        errors.InputError,
+        match=rf"^{tmp_path}/file/w cannot be written: {tmp_path}/file is not a folder$",
+    ):
+        places.check(f"{tmp_path}/file/w")
+
+
 @pytest.fixture(name="small_files")
 def _small_files():
     """Limits the bytes of each file (EFBIG), as `ulimit -f` does, until the test ends."""

@@ -93,11 +93,12 @@ def _workdir() -> str:
 
 def _train(config: config_lib.DetectionConfig) -> int:
     from spp_jax.commands import console, dry_run
+    from spp_jax.detection import workdir as workdirs
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
     workdir, progress = _workdir(), console.Console()
-    config_lib.validate(config)
+    workdirs.validate(config, workdir)
     if flags.FLAGS.dry_run:
         dry_run.detect(config, workdir, progress)
         return 0
@@ -165,13 +166,11 @@ def _check_output(output: str, names: dict[str, str]) -> None:
 
     Also if the output can be no folder: it is made only when there is something to write.
     """
-    from spp_jax.runs import files
+    from spp_jax.runs import places
 
-    parent = files.unwritable_parent(output)
-    if parent:
-        raise errors.InputError(
-            f"--output={output} cannot be written: {parent} is no folder to write in"
-        )
+    reason = places.unwritable(output)
+    if reason:
+        raise errors.InputError(f"--output={output}: {reason}")
     inputs = {os.path.realpath(path) for path in names}
     for name in names.values():
         for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):

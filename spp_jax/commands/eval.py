@@ -80,7 +80,8 @@ def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     from spp_jax.runs import places
 
     places.check(workdir, files=[f"eval_{name}.json" for name in names])
-    config_lib.validate(config)
+    stored = checkpoint.read_meta(checkpoint.latest_step_dir(workdir) or workdir).config
+    config_lib.validate(config, stored=stored)
     network.check(config)
     for name in names:
         protocols.check_protocol(config, name)

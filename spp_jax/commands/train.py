@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> int:
     from spp_jax.commands import console, dry_run
     from spp_jax.evaluation import classify, protocols
     from spp_jax.runs import signals, workers
-    from spp_jax.training import classifier
+    from spp_jax.training import checks, classifier
 
     config = cli.read_config(config_lib.Config)
     workdir = cli.require("workdir", "it is the folder that checkpoints and metrics go to")
     if config.run.smoke:
         config_lib.make_smoke(config, jax.device_count())
-    config_lib.validate(config)
+    config_lib.validate(config, stored=checks.stored_config(workdir))
     network.check(config)
     protocols.check_protocol(config, config.train.eval_protocol)
     progress = console.Console()

@@ -303,10 +303,11 @@ class DetectionConfig:
     regression: RegressionConfig = dataclasses.field(default_factory=RegressionConfig)
     test: TestConfig = dataclasses.field(default_factory=TestConfig)
 
-    def check_together(self) -> None:
-        """Raises InputError for the first value that does not fit another."""
+    def check_together(self, stored: "DetectionConfig | None" = None) -> None:
+        """Raises InputError for the first value that does not fit another; see `validate`."""
         tune, features = self.finetune, self.features
-        check_bins(features.levels, "config.features.levels")
+        if stored is None or features.levels != stored.features.levels:
+            check_bins(features.levels, "config.features.levels")
         if not (self.proposals.methods or self.proposals.path):
             raise errors.InputError(f"config.proposals.methods must be of {', '.join(METHODS)}")
         if not tune.min_negative_iou < tune.min_positive_iou:

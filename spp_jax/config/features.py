@@ -42,7 +42,7 @@ def check_bins(levels: Sequence[int], name: str) -> None:
         with contextlib.suppress(TypeError):
             count += min(max(operator.index(n), 0), _MOST) ** 2
     if count > MAX_BINS:
-        raise errors.InputError(f"{name} are {count:,} bins, more than {MAX_BINS:,}")
+        raise errors.InputError(f"{name} makes {count:,} bins; at most {MAX_BINS:,} are allowed")
 
 
 def read_scale(text: str) -> str | int:

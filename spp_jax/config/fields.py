@@ -155,14 +155,20 @@ def normalize(config: Any) -> None:
             setattr(config, each.name, each.metadata["rule"].normalize(value))
 
 
-def validate(config: Any) -> None:
+def validate(config: T, *, stored: T | None = None) -> None:
     """Normalises a config, in place, and raises InputError for the first wrong value.
 
     That is one of another type than its field's, which presets and the command line let pass; one
     that its field does not allow; or one that does not fit another, of which the config's own
     `check_together` knows.
+
+    Args:
+        config: of any kind.
+        stored: the normalised config of a checkpoint or workdir that `config` is, or goes on with.
+            Its values may be above ceilings, which older versions did not have.
     """
     normalize(config)
+    before = {entry.path: entry.value for entry in entries(stored)} if stored is not None else {}
     for entry in entries(config):
         path, kind, rule, value = entry
         if not _is_of(value, kind):
@@ -177,11 +183,12 @@ def validate(config: Any) -> None:
             )
         if not rule.allows(value):
             raise errors.InputError(f"config.{path} must be {rule.wanted()}, got {_shorten(value)}")
-        if rule.excess(value):
+        if rule.excess(value) and not (path in before and before[path] == value):
             raise errors.InputError(
                 f"config.{path} must be {rule.excess(value)}, got {_shorten(value)}"
             )
-    config.check_together()
+    # Every kind of config has it.
+    typing.cast(Any, config).check_together(stored)
 
 
 def _shorten(value: Any, write: Callable[[Any], str] = str) -> str:

@@ -108,7 +108,8 @@ class DataConfig:
         "three quarters of it. By default no image takes more than 1 GiB to decode. Training and "
         "evaluation know it.",
         above=0,
-        ceiling=1_000,
+        # No ceiling: limits of images hold for the configs of strangers' checkpoints too.
+        at_most=1_000,
         may_change=True,
     )
     max_side_ratio: float = field(
@@ -116,7 +117,7 @@ class DataConfig:
         "Images whose longer side is more times the shorter one are refused; resized by their "
         "shorter side they would be as many times larger. Training and evaluation know it.",
         at_least=1,
-        ceiling=MAX_SIDE,
+        at_most=MAX_SIDE,
         may_change=True,
     )
     mean: str = field(
@@ -293,12 +294,13 @@ class Config:
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
-    def check_together(self) -> None:
-        """Raises InputError for the first value that does not fit another."""
+    def check_together(self, stored: "Config | None" = None) -> None:
+        """Raises InputError for the first value that does not fit another; see `validate`."""
         data, sizes = self.data, self.train.sizes
         if not sizes:
             raise errors.InputError("config.train.sizes is empty")
-        check_bins(self.model.levels or (), "config.model.levels")
+        if stored is None or self.model.levels != stored.model.levels:
+            check_bins(self.model.levels or (), "config.model.levels")
         name = "max(config.train.sizes)" if data.view == "warp" else "config.data.crop_size"
         needed = max(sizes) if data.view == "warp" else data.crop_size
         if needed > data.shorter_side:

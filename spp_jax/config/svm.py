@@ -92,10 +92,11 @@ class SvmConfig:
         12, "Programs to compile at most, if memory allows.", above=0, ceiling=10_000
     )
 
-    def check_together(self) -> None:
-        """Raises InputError for the first value that does not fit another."""
+    def check_together(self, stored: "SvmConfig | None" = None) -> None:
+        """Raises InputError for the first value that does not fit another; see `validate`."""
+        del stored  # no workdir goes on with one
         for part in (part for row in self.rows for part in row):
-            check_bins(part.levels, f"config.rows: levels of {part.layer}")
+            check_bins(part.levels, f"config.rows: the pyramid of {part.layer}")
         for scale in self.scales:
             try:
                 read_scale(str(scale))

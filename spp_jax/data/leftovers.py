@@ -47,7 +47,7 @@ def alone(
 
 
 def mark(builder: Any) -> None:
-    """Makes a builder of TFDS mark the folder that it writes, for as long as it writes."""
+    """Makes a builder of TFDS mark the folder that it writes; `unmark` ends that."""
     write = builder._download_and_prepare
 
     def write_marked(*args: Any, **options: Any) -> None:
@@ -55,6 +55,15 @@ def mark(builder: Any) -> None:
         with open(path, "xb"):
             pass
         write(*args, **options)
-        os.remove(path)
 
     builder._download_and_prepare = write_marked
+
+
+def unmark(builder: Any) -> None:
+    """Removes the mark of a set that is finished.
+
+    Not before TFDS has renamed its folder: until then a process that is killed leaves it to others.
+    A set that keeps its mark, as its process was killed just then, is read like any other.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(builder.data_path, MARK))

@@ -51,6 +51,7 @@ def prepare(name: str, manual_dir: str, data_dir: str) -> str:
     try:
         with leftovers.alone(builder.data_path, marked=True):
             builder.download_and_prepare(download_config=config, file_format="array_record")
+            leftovers.unmark(builder)
     # The last is ArrayRecord's.
     except (AssertionError, OSError, RuntimeError) as e:
         raise errors.InputError(f"TFDS cannot prepare {name}: {' '.join(str(e).split())}") from e

@@ -188,12 +188,17 @@ def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Dete
             "with it"
         )
     check_same(read_config(workdir), config, workdir)
-    model, variables, _ = checkpoint.load(network)
+    # SVMs that know their network are compared with all its numbers below.
+    model, variables, _ = checkpoint.load(network, verify="origin" not in svm)
     names, pools = read_classes(workdir), regions.Regions(model, variables, config.features)
     count, width = len(names), pools.num_features
     _check_arrays(os.path.join(workdir, SVM_FILE), svm, (width[1], count), (count,))
     learnt_from = origin(config, workdir, variables)
-    _check_origin(os.path.join(workdir, SVM_FILE), svm, learnt_from)
+    try:
+        _check_origin(os.path.join(workdir, SVM_FILE), svm, learnt_from)
+    except errors.InputError:
+        checkpoint.load(network)  # names a parameter that is damaged
+        raise
     if regressor is not None:
         shapes = (width[0], count, 4), (count, 4)
         _check_arrays(os.path.join(workdir, REGRESSION_FILE), regressor, *shapes)
@@ -217,10 +222,10 @@ def _check_arrays(
 
 def read_config(workdir: str) -> config_lib.DetectionConfig:
     """Returns the config of a detector's workdir; raises InputError if there is none."""
-    path = os.path.join(workdir, CONFIG_FILE)
+    path = os.path.join(config_lib.whole_path(workdir), CONFIG_FILE)
     try:
         config = config_lib.from_dict(config_lib.DetectionConfig, files.read_checked(path))
-        config_lib.validate(config)
+        config_lib.validate(config, stored=config)
         return config
     except FileNotFoundError as e:
         raise errors.InputError(f"{workdir} is no workdir of detect.py: no {CONFIG_FILE}") from e

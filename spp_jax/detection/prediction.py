@@ -79,7 +79,7 @@ def predict(
     Raises:
         InputError: none of the images can be read, or there is no way to search for windows.
     """
-    config_lib.validate(config)
+    config_lib.validate(config, stored=detector.read_config(workdir))
     if not config.proposals.methods:
         raise errors.InputError("config.proposals.methods is empty: no way to search for windows")
     finished = detector.load(workdir, config)

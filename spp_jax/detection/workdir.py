@@ -34,6 +34,12 @@ class Start:
     is_own: bool
 
 
+def validate(config: config_lib.DetectionConfig, workdir: str) -> None:
+    """Validates the config of training in a workdir, which may hold one of an older version."""
+    has_config = bool(workdir) and os.path.exists(os.path.join(workdir, detector.CONFIG_FILE))
+    config_lib.validate(config, stored=detector.read_config(workdir) if has_config else None)
+
+
 def check(config: config_lib.DetectionConfig, workdir: str) -> None:
     """Raises InputError if the workdir is of another detector, or cannot be written."""
     if not workdir or (os.path.exists(workdir) and not os.path.isdir(workdir)):
@@ -68,8 +74,6 @@ def _check_places(config: config_lib.DetectionConfig, workdir: str) -> None:
         ),
         folders=folders,
     )
-    if config.proposals.cache and not config.proposals.path:
-        places.check(config.proposals.cache)
 
 
 def load_start(config: config_lib.DetectionConfig, workdir: str) -> Start:

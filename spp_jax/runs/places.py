@@ -7,6 +7,22 @@ from spp_jax import errors
 from spp_jax.runs import files as files_lib
 
 
+def unwritable(folder: str) -> str:
+    """Returns a sentence that says why nothing can be written in a folder; "" where it can.
+
+    Args:
+        folder: perhaps one that is not there yet.
+    """
+    parent = files_lib.unwritable_parent(folder)
+    if not parent:
+        return ""
+    if not os.path.isdir(parent):
+        return f"{folder} cannot be written: {parent} is not a folder"
+    if os.path.abspath(folder) == parent:
+        return f"{folder} is read-only: nothing can be written there"
+    return f"{folder} cannot be written: {parent} is read-only"
+
+
 def check(folder: str, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Raises InputError, which names the path, where a run could not write; writes nothing.
 
@@ -19,11 +35,9 @@ def check(folder: str, *, files: Iterable[str] = (), folders: Iterable[str] = ()
         # A link that leads nowhere is in the way of a folder as well.
         if os.path.lexists(path) and not os.path.isdir(path):
             raise errors.InputError(f"{path} is no folder, which a run writes in; move it away")
-        parent = files_lib.unwritable_parent(path)
-        if parent:
-            raise errors.InputError(
-                f"{path} cannot be written: {parent} is no folder to write in; take another one"
-            )
+        reason = unwritable(path)
+        if reason:
+            raise errors.InputError(reason)
     for name in files:
         path = os.path.join(folder, name)
         if os.path.exists(path) and not os.path.isfile(path):

@@ -19,6 +19,12 @@ class Saved(NamedTuple):
     meta: checkpoint.Meta
 
 
+def stored_config(workdir: str) -> config_lib.Config | None:
+    """Returns the config of the checkpoint that a run goes on from, None for a new run."""
+    step_dir = checkpoint.latest_step_dir(workdir) if os.path.isdir(workdir) else None
+    return checkpoint.read_meta(step_dir).config if step_dir else None
+
+
 def find_saved(config: config_lib.Config, workdir: str) -> Saved | None:
     """Returns the checkpoint to go on from, None for a new run.
 

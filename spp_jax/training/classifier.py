@@ -66,24 +66,20 @@ def _make_job(
     config: config_lib.Config, evaluate: Evaluate, progress: progress_lib.Progress
 ) -> loop.Job:
     data, train = config.data, config.train
-    splits = (data.split, data.eval_split)
-    opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
+    opening.make_embedded(
+        data.name,
+        data.path,
+        (data.split, data.eval_split),
+        lambda builder, name: _class_names(config, opening.read_class_names(builder, name)),
+        progress,
+        check_counts=lambda counts: _make_stream(config, range(counts[0])),
+    )
     source = opening.open_train(data.name, data.path, data.split, data.held_out, config.seed)
-    class_names = _class_names(config, source)
+    class_names = _class_names(config, source.class_names)
     held_out = opening.open_held_out(
         data.name, data.path, data.eval_split, data.held_out, config.seed, source.class_names
     )
-    stream = streams.TrainStream(
-        source,
-        views.TrainView(data),
-        config.seed,
-        data.batch_size,
-        schedule.epoch_sizes(train, config.seed),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        cache=streams.ReadCache(data.cache_mb * 2**20),
-        max_steps_per_epoch=train.steps_per_epoch,
-    )
+    stream = _make_stream(config, source)
     model = network.make(config.model, len(class_names))
     optimizer = schedule.make_optimizer(train, stream.steps_per_epoch)
     return loop.Job(
@@ -112,6 +108,22 @@ def _make_job(
     )
 
 
+def _make_stream(config: config_lib.Config, source: Any) -> streams.TrainStream:
+    """Returns the order of training; of the source only the length is looked at."""
+    data, train = config.data, config.train
+    return streams.TrainStream(
+        source,
+        views.TrainView(data),
+        config.seed,
+        data.batch_size,
+        schedule.epoch_sizes(train, config.seed),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        cache=streams.ReadCache(data.cache_mb * 2**20),
+        max_steps_per_epoch=train.steps_per_epoch,
+    )
+
+
 def _describe(
     config: config_lib.Config, source: base.Source, held_out: base.Source | None, epoch_steps: int
 ) -> str:
@@ -126,14 +138,14 @@ def _describe(
     return "\n".join([counts, *dict.fromkeys(notes)])
 
 
-def _class_names(config: config_lib.Config, source: base.Source) -> tuple[str, ...]:
+def _class_names(config: config_lib.Config, names: tuple[str, ...]) -> tuple[str, ...]:
     """Returns a name for each output; those beyond the data's classes are named by number."""
-    wanted, present = config.model.num_classes, len(source.class_names)
+    wanted, present = config.model.num_classes, len(names)
     if wanted and wanted < present:
         raise errors.InputError(
             f"config.model.num_classes={wanted} but {config.data.name} has {present} classes"
         )
-    return source.class_names + tuple(f"class {i}" for i in range(present, wanted))
+    return names + tuple(f"class {i}" for i in range(present, wanted))
 
 
 def _compute_mean(

@@ -17,7 +17,7 @@ from spp_jax import errors
 from spp_jax.data import leftovers, stock
 from spp_jax.data.embedded import digits
 from spp_jax.data.imagenet import preparing
-from spp_jax.data.sources import tfds_builders
+from spp_jax.data.sources import opening, tfds_builders
 from spp_jax.runs import lock
 from tests.support import said
 
@@ -132,6 +132,42 @@ def test_of_tfds_own_sets_only_what_is_marked_is_removed(tmp_path, monkeypatch):
     assert not (folder / "1.0.0" / leftovers.MARK).exists()
     builder: Any = tfds_builders.open_builder("digit_scenes", str(tmp_path))
     assert builder.info.splits["train"].num_examples == 40
+
+
+# Stops when all is written, before TFDS gives the folder its name; or right after that.
+STOP = """
+import sys, time
+import etils.epath.gpath
+rename, is_before = etils.epath.gpath.PosixGPath.rename, {is_before}
+
+def stop(*arguments):
+    if not is_before:
+        rename(*arguments)
+    print("under way", file=sys.__stdout__, flush=True)
+    time.sleep(60)
+
+etils.epath.gpath.PosixGPath.rename = stop
+"""
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_set_stays_marked_until_it_has_its_name(tmp_path, monkeypatch, is_before):
+    make = MAKE_STOCK.replace("== 30", "== 0")
+    _kill(_start(STOP.format(is_before=is_before) + make, tmp_path, 0))
+    folder = tmp_path / "digit_scenes"
+    (name,) = (n for n in os.listdir(folder) if n != lock.LOCK_FILE)
+    assert name.startswith("incomplete." if is_before else "1.0.0")
+    assert (folder / name / leftovers.MARK).exists()
+    monkeypatch.setattr(stock.importlib.util, "find_spec", lambda name: name)
+    words = "is prepared under" if is_before else "is prepared already under"
+    assert words in stock.prepare("digit_scenes", "", str(tmp_path))
+    assert sorted(os.listdir(folder)) == ["1.0.0", lock.LOCK_FILE]
+    assert (folder / "1.0.0" / leftovers.MARK).exists() == (not is_before)
+    assert len(tfds.data_source("digit_scenes", split="train", data_dir=tmp_path)) == 40
+    source = opening.TfdsSource("digit_scenes", "train", str(tmp_path))
+    assert len(source) == 40
+    assert source[39].data
 
 
 def _write_tars(folder: pathlib.Path) -> str:

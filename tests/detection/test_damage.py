@@ -1,15 +1,21 @@
 """Damage to a detector's files, and files of another detector, are refused by name."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 
+import jax
 import pytest
 
-from spp_jax import errors
+from spp_jax import checkpoint, errors
 from spp_jax.detection import detector
+from spp_jax.detection import workdir as workdirs
 from spp_jax.detection.learning import stages
+from spp_jax.detection.scoring import testing
+from spp_jax.runs import files
 from tests.detection import shapes
+from tests.support import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,49 @@ def test_a_stored_config_is_a_valid_one(copied, values, message):
     ):
         detector.read_config(str(copied))
     assert str(info.value) == f"{copied}/config.json is no config of detect.py: {message}"
+
+
+def test_the_numbers_of_a_network_are_looked_at_once(copied, monkeypatch):
+    numbers = []
+    original = checkpoint._crc32
+    monkeypatch.setattr(
+        checkpoint, "_crc32", lambda x, start=0: numbers.append(x.size) or original(x, start)
+    )
+    variables = detector.load(str(copied)).regions._variables
+    assert sorted(numbers) == sorted(x.size for x in jax.tree.leaves(variables))
+
+
+@pytest.mark.parametrize("has_origin", [True, False])
+@pytest.mark.filterwarnings("ignore::spp_jax.errors.InputWarning")
+def test_a_damaged_network_is_named_whatever_the_svms_know(copied, has_origin):
+    if not has_origin:
+        arrays = detector.load_arrays(str(copied / detector.SVM_FILE)) or {}
+        del arrays["origin"]
+        detector.save_arrays(str(copied / detector.SVM_FILE), **arrays)
+    folder = pathlib.Path(checkpoints.newest(copied / detector.NETWORK))
+    path = max(folder.glob("params/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(errors.InputError, match=r"checkpoint \S+ is damaged: params/\S+ is not as"):
+        detector.load(str(copied))
+
+
+def test_a_value_above_a_ceiling_of_later_versions_goes_on(trained, copied):
+    config = detector.read_config(str(trained))
+    config.seed = 2**32 - 1
+    with pytest.raises(errors.InputError, match=r"^config.seed must be at most 2,147,483,647"):
+        workdirs.validate(config, str(trained))
+    with pytest.raises(errors.InputError, match=r"^config.seed must be at most 2,147,483,647"):
+        testing.score_split(str(trained), config)
+    files.write_checked(str(copied / "config.json"), dataclasses.asdict(config))
+    for name in (detector.SVM_FILE, detector.REGRESSION_FILE):
+        arrays = detector.load_arrays(str(copied / name)) or {}
+        origin = json.loads(str(arrays.pop("origin")))
+        origin["config"]["seed"] = config.seed
+        detector.save_arrays(str(copied / name), **arrays, origin=json.dumps(origin))
+    stages.train(config, str(copied))
+    assert testing.score_split(str(copied), config).result["config"]["seed"] == config.seed
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def test_a_damaged_line_of_an_evaluation_is_not_taken(trained):
     index, labels, scores, *rest = json.loads(lines[1])
     lines[1] = json.dumps([index, labels, [s + 1 for s in scores], *rest]) + "\n"
     path.write_text("".join(lines))
-    assert testing.score_split(workdir, config).result == result
+    with pytest.warns(errors.InputWarning, match=r"test\.jsonl is damaged from line 2 on"):
+        assert testing.score_split(workdir, config).result == result
 
 
 def test_it_says_where_there_may_be_more(trained, tmp_path):
@@ -401,15 +402,16 @@ def test_damaged_results_are_refused_or_made_again(trained):
     finally:
         svm.write_bytes(whole)
     lines = (folder / "detections/test.jsonl").read_text().splitlines()
+    rest = [x for x in lines[1:] if json.loads(x)[0] != 0]
     for bad in (
         "[99, [], [], []]",
-        lines[1],
+        rest[0],
         "[0, [7], [1.0], [[0, 0, 1, 1]]]",
         "[0, [0], [], []]",
     ):
-        rest = [x for x in lines[1:] if json.loads(x)[0] != 0]
         (folder / "detections/test.jsonl").write_text("\n".join([lines[0], *rest, bad]) + "\n")
-        scores = testing.score_split(workdir, config).result
+        with pytest.warns(errors.InputWarning, match=r"test\.jsonl is damaged from line 7 on"):
+            scores = testing.score_split(workdir, config).result
         assert scores["map_11point"] == result["map_11point"]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -82,6 +83,23 @@ def test_processes_keep_what_they_find_and_find_it_once(data, tmp_path, monkeypa
     for path in kept:
         path.write_bytes(path.read_bytes()[:100])
     assert search.read_cached(folder, SETTINGS, example.data) is None
+
+
+def test_a_cache_may_be_read_only_if_it_lacks_no_window(data, tmp_path, monkeypatch):
+    indices, cache = sorted(data.sizes), tmp_path / "cache"
+    config = config_lib.ProposalConfig(cache=str(cache), methods=("edge_boxes",), min_side=8)
+    settings = proposing.make_settings(config, config.methods)
+    list(search.find_all(data.source, indices, str(cache), settings, 1))
+    (tmp_path / "w").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(cache))
+    proposing.check(config, data, None, testing=False)
+    proposer = proposing.provide(config, str(tmp_path / "w"), data, None, testing=False)
+    assert proposer.folder == str(cache)
+    next(cache.iterdir()).unlink()
+    with pytest.raises(errors.InputError) as info:
+        proposing.check(config, data, None, testing=False)
+    sentence = f"config.proposals.cache={cache} lacks windows: {cache} is read-only: "
+    assert str(info.value) == f"{sentence}nothing can be written there"
 
 
 def test_damaged_windows_are_not_there(data, tmp_path):

@@ -86,7 +86,7 @@ def _detector(folder: pathlib.Path, name: str) -> None:
     else:
         config = detector.read_config(str(folder))
         _need(isinstance(config, config_lib.DetectionConfig), config)
-        config_lib.validate(config)
+        config_lib.validate(config, stored=config)
 
 
 def _meta(folder: pathlib.Path, name: str) -> None:
@@ -103,7 +103,7 @@ def _meta(folder: pathlib.Path, name: str) -> None:
     finally:
         checkpoint._read_metadata = original
     _need(type(meta.step) is int and meta.step >= 0 and type(meta.num_examples) is int, meta)
-    config_lib.validate(meta.config)
+    config_lib.validate(meta.config, stored=meta.config)
 
 
 def _tfds(folder: pathlib.Path, name: str) -> None:

@@ -150,6 +150,8 @@ def make_embedded(
     splits: Sequence[str],
     check: Callable[[tfds.core.DatasetBuilder, str], object],
     progress: progress_lib.Progress,
+    *,
+    check_counts: Callable[[Sequence[int]], object] | None = None,
 ) -> None:
     """Makes the embedded set of that name, if it has to be made.
 
@@ -160,18 +162,26 @@ def make_embedded(
         check: is called with the builder and the name, and raises InputError where the set is not
             of use; `read_class_names`, say.
         progress: is told how far it is.
+        check_counts: is called with the number of examples of each of `splits`, 0 for "", and
+            raises InputError where there are too few or too many.
 
     Raises:
-        InputError: as `check`, `check_split` and `load_builder`; before it is made where it can be.
+        InputError: as `check`, `check_split`, `check_counts` and `load_builder`; before the set is
+            made where it can be.
     """
     if name not in EMBEDDED:
         return
     builder = tfds_builders.open_builder(name, data_dir or None)
     check(builder, name)
     counts = EMBEDDED[name].num_examples()
-    infos = [_describe_split(builder, split, count) for split, count in counts.items()]
+    infos: Any = splits_lib.SplitDict(
+        [_describe_split(builder, split, count) for split, count in counts.items()]
+    )
     for split in filter(None, splits):
-        check_split(name, split, splits_lib.SplitDict(infos))
+        check_split(name, split, infos)
+    if check_counts:
+        parts = ([part.strip() for part in split.split("+") if split] for split in splits)
+        check_counts([sum(infos[p].num_examples for p in names) for names in parts])
     load_builder(name, data_dir, progress=progress)
 
 

@@ -84,7 +84,7 @@ def check(
     config: config_lib.DetectionConfig, workdir: str, progress: progress_lib.Progress
 ) -> Checked:
     """Reads what a detector is trained from; raises InputError where anything does not fit."""
-    config_lib.validate(config)
+    workdirs.validate(config, workdir)
     workdirs.check(config, workdir)
     start = workdirs.load_start(config, workdir)
     if start.is_own:

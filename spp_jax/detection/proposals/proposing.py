@@ -12,6 +12,7 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.detection import boxes, dataset
 from spp_jax.detection.proposals import coverage, search, window_files
+from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
 
 CACHE = "proposals"
@@ -186,13 +187,25 @@ def check(
 ) -> None:
     """Raises InputError if the images of a split cannot have windows, before they are searched for.
 
-    That is where `stored` does not fit them, or where all are smaller than the least window.
+    That is where `stored` does not fit them, where all are smaller than the least window, or where
+    the cache lacks windows and cannot be written.
     """
+    methods = methods_of(config, testing=testing)
     if stored is not None:
-        stored.check(data)
-    elif data.sizes and max(map(min, data.sizes.values())) < config.min_side:
-        methods = methods_of(config, testing=testing)
+        return stored.check(data)
+    if data.sizes and max(map(min, data.sizes.values())) < config.min_side:
         raise errors.InputError(_no_windows(config, methods, data, None))
+    if not config.cache:
+        return None
+    try:
+        places.check(config.cache)
+    except errors.InputError as e:
+        settings = make_settings(config, methods)
+        if not search.has_all(data.source, sorted(data.sizes), config.cache, settings):
+            raise errors.InputError(
+                f"config.proposals.cache={config.cache} lacks windows: {e}"
+            ) from e
+    return None
 
 
 def provide(

@@ -157,6 +157,12 @@ class _Job:
         except errors.ImageError:
             return False
 
+    def is_readable(self, index: int) -> bool:
+        try:
+            return bool(self.source[index].data)
+        except errors.ImageError:
+            return False
+
     def __call__(self, index: int) -> str:
         """Returns "" or why the image has no windows."""
         try:
@@ -168,6 +174,14 @@ class _Job:
             return ""
         except errors.ImageError as e:
             return str(e)
+
+
+def has_all(
+    source: Any, indices: Sequence[int], folder: str, settings: tuple[Settings, ...]
+) -> bool:
+    """Returns whether `find_all`, of the same arguments, would write nothing in the folder."""
+    job = _Job(source, folder, settings)
+    return os.path.isdir(folder) and all(job.is_done(i) or not job.is_readable(i) for i in indices)
 
 
 def find_all(

@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,7 +64,7 @@ def score_split(
     Raises:
         InputError: a detector is not finished, or the data does not fit.
     """
-    config_lib.validate(config)
+    config_lib.validate(config, stored=detector.read_config(workdir))
     if not config.data.eval_split:
         raise errors.InputError("config.data.eval_split is empty: nothing to test on")
     detectors = [detector.load(workdir, config), *map(detector.load, others)]
@@ -291,7 +293,7 @@ class _Unfinished:
         except OSError as e:
             raise errors.InputError(f"{self._path} cannot be written: {e.strerror}") from e
         if not lines:
-            self._write(self._facts)
+            self._write(json.dumps(self._facts))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -300,42 +302,69 @@ class _Unfinished:
     def write(self, index: int, detections: detector.ImageDetections) -> None:
         """Writes the detections of an image."""
         self.by_image[index] = detections
-        line = [index, *(x.tolist() for x in detections)]
-        self._write([*line, files.checksum(line)])
+        text = json.dumps([index, *(x.tolist() for x in detections)])
+        self._write(f"{text[:-1]}, {zlib.crc32(text.encode())}]")
 
-    def _write(self, value: Any) -> None:
+    def _write(self, line: str) -> None:
         """Adds a line; what a full disk leaves of one is cut off by the next call."""
         try:
-            files.write_all(self._file, (json.dumps(value) + "\n").encode())
+            files.write_all(self._file, f"{line}\n".encode())
         except OSError as e:
             raise errors.InputError(
                 f"{self._path} cannot be written: {e.strerror}; the same command goes on from there"
             ) from e
 
     def _read(self) -> bool:
-        """Takes in the whole lines of an interrupted call of the same facts."""
+        """Takes in the lines of an interrupted call of the same facts, and cuts off the others.
+
+        These are a line that was not written to its end, and a damaged one with all after it.
+        """
         if not os.path.exists(self._path):
             return False
         data = files.read_bytes(self._path, memory.physical())
-        whole = data[: data.rfind(b"\n") + 1]
-        try:
-            head, *lines = whole.decode().splitlines()
-            if files.parse_json(head) != self._facts:
-                return False
-            for line in lines:
-                *stored, checksum = files.parse_json(line)
-                if files.checksum(stored) != checksum:
-                    raise ValueError(line)
-                index, *values = stored
-                if index not in self._images or index in self.by_image:
-                    raise ValueError(index)
-                self.by_image[index] = self._check(*values)
-        except (ValueError, TypeError):
-            self.by_image.clear()
+        lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+        if not lines or not self._is_of_facts(lines[0]):
             return False
+        size, has_unchecked = len(lines[0]), False
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                is_checked = self._take(line.decode().rstrip())
+            except (ValueError, TypeError, OverflowError):
+                warnings.warn(
+                    f"{self._path} is damaged from line {number} on: the images from there are "
+                    "detected again",
+                    errors.InputWarning,
+                    stacklevel=2,
+                )
+                break
+            has_unchecked |= not is_checked
+            size += len(line)
+        if has_unchecked:
+            files.warn_unchecked(self._path)
         with open(self._path, "rb+", opener=files.no_links) as f:
-            f.truncate(len(whole))
+            f.truncate(size)
         return True
+
+    def _is_of_facts(self, head: bytes) -> bool:
+        try:
+            return files.parse_json(head.decode()) == self._facts
+        except ValueError:
+            return False
+
+    def _take(self, line: str) -> bool:
+        """Takes in the detections of a line; returns whether it has a checksum.
+
+        Raises:
+            ValueError, TypeError, OverflowError: it is damaged.
+        """
+        index, labels, scores, boxes, *checksum = files.parse_json(line)
+        # Lines of older versions end with the boxes.
+        if checksum and checksum != [zlib.crc32(f"{line.rpartition(',')[0]}]".encode())]:
+            raise ValueError(line)
+        if index not in self._images or index in self.by_image:
+            raise ValueError(index)
+        self.by_image[index] = self._check(labels, scores, boxes)
+        return bool(checksum)
 
     def _check(self, labels: Any, scores: Any, shown: Any) -> detector.ImageDetections:
         """Returns what a line holds; raises ValueError if that cannot be."""
