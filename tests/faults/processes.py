@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from tests.faults.broken import Broken
 
@@ -42,8 +43,7 @@ class Process:
     def wait(self, seconds: float) -> int:
         """Returns the exit code; a process that does not end in time is a fault."""
         if not self.ended.wait(seconds):
-            self.kill()
-            raise Broken("hang", f"{seconds:.0f} s passed; it printed: {self.text[-1500:]}")
+            self._break_off(seconds)
         assert self.code is not None
         return self.code
 
@@ -58,6 +58,13 @@ class Process:
         self.send(signal.SIGKILL)
         self.ended.wait()
 
+    def _break_off(self, seconds: float) -> NoReturn:
+        """Has a process that hangs print where its threads are, and kills it."""
+        self.send(signal.SIGUSR1)
+        self.ended.wait(1)
+        self.kill()
+        raise Broken("hang", f"{seconds:.0f} s passed; it printed: {self.text[-6000:]}")
+
     def wait_for(self, is_there: Callable[[], bool], seconds: float = 90.0) -> bool:
         """Waits until something is so; returns whether it was before the process ended."""
         end = time.monotonic() + seconds
@@ -65,8 +72,7 @@ class Process:
             if self.ended.is_set():
                 return False
             if time.monotonic() > end:
-                self.kill()
-                raise Broken("hang", f"{seconds:.0f} s passed; it printed: {self.text[-1500:]}")
+                self._break_off(seconds)
             time.sleep(0.001)
         return True
 

@@ -8,6 +8,7 @@ earlier; it leads a session of its own. No library has begun anything, threads l
 is forked.
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -81,6 +82,7 @@ def become(order: dict[str, Any]) -> None:
     output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for number, opened in ((0, nothing), (1, output), (2, output)):
         os.dup2(opened, number)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # asks a process that hangs
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
