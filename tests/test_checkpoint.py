@@ -190,7 +190,7 @@ def test_only_folders_named_by_a_number_are_steps(copy, name):
         path.write_text("")
     else:
         path.mkdir()
-    newest = checkpoint.latest_step_dir(str(copy))
+    newest = checkpoints.newest(copy)
     assert newest == str(copy / "checkpoints" / "7")
     assert checkpoint.read_meta(newest).step == 7
 
