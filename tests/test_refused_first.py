@@ -186,7 +186,7 @@ def test_detectors(tmp_path, shapes_set, values, words):
         ({"rows": ((config_lib.Part("conv9"),),)}, "no layer 'conv9'"),
         ({"scales": ("2",), "main_scale": "2"}, "scale 2"),
         ({"data__path": "/nowhere"}, "/nowhere"),
-        ({"data__name": "voc"}, "VOC"),
+        ({"data__name": "voc"}, "config.data.name=voc: "),
     ],
 )
 def test_svms(tmp_path, images, values, words):

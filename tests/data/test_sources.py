@@ -347,3 +347,17 @@ def test_a_tfds_set_is_matched_by_name(scenes):
     plain = opening.open_train("digit_scenes", scenes, "test", 0.0, 0)
     assert source.class_names == known
     assert [known[source[i].label] for i in range(10)] == [str(plain[i].label) for i in range(10)]
+
+
+def test_a_split_without_a_folder_is_named_by_its_field(tmp_path):
+    root = str(tmp_path)
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        _write_image(tmp_path / name / "a.jpg")
+    with pytest.raises(errors.InputError, match=rf"^no folder {root}/max \(config\.data\.split\)$"):
+        opening.open_train("folder", root, "max", 0.1, 0)
+    names = opening.open_train("folder", root, "train", 0.1, 0).class_names
+    message = rf"^no folder {root}/max \(config\.data\.eval_split\)$"
+    with pytest.raises(errors.InputError, match=message):
+        opening.open_eval("folder", root, "max", names)
+    with pytest.raises(errors.InputError, match=message):
+        opening.open_held_out("folder", root, "max", 0.1, 0, names)

@@ -7,6 +7,7 @@ They go through what the commands do before they write: `train.py --dry_run` wit
 import functools
 import math
 import pathlib
+import re
 import resource
 import time
 import typing
@@ -218,14 +219,31 @@ def _try(check: Callable[[], None], config: Any, changed: dict[str, Any]) -> Non
 def _check_sentence(sentence: str, config: Any, changed: dict[str, Any], what: str) -> None:
     if "\n" in sentence or len(sentence) > 20_000:
         raise Broken("lines", f"{what}: {sentence[:1000]!r}")
-    names = [path.rpartition(".")[2] for path in changed]
-    values = [errors.printable(v) for v in changed.values() if isinstance(v, str) and v]
-    sections = [f"config.{path.partition('.')[0]}" for path in changed if "model." in path]
-    # A value may be refused for another field, which it does not fit.
-    fields_of = {f"config.{entry.path}" for entry in config_lib.entries(config)}
-    words = (*names, *values, *sections, *fields_of)
-    if not any(word.casefold() in sentence.casefold() for word in words):
+    paths = list(changed)
+    if len(paths) > 1:
+        # Either may be refused for another field, which it does not fit.
+        paths = [entry.path for entry in config_lib.entries(config)]
+    values = [entry.value for entry in config_lib.entries(config) if entry.path in changed]
+    if not any(_names(sentence, path) for path in paths) and not any(
+        _quotes(sentence, value) for value in (*values, *changed.values())
+    ):
         raise Broken("unnamed", f"{what}: {sentence}")
+
+
+def _names(sentence: str, path: str) -> bool:
+    """Returns whether a sentence names a field: "config.model.lrn", or "config.model: lrn"."""
+    section, _, name = path.rpartition(".")
+    return any(
+        re.search(rf"\bconfig\.{re.escape(words)}\b", sentence)
+        for words in (path, f"{section}: {name}")
+    )
+
+
+def _quotes(sentence: str, value: Any) -> bool:
+    """Returns whether a sentence has a text, such as a path; short ones prove nothing."""
+    if not isinstance(value, str) or (len(value) <= 3 and not value.startswith("/")):
+        return False
+    return re.search(rf"(?<!\w){re.escape(errors.printable(value)[:100])}", sentence) is not None
 
 
 def _short(value: Any) -> str:

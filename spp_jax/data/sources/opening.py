@@ -255,7 +255,9 @@ def open_train(name: str, path: str, split: str, held_out: float, seed: int) -> 
     """
     if name != "folder":
         return TfdsSource(name, split, path, labelled=True)
-    if layouts.find(path, split).splits:
+    layout = layouts.find(path, split)
+    if layout.splits:
+        _check_folder(layout, split, "config.data.split")
         source = folders.scan_folder(path, split)
         folders.check_classes(source)
         return source
@@ -306,10 +308,19 @@ def open_eval(name: str, path: str, split: str, class_names: Sequence[str]) -> b
             f"config.data.eval_split to {splits[0]} to score that"
         )
     if name == "folder":
+        if split:
+            _check_folder(layouts.find(path, split, class_names), split, "config.data.eval_split")
         source = folders.scan_folder(path, split, classes=class_names, refuse_empty=False)
     else:
         source = TfdsSource(name, split, path, labelled=True)
     return source.relabel(class_names)
+
+
+def _check_folder(layout: layouts.Layout, split: str, field: str) -> None:
+    """Raises InputError, which names the field of the split, if its folder is missing."""
+    folder = os.path.join(layout.path, layouts.find_split(layout.splits, split) or split)
+    if not os.path.isdir(folder):
+        raise errors.InputError(f"no folder {errors.printable(folder)} ({field})")
 
 
 def _check_no_split(path: str, split: str) -> None:

@@ -40,7 +40,10 @@ def open_task(config: config_lib.SvmConfig) -> Task:
     """
     data = config.data
     if data.name == "voc":
-        root = voc.find_root(data.path)
+        try:
+            root = voc.find_root(data.path)
+        except errors.InputError as e:
+            raise errors.InputError(f"config.data.name=voc: {e}") from e
         train, test = (voc.VocSource(root, s) for s in (data.split, data.eval_split))
         both = (data.split, data.eval_split)
         names = sorted({name for s in both for name in voc.read_labels(root, s)[0]})
