@@ -30,7 +30,8 @@ def test_all_ways_to_end_are_told_apart_and_the_next_case_runs(tmp_path):
     place = stage.Stage(pathlib.Path(tmp_path))
     place.scratch.mkdir()
     seen = []
-    score = running.run(selftest.CAMPAIGN, range(6), place.root, 1, seen.append)
+    jobs = [(selftest.CAMPAIGN, range(6))]
+    score = running.run(jobs, place.root, 1, lambda _, result: seen.append(result))["selftest"]
     assert dict(score.held) == {"held": 2}
     kinds = {result["case"]: result["broken"] for result in score.broken}
     assert kinds == {1: "lost", 2: "crash", 3: "hang", 4: "exception"}

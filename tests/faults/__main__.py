@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import sys
-import threading
 import time
 from typing import Any
 
@@ -51,16 +50,22 @@ def main(arguments: list[str]) -> int:
     start = time.monotonic()
     _make(place, {name for campaign in chosen for name in campaign.needs})
     print(f"the stage is set: {time.monotonic() - start:.0f} s", flush=True)
+    jobs = [
+        (
+            campaign,
+            range(campaign.short if given.short else campaign.count)
+            if given.case is None
+            else range(given.case, given.case + 1),
+        )
+        for campaign in chosen
+    ]
     scores = _read(output / "faults.json")
     command = "python -m tests.faults" + " --short" * given.short
-    for campaign in chosen:
-        count = campaign.short if given.short else campaign.count
-        cases = range(count) if given.case is None else range(given.case, given.case + 1)
-        scores[campaign.name] = {
-            **_run(campaign, cases, place, given.processes),
-            **facts.facts(command, "jax", "numpy", "orbax-checkpoint", "pillow"),
-            "seed": campaign_lib.SEED,
-        }
+    origin = facts.facts(command, "jax", "numpy", "orbax-checkpoint", "pillow")
+    # The short form at once, as to start a process takes as long as its cases.
+    for some in [jobs] if given.short else [[job] for job in jobs]:
+        for name, score in _run(some, place, given.processes).items():
+            scores[name] = {**score, **origin, "seed": campaign_lib.SEED}
         if given.case is None:
             facts.write(str(output / "faults.json"), {"campaigns": list(scores.values())})
     run = [scores[campaign.name] for campaign in chosen]
@@ -85,30 +90,29 @@ def _make(place: stage.Stage, names: set[str]) -> None:
 
 
 def _run(
-    campaign: campaign_lib.Campaign, cases: range, place: stage.Stage, num_processes: int
-) -> dict[str, Any]:
-    start, count, lock = time.monotonic(), 0, threading.Lock()
+    jobs: list[tuple[campaign_lib.Campaign, range]], place: stage.Stage, num_processes: int
+) -> dict[str, dict[str, Any]]:
+    """Runs campaigns, prints failures as they come, and returns the scores as JSON stores them."""
 
-    def tell(result: dict[str, Any]) -> None:
-        nonlocal count
-        with lock:
-            count += 1
-            if "broken" in result:
-                print(
-                    f"{campaign.name} --case={result['case']}: {result['broken']}: "
-                    f"{result['detail'].strip()[-600:]}",
-                    flush=True,
-                )
+    def tell(campaign: campaign_lib.Campaign, result: dict[str, Any]) -> None:
+        if "broken" in result:
+            print(
+                f"{campaign.name} --case={result['case']}: {result['broken']}: "
+                f"{result['detail'].strip()[-600:]}",
+                flush=True,
+            )
 
-    score = running.run(campaign, cases, place.root, num_processes, tell).to_json()
-    score["wall_seconds"] = round(time.monotonic() - start, 1)
-    num_failed = sum(score["failed"].values())
-    print(
-        f"{campaign.name}: {score['cases']} cases, {num_failed} failed, "
-        f"{score['wall_seconds']:.0f} s",
-        flush=True,
-    )
-    return score
+    scores = {
+        name: score.to_json()
+        for name, score in running.run(jobs, place.root, num_processes, tell).items()
+    }
+    for name, score in scores.items():
+        num_failed = sum(score["failed"].values())
+        print(
+            f"{name}: {score['cases']} cases, {num_failed} failed, {score['seconds']:.0f} s",
+            flush=True,
+        )
+    return scores
 
 
 def table(scores: list[dict[str, Any]]) -> str:
@@ -126,7 +130,7 @@ def table(scores: list[dict[str, Any]]) -> str:
         held = score["attempted"] * (score["cases"] - failed) // max(score["cases"], 1)
         lines.append(
             f"| {score['fault']} | {score['attempted']:,} | {held:,} | {failed} | "
-            f"{'; '.join(ways)} | {score['wall_seconds']:.0f} |"
+            f"{'; '.join(ways)} | {score['seconds']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -324,12 +324,19 @@ def campaigns() -> list[Campaign]:
     """Returns damage to everything that is saved and read again."""
     right = "refused in one line that names it, or read bit for bit as saved"
     kinds = (
-        ("checkpoint", "checkpoints damaged", _checkpoint, 200, 4),
-        ("detector", "detectors damaged", _detector, 150, 3),
-        ("features", "files of features damaged", _features, 75, 10),
-        ("unfinished", "unfinished features, windows and entries damaged", _unfinished, 75, 10),
+        ("checkpoint", "checkpoints damaged", _checkpoint, 200, 4, ("training",)),
+        ("detector", "detectors damaged", _detector, 150, 0, ("detection",)),
+        ("features", "files of features damaged", _features, 75, 10, ("training", "extraction")),
+        (
+            "unfinished",
+            "unfinished features, windows and entries damaged",
+            _unfinished,
+            75,
+            0,
+            ("training", "extraction", "detection"),
+        ),
     )
     return [
-        Campaign(f"damage-{name}", fault, right, case, count, short)
-        for name, fault, case, count, short in kinds
+        Campaign(f"damage-{name}", fault, right, case, count, short, needs=needs)
+        for name, fault, case, count, short, needs in kinds
     ]

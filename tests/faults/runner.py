@@ -1,6 +1,6 @@
 """Runs cases of a campaign in this process, and tells of each on standard output as it ends.
 
-    python -m tests.faults.runner CAMPAIGN STAGE FIRST LAST
+    python -m tests.faults.runner STAGE '[["CAMPAIGN", CASE], ...]'
 
 It is started by `running`, which sees when it dies or hangs.
 """
@@ -36,14 +36,14 @@ def run_case(campaign: campaign_lib.Campaign, place: stage.Stage, number: int) -
     return {**result, "seconds": round(time.monotonic() - start, 3)}
 
 
-def main(name: str, folder: str, first: int, last: int) -> None:
+def main(folder: str, cases: list[tuple[str, int]]) -> None:
     place = stage.Stage(pathlib.Path(folder))
     # What the cases print must not mix with what is told of them.
     told, sys.stdout = sys.stdout, sys.stderr
-    for number in range(first, last):
+    for name, number in cases:
         print(json.dumps({"begin": number}), file=told, flush=True)
         print(json.dumps(run_case(campaigns.BY_NAME[name], place, number)), file=told, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], json.loads(sys.argv[2]))

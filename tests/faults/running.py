@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.faults import campaign as campaign_lib
@@ -69,41 +69,53 @@ class Score:
 
 
 def run(
-    campaign: campaign_lib.Campaign,
-    cases: range,
+    jobs: Sequence[tuple[campaign_lib.Campaign, range]],
     stage_folder: pathlib.Path,
     num_processes: int,
-    tell: Callable[[dict[str, Any]], None],
-) -> Score:
-    """Runs cases of a campaign; `tell` hears of each as it ends, from several threads."""
-    score = Score(campaign, collections.Counter(), [], collections.Counter())
-    size = min(_CHUNK, -(-len(cases) // num_processes))
-    chunks = [cases[i : i + size] for i in range(0, len(cases), size)]
+    tell: Callable[[campaign_lib.Campaign, dict[str, Any]], None],
+) -> dict[str, Score]:
+    """Runs cases of campaigns, in so many processes at once.
+
+    Args:
+        jobs: campaigns, and which cases of each.
+        stage_folder: of the stage.
+        num_processes: that run cases.
+        tell: hears of each case as it ends, from several threads.
+
+    Returns:
+        The score of each campaign by its name.
+    """
+    scores = {
+        campaign.name: Score(campaign, collections.Counter(), [], collections.Counter())
+        for campaign, _ in jobs
+    }
+    cases = [(campaign, number) for campaign, numbers in jobs for number in numbers]
     lock = threading.Lock()
 
-    def note(result: dict[str, Any]) -> None:
+    def note(campaign: campaign_lib.Campaign, result: dict[str, Any]) -> None:
         with lock:
-            score.add(result)
-            tell(result)
+            scores[campaign.name].add(result)
+            tell(campaign, result)
 
+    # Long and short ones to each.
+    groups = [cases[first::num_processes] for first in range(num_processes)]
     with concurrent.futures.ThreadPoolExecutor(num_processes) as pool:
-        for done in [pool.submit(_run_chunk, campaign, c, stage_folder, note) for c in chunks]:
+        for done in [pool.submit(_run_group, group, stage_folder, note) for group in groups]:
             done.result()
-    return score
+    return scores
 
 
-def _run_chunk(
-    campaign: campaign_lib.Campaign,
-    cases: range,
+def _run_group(
+    cases: list[tuple[campaign_lib.Campaign, int]],
     stage_folder: pathlib.Path,
-    note: Callable[[dict[str, Any]], None],
+    note: Callable[[campaign_lib.Campaign, dict[str, Any]], None],
 ) -> None:
     """Runs cases one after another, in a new process after each that ended its process."""
-    first = cases.start
-    while first < cases.stop:
-        arguments = [campaign.name, str(stage_folder), str(first), str(cases.stop)]
+    while cases:
+        chunk = cases[:_CHUNK]
+        order = json.dumps([(campaign.name, number) for campaign, number in chunk])
         with subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.runner", *arguments],
+            [sys.executable, "-m", "tests.faults.runner", str(stage_folder), order],
             cwd=processes.ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -111,16 +123,15 @@ def _run_chunk(
             text=True,
             start_new_session=True,
         ) as process:
-            first = _follow(process, campaign.limit, first, note)
+            cases = cases[_follow(process, chunk, note) :]
 
 
 def _follow(
     process: subprocess.Popen[str],
-    limit: float,
-    first: int,
-    note: Callable[[dict[str, Any]], None],
+    cases: list[tuple[campaign_lib.Campaign, int]],
+    note: Callable[[campaign_lib.Campaign, dict[str, Any]], None],
 ) -> int:
-    """Notes how cases end until the process does; returns the next case that must be run."""
+    """Notes how cases end until the process does; returns how many have ended."""
     lines: queue.Queue[str] = queue.Queue()
     errors = collections.deque(maxlen=40)
     threads = [
@@ -129,8 +140,8 @@ def _follow(
     ]
     for thread in threads:
         thread.start()
-    case, seconds, is_hung = first, _START_SECONDS, False
-    while True:
+    count, seconds, is_hung = 0, _START_SECONDS, False
+    while count < len(cases):
         try:
             line = lines.get(timeout=seconds)
         except queue.Empty:
@@ -138,21 +149,22 @@ def _follow(
             break
         if not line:
             break
-        seconds = limit
+        seconds = cases[count][0].limit
         result = json.loads(line)
         if "case" in result:
-            note(result)
-            case = result["case"] + 1
-    if is_hung or (process.poll() is None and not _ends(process)):
+            note(cases[count][0], result)
+            count += 1
+    if is_hung or not _ends(process):
         os.killpg(process.pid, signal.SIGKILL)
     code = process.wait()
-    if not is_hung and code == 0:
-        return case
+    if count == len(cases):
+        return count
     threads[1].join(5)
     kind = "hang" if is_hung else "crash"
-    detail = f"{limit:.0f} s passed" if is_hung else f"exit code {code}: " + "".join(errors)[-3000:]
-    note({"case": case, "broken": kind, "detail": detail})
-    return case + 1
+    detail = f"exit code {code}: " + "".join(errors)[-3000:]
+    detail = f"{seconds:.0f} s passed" if is_hung else detail
+    note(cases[count][0], {"case": cases[count][1], "broken": kind, "detail": detail})
+    return count + 1
 
 
 def _ends(process: subprocess.Popen[str]) -> bool:
