@@ -7,7 +7,12 @@ are an error: a user who sets JAX so must be able to call everything.
 import atexit
 import os
 import shutil
+import signal
 import tempfile
+
+# Commands ignore signals where their parent does, as under nohup: what tests start must not.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CACHE = tempfile.mkdtemp(prefix="spp_jax_test_cache_")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)

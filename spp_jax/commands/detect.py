@@ -170,7 +170,7 @@ def _check_output(output: str, names: dict[str, str]) -> None:
 
     reason = places.unwritable(output)
     if reason:
-        raise errors.InputError(f"--output={output}: {reason}")
+        raise errors.InputError(f"--output={reason}")  # which begins with the output
     inputs = {os.path.realpath(path) for path in names}
     for name in names.values():
         for target in (os.path.join(output, name + suffix) for suffix in (".png", ".json")):

@@ -346,7 +346,8 @@ def _checksum(features: np.ndarray) -> int:
     """Returns a CRC-32 of features, (N, D), which may be mapped from a file."""
     total = 0
     for row in range(0, len(features), _ROWS_AT_ONCE):
-        total = zlib.crc32(np.ascontiguousarray(features[row : row + _ROWS_AT_ONCE]), total)
+        rows = np.ascontiguousarray(features[row : row + _ROWS_AT_ONCE])
+        total = zlib.crc32(rows.data, total)
     return total
 
 

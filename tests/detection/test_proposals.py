@@ -108,7 +108,9 @@ def test_damaged_windows_are_not_there(data, tmp_path):
     windows = np.array([[1, 2, 30, 40], [5, 6, 70, 80]], np.float32)
     search._keep(str(tmp_path), SETTINGS, example.data, windows)
     whole = path.read_bytes()
-    assert np.array_equal(search.read_cached(str(tmp_path), SETTINGS, example.data), windows)
+    cached = search.read_cached(str(tmp_path), SETTINGS, example.data)
+    assert cached is not None
+    assert np.array_equal(cached, windows)
     # Those of another image do not take their place.
     search._keep(str(tmp_path), SETTINGS, b"another image", windows)
     other = (tmp_path / SETTINGS.key(b"another image")).read_bytes()
@@ -119,7 +121,9 @@ def test_damaged_windows_are_not_there(data, tmp_path):
         assert search.read_cached(str(tmp_path), SETTINGS, example.data) is None
     # Versions before wrote no checksum.
     np.save(path, windows)
-    assert np.array_equal(search.read_cached(str(tmp_path), SETTINGS, example.data), windows)
+    cached = search.read_cached(str(tmp_path), SETTINGS, example.data)
+    assert cached is not None
+    assert np.array_equal(cached, windows)
 
 
 def test_an_unreadable_image_is_named_and_the_others_go_on(root, tmp_path):

@@ -83,7 +83,8 @@ def become(order: dict[str, Any]) -> None:
     for number, opened in ((0, nothing), (1, output), (2, output)):
         os.dup2(opened, number)
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # asks a process that hangs
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):  # ignored under nohup
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if order["max_file_bytes"] is not None:

@@ -136,7 +136,7 @@ def _keep(folder: str, settings: Settings, data: bytes, windows: np.ndarray) -> 
 
 def _checksum(name: str, windows: np.ndarray) -> bytes:
     """Returns a CRC-32 of a file's name and its windows, as the bytes that follow them in it."""
-    crc = zlib.crc32(np.ascontiguousarray(windows), zlib.crc32(name.encode()))
+    crc = zlib.crc32(np.ascontiguousarray(windows).data, zlib.crc32(name.encode()))
     return crc.to_bytes(_CHECKSUM, "little")
 
 
