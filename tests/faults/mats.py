@@ -121,7 +121,7 @@ def campaigns() -> list[Campaign]:
             "windows, or refused in one line that names the file",
             functools.partial(_case, kind),
             10,
-            1,
+            0,
             faults=_FAULTS,
         )
         for kind, what in (("cells", "many images"), ("boxes", "one image"))

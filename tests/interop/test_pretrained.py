@@ -139,7 +139,7 @@ def test_outputs_that_cannot_be_taken(files, imported, tmp_path):
     config = pretrained.make_config("squeezenet1_1", 2)
     for output, message in [
         (imported[0], "holds a checkpoint already"),
-        (classes, "is not a folder"),
+        (classes, "is no folder"),
         (os.path.join(classes, "net"), "is not a folder"),
         ("", "output '' is no folder"),
         (str(tmp_path / "checkpoints"), "has the name of the folder made in it"),
