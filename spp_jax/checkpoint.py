@@ -9,11 +9,9 @@ also the position in the data: batches are a function of seed and step.
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import re
-import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -172,11 +170,7 @@ def read_meta(step_dir: str) -> Meta:
     if is_changed or not names or not all(isinstance(name, str) for name in names):
         raise _damaged(step_dir, "its metadata were changed")
     if checksum is None:
-        warnings.warn(
-            f"checkpoint {step_dir} is of a version without checksums: damage cannot be seen",
-            errors.InputWarning,
-            stacklevel=2,
-        )
+        files.warn_unchecked(f"checkpoint {step_dir}")
     try:
         config = config_lib.from_dict(config_lib.Config, stored["config"])
         config_lib.validate(config, stored=config)
@@ -341,7 +335,7 @@ def _checksums(parts: dict[str, Any]) -> dict[str, int]:
 def _metadata_checksum(stored: dict[str, Any]) -> int:
     """Returns a CRC-32 of metadata as JSON stores them, without their own."""
     others = {name: value for name, value in stored.items() if name != "metadata_crc32"}
-    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
+    return files.checksum(others)
 
 
 def _read_metadata(step_dir: str) -> Any:

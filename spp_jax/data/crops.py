@@ -109,12 +109,10 @@ def write_crops(
     written = os.path.join(part, "crops")
     with lock.hold(part):
         try:
-            if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
+            refusal = _refusal(target)
+            if refusal:
                 shutil.rmtree(part)
-                raise errors.InputError(f"output {output} is there already and not an empty folder")
-            if os.path.ismount(target) or target == os.getcwd():
-                shutil.rmtree(part)
-                raise errors.InputError(f"output {output} is in use; give a folder in it")
+                raise errors.InputError(f"output {output} {refusal}")
             shutil.rmtree(written, ignore_errors=True)
             os.mkdir(written)
             results = _write(_Job(source, cropper, written), progress)
@@ -123,6 +121,15 @@ def write_crops(
         except OSError as e:
             raise errors.InputError(f"output {output} cannot be written: {e.strerror}") from e
     return sum(count for count, _ in results), [reason for _, reason in results if reason]
+
+
+def _refusal(target: str) -> str:
+    """Returns why crops cannot take the place of a path; "" where they can."""
+    if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
+        return "is there already and not an empty folder"
+    if os.path.ismount(target) or target == os.getcwd():
+        return "is in use; give a folder in it"
+    return ""
 
 
 def _write(job: _Job, progress: progress_lib.Progress) -> list[tuple[int, str]]:

@@ -119,8 +119,7 @@ class Unfinished:
         if state:
             try:
                 self._refused = {int(k): str(v) for k, v in state["refused"].items()}
-                os.close(files.no_links(self._path("features.npy"), os.O_RDWR | os.O_NONBLOCK))
-                files.open_regular(self._path("features.npy")).close()
+                files.open_regular(self._path("features.npy"), links=False).close()
                 self._array = np.lib.format.open_memmap(self._path("features.npy"), mode="r+")
                 shape = (len(indices), num_features)
                 if (self._array.shape, self._array.dtype) != (shape, np.dtype(facts["dtype"])):

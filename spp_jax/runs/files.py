@@ -76,14 +76,6 @@ def no_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def unwritable_parent(path: str) -> str:
-    """Returns the nearest folder above a path, or the path, if nothing can be made there; or ""."""
-    parent = os.path.abspath(path)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    return "" if os.path.isdir(parent) and os.access(parent, os.W_OK) else parent
-
-
 def write_json(path: str, value: Any, indent: int | None = None) -> None:
     """Writes JSON in one step, as `replacing`."""
     with replacing(path, "w") as f:
@@ -135,22 +127,26 @@ def checksum(value: Any) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> io.BufferedReader:
+def open_regular(
+    path: str | os.PathLike[str], limit: int | None = None, *, links: bool = True
+) -> io.BufferedReader:
     """Opens a regular file for reading.
 
     Args:
         path: of the file.
         limit: the most bytes that the file may have; None: any number.
+        links: whether the path may be a link to the file.
 
     Raises:
         OSError: there is no such file, or it is a folder, a pipe or a device, of which reading
-            might never end; or the file has more bytes than the limit.
+            might never end; or the file has more bytes than the limit, or is a link.
     """
     path = os.fspath(path)
     if "\0" in path:
         raise OSError(errno.EINVAL, "its name holds a zero byte", path)
     # A pipe that nobody writes to would otherwise be waited for.
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    follow = 0 if links else os.O_NOFOLLOW
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | follow)
     status = os.fstat(number)
     if stat.S_ISREG(status.st_mode) and (limit is None or status.st_size <= limit):
         return os.fdopen(number, "rb")

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable
 
 from spp_jax import errors
-from spp_jax.runs import files as files_lib
 
 
 def unwritable(folder: str) -> str:
@@ -13,11 +12,13 @@ def unwritable(folder: str) -> str:
     Args:
         folder: perhaps one that is not there yet.
     """
-    parent = files_lib.unwritable_parent(folder)
-    if not parent:
-        return ""
+    parent = os.path.abspath(folder)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
     if not os.path.isdir(parent):
         return f"{folder} cannot be written: {parent} is not a folder"
+    if os.access(parent, os.W_OK):
+        return ""
     if os.path.abspath(folder) == parent:
         return f"{folder} is read-only: nothing can be written there"
     return f"{folder} cannot be written: {parent} is read-only"
