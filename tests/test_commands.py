@@ -220,14 +220,14 @@ def test_wrong_input_is_one_sentence(script, arguments, sentence, preset, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def _start(preset, folder, workdir):
-    return subprocess.Popen(
-        _command(
-            "train.py", f"--config={preset}", f"--workdir={workdir}",
-            f"--config.data.path={folder}", "--config.train.num_epochs=200",
-        ),
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+def _start(preset, folder, workdir, **streams):
+    command = _command(
+        "train.py", f"--config={preset}", f"--workdir={workdir}",
+        f"--config.data.path={folder}", "--config.train.num_epochs=200",
     )  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, **(streams or {"stdout": subprocess.PIPE})
+    )
 
 
 def _wait_for_step(process, step):
@@ -272,13 +272,8 @@ def test_a_terminal_or_a_reader_that_is_gone_saves(preset, folder, tmp_path):
 def test_a_closed_terminal_saves(preset, folder, tmp_path):
     # All three streams are the terminal: to print gives EIO when it is gone.
     master, slave = pty.openpty()
-    command = _command(
-        "train.py", f"--config={preset}", f"--workdir={tmp_path}", f"--config.data.path={folder}",
-        "--config.train.num_epochs=200",
-    )  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-    )
+    terminal = {"stdin": slave, "stdout": slave, "stderr": slave}
+    process = _start(preset, folder, tmp_path, **terminal, start_new_session=True)
     os.close(slave)
     printed = b""
     while b"step 5/" not in printed:

@@ -3,7 +3,6 @@
 import io
 import os
 import shutil
-import signal
 import tarfile
 
 import jax
@@ -21,16 +20,14 @@ from spp_jax.models import sppnet
 from spp_jax.runs import files, lock, memory
 from spp_jax.training import logs
 from tests.interop import encoder
-from tests.support import checkpoints
+from tests.support import alarms, checkpoints
 
 
 @pytest.fixture(autouse=True)
 def alarm():
     """Ends a test that waits for a pipe, or for work without end."""
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
+    with alarms.within(60):
+        yield
 
 
 def test_a_file_larger_than_its_limit_is_not_opened(tmp_path):

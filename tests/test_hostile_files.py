@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-import signal
 
 import numpy as np
 import pytest
@@ -19,15 +18,14 @@ from spp_jax.detection.proposals import window_files
 from spp_jax.detection.scoring import devkit
 from spp_jax.interop import pretrained, weights
 from spp_jax.runs import archives, files
+from tests.support import alarms
 
 
 @pytest.fixture(autouse=True)
 def alarm():
     """Ends a test that waits for a pipe."""
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
+    with alarms.within(20):
+        yield
 
 
 def _pipe(path: pathlib.Path) -> str:

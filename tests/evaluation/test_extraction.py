@@ -13,37 +13,13 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 from spp_jax.data.sources import folders as folders_lib
 from spp_jax.evaluation import extraction, features
-from tests import folders
+from tests.evaluation import extractions
 from tests.support import networks
-
-PARTS = (config_lib.Part("conv5", (2, 1)), config_lib.Part("fc6"))
-
-
-@pytest.fixture(scope="module")
-def network():
-    return networks.small()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return folders.make_folder(tmp_path_factory.mktemp("images"), {"train": 6, "val": 4})
-
-
-def _request(scale="36", **fields):
-    fields = {"parts": PARTS, "batch_size": 4, "num_programs": 3} | fields
-    return extraction.Request(view=extraction.make_view(scale, 32), **fields)
 
 
 def _paths(folder):
     source = folders_lib.scan_images(folder)
     return [source.name(i) for i in range(len(source))]
-
-
-@pytest.fixture(scope="module")
-def whole(network: networks.Network, folder, tmp_path_factory):
-    output = str(tmp_path_factory.mktemp("whole") / "x.npz")
-    extraction.extract_to(output, *network, folders_lib.scan_images(folder), _request())
-    return output
 
 
 def test_what_a_file_holds(network: networks.Network, folder, whole):
@@ -55,7 +31,9 @@ def test_what_a_file_holds(network: networks.Network, folder, whole):
     metadata = json.loads(str(stored["metadata"]))
     assert metadata["facts"]["layers"][0] == {"layer": "conv5", "levels": [2, 1], "reduce": "max"}
     assert metadata["num_programs"] <= 3
-    expected = features.extract(*network, _paths(folder), PARTS, scale=36, num_programs=1)
+    expected = features.extract(
+        *network, _paths(folder), extractions.PARTS, scale=36, num_programs=1
+    )
     # Other batches on other canvases, in float32.
     np.testing.assert_allclose(stored["features"], expected, rtol=1e-4, atol=1e-4)
     assert os.listdir(os.path.dirname(whole)) == ["x.npz"]
@@ -65,7 +43,7 @@ def test_columns_and_the_names_of_logits(network: networks.Network, folder, tmp_
     model, variables = network
     parts = (config_lib.Part("fc6"), config_lib.Part("logits"), config_lib.Part("conv5", (2, 1)))
     names = ("ant", "bee", "cat", "dog", "elk", "fly")
-    request = _request("crop", parts=parts)
+    request = extractions.request("crop", parts=parts)
     source = folders_lib.scan_images(folder)
     for output, given in (("a.npz", names), ("b.npy", names), ("c.npz", ())):
         extraction.extract_to(
@@ -111,7 +89,7 @@ def test_names_that_are_no_utf8_or_no_line(network: networks.Network, folder, tm
     for output in ("x.npz", "x.npy"):
         for _ in range(2):  # the second finds it finished
             extracted = extraction.extract_to(
-                str(tmp_path / output), *network, source, _request("crop")
+                str(tmp_path / output), *network, source, extractions.request("crop")
             )
             assert [sentence.split(": ")[0] for sentence in extracted.refused] == [
                 rf"{tmp_path}/in/bad\udcff.png",
@@ -132,7 +110,7 @@ def test_labels_belong_to_the_images(
 
     def extract(where):
         source = folders_lib.scan_images(str(where))
-        extracted = extraction.extract_to(output, *network, source, _request())
+        extracted = extraction.extract_to(output, *network, source, extractions.request())
         if suffix == "npz":
             with np.load(output) as archive:
                 return extracted, archive["labels"].tolist(), archive["class_names"].tolist()
@@ -169,7 +147,10 @@ def test_labels_belong_to_the_images(
 @pytest.mark.parametrize("scale", ["crop", "warp"])
 def test_squares_are_one_program(network: networks.Network, folder, tmp_path, scale):
     extracted = extraction.extract_to(
-        str(tmp_path / "x.npy"), *network, folders_lib.scan_images(folder), _request(scale)
+        str(tmp_path / "x.npy"),
+        *network,
+        folders_lib.scan_images(folder),
+        extractions.request(scale),
     )
     assert extracted.metadata["num_programs"] == 1
     view = extraction.make_view(scale, 32)
@@ -178,26 +159,8 @@ def test_squares_are_one_program(network: networks.Network, folder, tmp_path, sc
         with open(path, "rb") as f:
             shown.append(view(f.read(), path)[0])
     assert {image.shape for image in shown} == {(32, 32, 3)}
-    expected = features.extract(*network, shown, PARTS, scale=None)
+    expected = features.extract(*network, shown, extractions.PARTS, scale=None)
     np.testing.assert_allclose(extracted.features, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Ctrl-C after two batches, once; collects the batches that are computed."""
-    computed = []
-    compute = features.compute
-
-    def interrupted(*args, **options):
-        for batch, values in compute(*args, **options):
-            if len(computed) == 2:
-                computed.append(None)
-                raise KeyboardInterrupt
-            computed.append(batch)
-            yield batch, values
-
-    monkeypatch.setattr(features, "compute", interrupted)
-    return computed
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
@@ -207,15 +170,15 @@ def test_an_interrupted_extraction_goes_on(
     output = str(tmp_path / f"x.{suffix}")
     source = folders_lib.scan_images(folder)
     with pytest.raises(KeyboardInterrupt):
-        extraction.extract_to(output, *network, source, _request())
+        extraction.extract_to(output, *network, source, extractions.request())
     assert os.listdir(tmp_path) == [f"x.{suffix}.part"]
-    extracted = extraction.extract_to(output, *network, source, _request())
+    extracted = extraction.extract_to(output, *network, source, extractions.request())
     with np.load(whole) as archive:
         np.testing.assert_array_equal(extracted.features, archive["features"])
     # What was done is not done again, and of a finished file nothing.
     assert sorted(i for batch in interrupt if batch for i in batch.indices) == list(range(20))
     num_computed = len(interrupt)
-    again = extraction.extract_to(output, *network, source, _request(batch_size=2))
+    again = extraction.extract_to(output, *network, source, extractions.request(batch_size=2))
     np.testing.assert_array_equal(again.features, extracted.features)
     assert len(interrupt) == num_computed
     assert set(os.listdir(tmp_path)) - {"x.npy.json"} == {f"x.{suffix}"}
@@ -227,19 +190,19 @@ def test_it_goes_on_in_other_batches_but_not_with_other_images(
     copy = shutil.copytree(folder, tmp_path / "copy")
     output, source = str(tmp_path / "x.npz"), folders_lib.scan_images(str(copy))
     with pytest.raises(KeyboardInterrupt):
-        extraction.extract_to(output, *network, source, _request())
+        extraction.extract_to(output, *network, source, extractions.request())
     first, second = copy / "val" / "dark" / "0.png", copy / "val" / "dark" / "1.png"
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
     with pytest.raises(errors.InputError, match=r"x.npz.part holds the beginning of something els"):
-        extraction.extract_to(output, *network, source, _request())
+        extraction.extract_to(output, *network, source, extractions.request())
     first.write_bytes(kept)
     state = (tmp_path / "x.npz.part" / "state.json").read_text()
     (tmp_path / "x.npz.part" / "state.json").write_text("{")
     with pytest.raises(errors.InputError, match=r"x.npz.part is damaged; remove it"):
-        extraction.extract_to(output, *network, source, _request())
+        extraction.extract_to(output, *network, source, extractions.request())
     (tmp_path / "x.npz.part" / "state.json").write_text(state)
-    other = _request(batch_size=3, num_programs=2)
+    other = extractions.request(batch_size=3, num_programs=2)
     extracted = extraction.extract_to(output, *network, source, other)
     with np.load(whole) as archive:
         np.testing.assert_allclose(extracted.features, archive["features"], rtol=1e-4, atol=1e-4)
@@ -255,7 +218,7 @@ def test_refused_images_leave_the_others_as_they_are(
     for suffix in ("npz", "npy"):
         output = str(tmp_path / f"x.{suffix}")
         extracted = extraction.extract_to(
-            output, *network, folders_lib.scan_images(str(copy)), _request()
+            output, *network, folders_lib.scan_images(str(copy)), extractions.request()
         )
         assert [r.split(": ")[0] for r in extracted.refused] == [
             f"{copy}/train/dark/a.png",
@@ -278,26 +241,26 @@ def test_something_else_is_not_overwritten(network: networks.Network, folder, wh
     shutil.copy(whole, output)
     source = folders_lib.scan_images(folder)
     with pytest.raises(errors.InputError, match=r"x.npz is there and holds something else \(sca"):
-        extraction.extract_to(output, *network, source, _request("40"))
+        extraction.extract_to(output, *network, source, extractions.request("40"))
     other = jax.tree.map(lambda x: x + 1, network[1])
     with pytest.raises(errors.InputError, match=r"something else \(other parameters"):
-        extraction.extract_to(output, network[0], other, source, _request())
+        extraction.extract_to(output, network[0], other, source, extractions.request())
     for content in (b"mine", b"", (tmp_path / "x.npz").read_bytes()[:2000]):
         (tmp_path / "y.npz").write_bytes(content)
         with pytest.raises(errors.InputError, match=r"y.npz is there and is damaged, or is not of"):
-            extraction.extract_to(str(tmp_path / "y.npz"), *network, source, _request())
+            extraction.extract_to(str(tmp_path / "y.npz"), *network, source, extractions.request())
         assert (tmp_path / "y.npz").read_bytes() == content
     (tmp_path / "z.npz.part").mkdir()
     (tmp_path / "z.npz.part" / "notes.txt").write_text("mine")
     with pytest.raises(errors.InputError, match=r"z.npz.part, where the unfinished file goes, is"):
-        extraction.extract_to(str(tmp_path / "z.npz"), *network, source, _request())
+        extraction.extract_to(str(tmp_path / "z.npz"), *network, source, extractions.request())
     assert (tmp_path / "z.npz.part" / "notes.txt").read_text() == "mine"
 
 
 def test_half_precision(network: networks.Network, folder, whole, tmp_path):
     source = folders_lib.scan_images(folder)
     extracted = extraction.extract_to(
-        str(tmp_path / "x.npz"), *network, source, _request(dtype="float16")
+        str(tmp_path / "x.npz"), *network, source, extractions.request(dtype="float16")
     )
     assert extracted.features.dtype == np.float16
     with np.load(whole) as archive:
@@ -306,7 +269,7 @@ def test_half_precision(network: networks.Network, folder, whole, tmp_path):
     large = jax.tree.map(lambda x: 100 * x, network[1])
     with pytest.raises(errors.InputError, match=r"features up to \S+ do not fit float16"):
         extraction.extract_to(
-            str(tmp_path / "y.npz"), network[0], large, source, _request(dtype="float16")
+            str(tmp_path / "y.npz"), network[0], large, source, extractions.request(dtype="float16")
         )
     assert not (tmp_path / "y.npz").exists()
 
@@ -318,14 +281,14 @@ def test_wrong_requests_are_named(network: networks.Network, folder, tmp_path):
         ("/nowhere/x.npz", "folder /nowhere is missing or not writable"),
     ):
         with pytest.raises(errors.InputError, match=sentence):
-            extraction.extract_to(output, *network, source, _request())
+            extraction.extract_to(output, *network, source, extractions.request())
     with pytest.raises(errors.InputError, match="scale 'half' is neither crop, warp nor a number"):
         extraction.make_view("half", 32)
     with pytest.raises(errors.InputError, match="scale 4: digits takes images of at least"):
-        extraction.extract_to(str(tmp_path / "x.npz"), *network, source, _request("4"))
+        extraction.extract_to(str(tmp_path / "x.npz"), *network, source, extractions.request("4"))
     fixed = spp_jax.make_model("digits", levels=None)
     with pytest.raises(errors.InputError, match="shorter side 64 needs a network that takes any"):
-        extraction.extract_to(str(tmp_path / "x.npz"), fixed, {}, source, _request("64"))
+        extraction.extract_to(str(tmp_path / "x.npz"), fixed, {}, source, extractions.request("64"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.png").write_bytes(b"rubbish")
     with pytest.raises(errors.InputError, match=r"none of 1 images can be read: .*a.png: not an"):
@@ -333,6 +296,6 @@ def test_wrong_requests_are_named(network: networks.Network, folder, tmp_path):
             str(tmp_path / "x.npz"),
             *network,
             folders_lib.scan_images(str(tmp_path / "empty")),
-            _request(),
+            extractions.request(),
         )
     assert sorted(os.listdir(tmp_path)) == ["empty"]
