@@ -95,8 +95,9 @@ def test_the_header_of_an_image_is_not_looked_for_without_end(tmp_path):
 @pytest.mark.parametrize("encoding", ["punycode", "idna"])
 def test_encodings_that_take_hours(encoding):
     data = b"<?xml version='1.0' encoding='%s'?><annotation>" % encoding.encode()
-    with pytest.raises(ValueError, match=r"encoding|handling"):
-        voc_xml.parse(data + b"a" * 2**22 + b"-" + b"b9" * 2**21)
+    # The words are those of the XML reader, which differ between versions of Python.
+    with pytest.raises(ValueError, match=r"encoding|handling|codec"):
+        voc_xml.parse(data + b"a" * 2**19 + b"-" + b"b9" * 2**18)
 
 
 def test_a_message_of_too_many_fields(tmp_path, monkeypatch):
