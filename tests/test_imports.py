@@ -1,7 +1,10 @@
 """Who may import whom, as docs/architecture.md has it: a wrong arrow is a design mistake."""
 
 import ast
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +87,14 @@ def test_device_code_needs_no_data_library_and_data_no_jax(path):
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_imports_look_for_no_devices():
+    # A platform that is not there is an error as soon as JAX looks for its devices: a program that
+    # sets up several processes, or chooses a platform, does so after it has imported the package.
+    names = [".".join(("spp_jax", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in _modules()]
+    names = [name for name in names if not name.endswith("__main__")]
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+    assert run.returncode == 0, run.stderr.decode()[-2000:]

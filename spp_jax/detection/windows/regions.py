@@ -26,7 +26,7 @@ from spp_jax.models import sppnet, topology
 # Images are grouped by their shapes at this shorter side, pixels.
 PLANNED = 1024
 
-_NO_ROWS, _NONE = np.zeros(0, np.int64), jnp.zeros((0, 0))
+_NO_ROWS = np.zeros(0, np.int64)
 
 
 # (encoded image, its name, the decoded image) -> (R, 4) proposals.
@@ -152,7 +152,8 @@ class Regions:
                 if any(len(windows) for *_, windows in members):
                     yield from self._compute(members, canvases)
                 else:
-                    yield from (Pooled(*member, _NO_ROWS, _NONE, _NONE) for member in members)
+                    none = jnp.zeros((0, 0))
+                    yield from (Pooled(*member, _NO_ROWS, none, none) for member in members)
         finally:
             examples.close()
 
