@@ -4,6 +4,8 @@
 # make readme-check  runs the commands of README.md and docs/*.md, shortened, in a fresh clone.
 # make faults  tries to break training, features and detection for an hour or two, alone on the
 # machine: kills, signals, disks that fail, damaged files; it prints a scoreboard.
+# make gpu-programs  compiles the programs for GPUs that are not there, and counts what they move;
+# it installs JAX for GPUs in .venv-gpu, about 6 GB, and takes an hour.
 # All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given; SMOKE=1 makes
 # train and detect stop after a few steps.
 
@@ -14,6 +16,8 @@ DETECTDIR ?= runs/digits_detection
 BENCHDIR ?= runs/bench
 FAULTSDIR ?= runs/faults
 RUN := $(VENV)/bin/python
+GPU_RUN := .venv-gpu/bin/python
+GPU_PROGRAMS ?= runs/gpu_programs.json
 TRAIN_FLAGS := $(if $(SMOKE),--config.run.smoke=True)
 COMMA := ,
 DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.drop_steps="()" \
@@ -21,7 +25,7 @@ DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.dr
     --config.features.num_canvases=1 --config.features.scales="(128$(COMMA))")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect bench faults test test-all check readme-check wheel-check lint format clean
+.PHONY: setup train detect bench faults gpu-programs test test-all check readme-check wheel-check lint format clean
 
 setup: $(VENV)/ready
 
@@ -47,6 +51,15 @@ bench: setup
 
 faults: setup
 	$(RUN) -m tests.faults --output=$(FAULTSDIR)
+
+gpu-programs: .venv-gpu/ready
+	$(GPU_RUN) -m benchmarks.gpu_programs --output=$(GPU_PROGRAMS)
+
+.venv-gpu/ready: requirements.txt requirements-cuda.txt
+	@test -n "$(PYTHON)"
+	test -x $(GPU_RUN) || $(PYTHON) -m venv .venv-gpu
+	$(GPU_RUN) -m pip install --quiet --disable-pip-version-check -r requirements-cuda.txt
+	@touch $@
 
 # Two processes, a file of tests each: much of a test is waiting for one core.
 test: setup

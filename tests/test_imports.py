@@ -92,7 +92,9 @@ def test_files_are_short(path):
 def test_imports_look_for_no_devices():
     # A platform that is not there is an error as soon as JAX looks for its devices: a program that
     # sets up several processes, or chooses a platform, does so after it has imported the package.
-    names = [".".join(("spp_jax", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in _modules()]
+    names = [
+        ".".join(("spp_jax", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in _modules()
+    ]
     names = [name for name in names if not name.endswith("__main__")]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}

@@ -276,11 +276,11 @@ def _start(
         placed = sharding.put_batch(batch.arrays, mesh)
         # The same program for the mirror images: half as much to compile.
         for is_mirrored in (False, True) if plan.protocol.is_mirrored else (None,):
-            yield batch, _score(model, variables, placed, is_mirrored)
+            yield batch, score_batch(model, variables, placed, is_mirrored)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(
+def score_batch(
     model: sppnet.SPPNet, variables: Mapping[str, Any], batch: dict, is_mirrored: bool | None
 ) -> jax.Array:
     """Returns the log of the sum over views of the softmax scores, (b, K).

@@ -237,14 +237,14 @@ def compute(
             if not extents:
                 del arrays["extents"]
             placed = sharding.put_batch(arrays, mesh)
-            yield batch, _features(model, parts, normalize, variables, placed)
+            yield batch, compute_batch(model, parts, normalize, variables, placed)
 
     for batch, values in flight.behind(start()):
         yield batch, np.asarray(values)[: len(batch.indices)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _features(
+def compute_batch(
     model: sppnet.SPPNet,
     parts: tuple[Part, ...],
     normalize: bool,

@@ -65,7 +65,7 @@ def compile_programs(
         stop: ends the work after the programs under way.
     """
     options: dict[str, Any] = {}
-    if deterministic and jax.default_backend() == "gpu":
+    if deterministic and mesh.devices.flat[0].platform in ("gpu", "cuda"):
         options["xla_gpu_deterministic_ops"] = True
 
     def compile_one(size: Size) -> Program | None:

@@ -65,7 +65,7 @@ def train(
         config, data, proposer, model.backbone, jax.process_index(), jax.process_count()
     )
     optimizer = schedule.make_optimizer(run_config.train, 1)
-    masked = optax.with_extra_args_support(optax.masked(optimizer, is_trained))
+    masked = mask(optimizer, is_trained)
     about = (
         f"{data.source.split}: {len(stream.indices)} images with objects, {tune.num_steps} steps "
         f"of {tune.images_per_batch} images and {tune.batch_size} windows; trained: "
@@ -164,6 +164,13 @@ def trained_mask(model: sppnet.SPPNet, from_layer: str) -> dict:
         return room == "head" or layer in trained
 
     return jax.tree_util.tree_map_with_path(is_trained, sppnet.param_shapes(model))
+
+
+def mask(
+    optimizer: optax.GradientTransformation, is_trained: dict
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimizer that has state of the trained parameters alone."""
+    return optax.with_extra_args_support(optax.masked(optimizer, is_trained))
 
 
 def make_step(

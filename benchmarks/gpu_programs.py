@@ -1,0 +1,167 @@
+"""Compiles the programs for GPUs that are not there, and counts what they would do.
+
+    python -m benchmarks.gpu_programs [--device=h200] [--devices=1] [--only=NAME,...]
+        [--output=docs/results/gpu_programs.json]
+
+`make gpu-programs` installs JAX for GPUs in .venv-gpu and runs it. Nothing here is measured: times
+are those that moving the counted bytes, or computing the counted operations, takes at least on the
+described device (docs/results/gpu_programs.md). The JSON keeps what earlier calls wrote of others.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+from absl import flags
+from jax.sharding import Mesh
+
+from benchmarks import facts, timing
+from benchmarks.gpu import cases, counts, devices, hlo
+from spp_jax import errors
+
+_DEVICE = flags.DEFINE_enum("device", "h200", list(devices.DEVICES), "The GPU that is described.")
+_COUNT = flags.DEFINE_enum(
+    "devices", "1", [str(n) for n in devices.COUNTS], "How many of them; 32 are four hosts."
+)
+_DETERMINISTIC = flags.DEFINE_enum(
+    "deterministic", "both", ["no", "yes", "both"], "Operations of the programs that train."
+)
+_ONLY = flags.DEFINE_list("only", [], "Rows to compile, or how their names begin.")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
+_TEXTS = flags.DEFINE_string("texts", "", "Folder for the programs' texts.")
+
+
+def main(_: list[str]) -> None:
+    devices.prepare()
+    chosen = _choose([case.name for case in cases.ALL])
+    device = devices.DEVICES[_DEVICE.value]
+    mesh = devices.make_mesh(device, int(_COUNT.value))
+    rows = _read(_OUTPUT.value)
+    origin = facts.facts("python -m benchmarks.gpu_programs", "jax", "jaxlib", "flax")
+    for case in cases.ALL:
+        for deterministic in _kinds(case.trains):
+            if case.name not in chosen or (mesh.size > 1 and not case.trains):
+                continue
+            row = _compile(case, mesh, deterministic, device)
+            print(_line(row), flush=True)
+            rows[_key(row)] = {**row, **origin}
+            if _OUTPUT.value:
+                facts.write(_OUTPUT.value, {"programs": list(rows.values())})
+    print()
+    print(table([row for row in rows.values() if _is_of(row, chosen)]))
+
+
+def _choose(names: list[str]) -> set[str]:
+    """Returns the names of rows that --only asks for."""
+    for start in _ONLY.value:
+        if not any(name.startswith(start) for name in names):
+            raise errors.InputError(
+                f"--only={start}: no row begins so; there are: {'; '.join(names)}"
+            )
+    starts = tuple(_ONLY.value) or ("",)
+    return {name for name in names if name.startswith(starts)}
+
+
+def _kinds(trains: bool) -> list[bool]:
+    if not trains:
+        return [False] if _DETERMINISTIC.value != "yes" else []
+    return {"no": [False], "yes": [True], "both": [False, True]}[_DETERMINISTIC.value]
+
+
+def _read(path: str) -> dict[tuple, dict[str, Any]]:
+    """Returns the rows of earlier calls."""
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        return {_key(row): row for row in json.load(f)["programs"]}
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    return row["device"], row["devices"], row["name"], row["deterministic"]
+
+
+def _is_of(row: dict[str, Any], names: set[str]) -> bool:
+    given = (_DEVICE.value, int(_COUNT.value))
+    return row["name"] in names and (row["device"], row["devices"]) == given
+
+
+def _compile(
+    case: cases.Case, mesh: Mesh, deterministic: bool, device: devices.Device
+) -> dict[str, Any]:
+    """Returns the row of a case: sums over its programs."""
+    start = time.monotonic()
+    counted, temporaries = [], 0
+    for number, compiled in enumerate(case.make(mesh, deterministic)):
+        text = compiled.as_text()
+        memory = compiled.memory_analysis()
+        temporaries = max(temporaries, memory.temp_size_in_bytes)
+        counted.append(counts.count(hlo.parse(text)))
+        if _TEXTS.value:
+            os.makedirs(_TEXTS.value, exist_ok=True)
+            name = f"{case.name} {'deterministic ' * deterministic}{number}.txt".replace("/", "-")
+            with open(os.path.join(_TEXTS.value, name.replace(" ", "_")), "w") as f:
+                f.write(text)
+    seconds = time.monotonic() - start
+    total = counts.add(counted)
+    moving, computing = device.seconds(total["bytes"], total["operations"], case.dtype)
+    limit = max(moving, computing)
+    return {
+        "name": case.name,
+        "device": _DEVICE.value,
+        "devices": mesh.size,
+        "deterministic": deterministic,
+        "programs": len(counted),
+        **total,
+        "temporary_bytes": temporaries,
+        "seconds_moving": moving,
+        "seconds_computing": computing,
+        "seconds_limit": limit,
+        "utilisation": total["operations"] / (limit * device.peak[case.dtype]),
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    kind = ", deterministic" * row["deterministic"]
+    return (
+        f"{row['name']}{kind}: {row['bytes'] / 1e9:.2f} GB, {row['operations'] / 1e12:.3f} TFLOP, "
+        f"{1e3 * row['seconds_limit']:.2f} ms at the limit; compiled in {row['compile_seconds']} s"
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a Markdown table."""
+    heads = (
+        *("program", "memory traffic, GB", "TFLOP", "ms moving", "ms computing", "utilisation"),
+        *("temporaries, GB", "fusions", "library calls", "copies (GB)", "float32 maps (GB)"),
+        *("scatters", "sorts", "collectives"),
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        collectives: dict[str, int] = {}
+        for entry in row["collectives"]:
+            name = f"{entry['kind']} {entry['dtype']}"
+            collectives[name] = collectives.get(name, 0) + entry["bytes"]
+        cells = (
+            row["name"] + ", deterministic" * row["deterministic"],
+            f"{row['bytes'] / 1e9:.2f}",
+            f"{row['operations'] / 1e12:.3f}",
+            f"{1e3 * row['seconds_moving']:.2f}",
+            f"{1e3 * row['seconds_computing']:.2f}",
+            f"{row['utilisation']:.0%}",
+            f"{row['temporary_bytes'] / 1e9:.2f}",
+            str(row["fusions"]),
+            str(row["library_calls"]),
+            f"{row['copies']} ({row['copied_bytes'] / 1e9:.2f})",
+            f"{row['float32_maps']} ({row['float32_map_bytes'] / 1e9:.2f})",
+            str(row["scatters"]),
+            str(row["sorts"]),
+            "; ".join(f"{name} {n / 1e6:.0f} MB" for name, n in collectives.items()) or "-",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    timing.run(main)
