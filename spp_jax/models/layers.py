@@ -50,28 +50,67 @@ class SpatialPyramidPooling(nn.Module):
         return jax.vmap(pool)(fmap, whole)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def normalize_responses(x: jax.Array, layer: topology.LRN) -> jax.Array:
-    """Applies local response normalisation to (N, H, W, C); the constants are `layer`'s.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def normalize_responses(x: jax.Array, layer: topology.LRN, rectify: bool = False) -> jax.Array:
+    """Applies local response normalisation to (N, H, W, C).
 
     Computed in float32: in bfloat16 1 + alpha * x^2 would round to 1.
+
+    Args:
+        x: the map.
+        layer: the constants.
+        rectify: whether a ReLU comes first; the gradient of both then reads x alone.
     """
-    x32 = x.astype(jnp.float32)
-    return (x32 * _inverse_power(_scale(x32, layer), layer.beta)).astype(x.dtype)
+
+    def normalize(x: jax.Array) -> jax.Array:
+        x32 = _rectify(x.astype(jnp.float32), rectify)
+        return (x32 * _inverse_power(_scale(x32, layer), layer.beta)).astype(x.dtype)
+
+    # On GPUs the barrier lets a pool read this result; it would read sums in float32, nine times.
+    return jax.lax.platform_dependent(
+        x, cpu=normalize, default=lambda x: jax.lax.optimization_barrier(normalize(x))
+    )
 
 
 @normalize_responses.defjvp
-def _normalize_responses_jvp(layer: topology.LRN, primals: tuple, tangents: tuple):
+def _normalize_responses_jvp(layer: topology.LRN, rectify: bool, primals: tuple, tangents: tuple):
     # Automatic differentiation would store every sum and root. This derivative stores x only, which
     # takes half the time and a fraction of the memory.
-    x, change = (v.astype(jnp.float32) for v in (*primals, *tangents))
-    scale = _scale(x, layer)
-    inverse = _inverse_power(scale, layer.beta)
-    factor = 2 * layer.beta * layer.alpha / layer.cells
+    def cpu(x: jax.Array, change: jax.Array) -> jax.Array:
+        return _change(x, change, layer, rectify, lambda x: x)
+
+    # On GPUs the checkpoint and the barrier make XLA compute the sums again, from x, in each of the
+    # two loops of the gradient; it would write and read them, in float32.
+    default = jax.checkpoint(
+        lambda x, change: _change(x, change, layer, rectify, jax.lax.optimization_barrier)
+    )
+    tangent = jax.lax.platform_dependent(*primals, *tangents, cpu=cpu, default=default)
+    return normalize_responses(*primals, layer, rectify), tangent
+
+
+def _change(
+    x: jax.Array,
+    change: jax.Array,
+    layer: topology.LRN,
+    rectify: bool,
+    read_again: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Returns the derivative along `change`; `read_again` gives the x of the other loop."""
+    dtype, again = x.dtype, read_again(x)
+    change = change.astype(jnp.float32)
+    if rectify:
+        change = jnp.where(x > 0, change, 0)
+    x, again = (_rectify(v.astype(jnp.float32), rectify) for v in (x, again))
     # In the gradient the barrier keeps XLA from computing each summand anew for each neighbour.
-    around = jax.lax.optimization_barrier(_sum_around(x * change, layer))
-    tangent = change * inverse - factor * x * inverse / scale * around
-    return (x * inverse).astype(primals[0].dtype), tangent.astype(primals[0].dtype)
+    around = jax.lax.optimization_barrier(_sum_around(x * change, layer).astype(dtype))
+    scale = _scale(again, layer)
+    factor = 2 * layer.beta * layer.alpha / layer.cells
+    pull = factor * again * _inverse_power(scale, layer.beta) / scale * around.astype(jnp.float32)
+    return (change * _inverse_power(_scale(x, layer), layer.beta) - pull).astype(dtype)
+
+
+def _rectify(x: jax.Array, rectify: bool) -> jax.Array:
+    return jnp.maximum(x, 0) if rectify else x
 
 
 def _scale(x: jax.Array, layer: topology.LRN) -> jax.Array:

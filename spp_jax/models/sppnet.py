@@ -309,17 +309,25 @@ class _Convolutions(nn.Module):
         maps: dict[str, jax.Array] = {}
 
         def chain(x: jax.Array, chained: Sequence[topology.Layer]) -> jax.Array:
+            before = None  # the map before the ReLU of the last layer, if that is a convolution
             for layer in chained:
                 name = prefix + layer.name
                 if isinstance(layer, topology.Block):
                     block = _Convolutions(self.backbone, self.dtype, layer, name=layer.name)
                     maps.update(block(x, extents, name + "/"))
-                    x = maps[name] = maps.pop("")
+                    x, before = maps.pop(""), None
+                elif isinstance(layer, topology.Conv):
+                    before = layers.mask_beyond(self._convolve(layer, x), extents.get(name))
+                    x = nn.relu(before)
                 else:
+                    if isinstance(layer, topology.LRN) and before is not None:
+                        x = layers.normalize_responses(before, layer, True)
+                    else:
+                        x = _apply(layer, x)
                     # Beyond its extent a map must hold zeros, as the padding of an image that is
                     # alone does. They do not change a maximum either: no output of a ReLU is less.
-                    x = layers.mask_beyond(self._apply(layer, x), extents.get(name))
-                    maps[name] = x
+                    x, before = layers.mask_beyond(x, extents.get(name)), None
+                maps[name] = x
             return x
 
         if self.block is None:
@@ -331,25 +339,24 @@ class _Convolutions(nn.Module):
         maps[""] = x
         return maps
 
-    def _apply(self, layer: topology.Leaf, x: jax.Array) -> jax.Array:
-        if isinstance(layer, topology.Conv):
-            conv = nn.Conv(
-                layer.features,
-                (layer.kernel, layer.kernel),
-                strides=layer.stride,
-                padding=layer.padding,
-                dtype=self.dtype,
-                kernel_init=_kernel_init(self.backbone),
-                bias_init=nn.initializers.constant(layer.bias),
-                conv_general_dilated=convolution.conv_general_dilated,
-                name=layer.name,
-            )
-            return nn.relu(conv(x))
-        if isinstance(layer, topology.MaxPool):
-            return max_pool.max_pool(
-                x, layer.window, layer.stride, padding=layer.padding, ceil_mode=True
-            )
+    def _convolve(self, layer: topology.Conv, x: jax.Array) -> jax.Array:
+        return nn.Conv(
+            layer.features,
+            (layer.kernel, layer.kernel),
+            strides=layer.stride,
+            padding=layer.padding,
+            dtype=self.dtype,
+            kernel_init=_kernel_init(self.backbone),
+            bias_init=nn.initializers.constant(layer.bias),
+            conv_general_dilated=convolution.conv_general_dilated,
+            name=layer.name,
+        )(x)
+
+
+def _apply(layer: topology.MaxPool | topology.LRN, x: jax.Array) -> jax.Array:
+    if isinstance(layer, topology.LRN):
         return layers.normalize_responses(x, layer)
+    return max_pool.max_pool(x, layer.window, layer.stride, padding=layer.padding, ceil_mode=True)
 
 
 class _Head(nn.Module):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,25 +57,32 @@ def test_lrn_by_hand_and_in_bfloat16():
     )
 
 
+@pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize(("kind", "size"), [("within", 3), ("within", 4), ("across", 5)])
-def test_lrn_gradient_equals_the_automatic_one(kind, size):
+def test_lrn_gradient_equals_the_automatic_one(kind, size, rectify):
     layer = topology.LRN("norm", kind, size=size, alpha=0.5, k=2.0)
     rng = np.random.default_rng(0)
     x, change, g = (jnp.asarray(rng.normal(size=(2, 5, 6, 7)), jnp.float32) for _ in range(3))
 
     def plain(x):
+        x = nn.relu(x) if rectify else x
         return x / (2 + 0.5 / layer.cells * layers._sum_around(x**2, layer)) ** 0.75
 
     def ours(x):
-        return layers.normalize_responses(x, layer)
+        return layers.normalize_responses(x, layer, rectify)
 
-    for actual, expected in zip(
+    def on_gpus(x, change):
+        return layers._change(x, change, layer, rectify, jax.lax.optimization_barrier)
+
+    expected = *jax.jvp(plain, (x,), (change,)), jax.vjp(plain, x)[1](g)[0]
+    transposed = jax.linear_transpose(lambda change: on_gpus(x, change), change)(g)[0]
+    for actual in (
         (*jax.jvp(ours, (x,), (change,)), jax.vjp(ours, x)[1](g)[0]),
-        (*jax.jvp(plain, (x,), (change,)), jax.vjp(plain, x)[1](g)[0]),
-        strict=True,
+        (ours(x), on_gpus(x, change), transposed),
     ):
-        # Sums of at most 16 numbers, and roots in place of a power.
-        np.testing.assert_allclose(actual, expected, atol=1e-5)
+        for value, wanted in zip(actual, expected, strict=True):
+            # Sums of at most 16 numbers, and roots in place of a power.
+            np.testing.assert_allclose(value, wanted, atol=1e-5)
 
 
 def test_mask_beyond():
