@@ -92,6 +92,7 @@ def _compile(
     """Returns the row of a case: sums over its programs."""
     start = time.monotonic()
     counted, temporaries = [], 0
+    compiled: Any
     for number, compiled in enumerate(case.make(mesh, deterministic)):
         text = compiled.as_text()
         memory = compiled.memory_analysis()

@@ -1,9 +1,11 @@
 """ImageNet as in section 3.1: pyramid {6, 3, 2, 1}, whole epochs at 224 and at 180 pixels by turns.
 
-    python train.py --config=configs/imagenet_multisize.py:overfeat7 --workdir=DIR
+    python train.py --config=configs/imagenet_multisize.py:overfeat7[,gpu1|,gpu8] --workdir=DIR
 
 After the colon stands the network: zf5 (the default), convnet_star5, overfeat5 or overfeat7; it
-also sets the epochs, 70 or 90, which --config.model.name=NAME leaves as they are. The data is
+also sets the epochs, 70 or 90, which --config.model.name=NAME leaves as they are. Without more it
+is the paper's recipe in float32, as CPUs compute it. gpu1 computes in bfloat16; gpu8 as well, with
+128 images on each of eight GPUs and eight times the learning rate (docs/training.md). The data is
 TFDS's imagenet2012, or --config.data.name=imagenet2012_256, both prepared by `python -m
 spp_jax.data.prepare` (docs/data.md). The 30-bin pyramid is --config.model.levels=4,3,2,1.
 --config.run.smoke=True takes a few steps only, on whatever data is named.
@@ -16,11 +18,15 @@ from spp_jax import config as config_lib
 from spp_jax import errors
 
 NETWORKS = ("zf5", "convnet_star5", "overfeat5", "overfeat7")
+GPUS = {"gpu1": 1, "gpu8": 8}
 
 
-def get_config(network: str = "zf5") -> config_lib.Config:
+def get_config(kind: str = "zf5") -> config_lib.Config:
+    network, comma, device = kind.partition(",")
     if network not in NETWORKS:
         raise errors.InputError(f"the network after the colon is {network!r}, not of {NETWORKS}")
+    if comma and device not in GPUS:
+        raise errors.InputError(f"after the network stands {device!r}, not of {(*GPUS,)}")
     config = config_lib.Config()
     config.model.name = network
     config.model.levels = (6, 3, 2, 1)
@@ -58,4 +64,12 @@ def get_config(network: str = "zf5") -> config_lib.Config:
     config.train.eval_protocol = "center"
     config.train.checkpoint_every_steps = 5000
     config.train.log_every_steps = 100
+    if comma:
+        # Parameters, normalisation and logits stay in float32. On CPUs XLA widens each convolution.
+        config.model.dtype = "bfloat16"
+        # As many steps an epoch fewer as there are GPUs, each as many times as long.
+        config.data.batch_size *= GPUS[device]
+        config.data.num_workers *= GPUS[device]
+        config.train.learning_rate *= GPUS[device]
+        config.train.checkpoint_every_steps = 5000 // GPUS[device]
     return config

@@ -6,7 +6,7 @@ from configs import imagenet_single
 from spp_jax import config as config_lib
 
 
-def get_config(network: str = "zf5") -> config_lib.Config:
-    config = imagenet_single.get_config(network)
+def get_config(kind: str = "zf5") -> config_lib.Config:
+    config = imagenet_single.get_config(kind)
     config.model.levels = None
     return config

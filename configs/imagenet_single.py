@@ -5,7 +5,7 @@ from configs import imagenet_multisize
 from spp_jax import config as config_lib
 
 
-def get_config(network: str = "zf5") -> config_lib.Config:
-    config = imagenet_multisize.get_config(network)
+def get_config(kind: str = "zf5") -> config_lib.Config:
+    config = imagenet_multisize.get_config(kind)
     config.train.sizes = (224,)
     return config

@@ -317,6 +317,27 @@ def test_imagenet_presets_are_the_papers(network):
         imagenet_single.get_config("googlenet")
 
 
+@pytest.mark.parametrize("preset", [imagenet_multisize, imagenet_nospp])
+def test_imagenet_presets_for_gpus(preset):
+    plain, one, eight = (preset.get_config(f"overfeat7{kind}") for kind in ("", ",gpu1", ",gpu8"))
+    assert _differing(plain, one) == {"model.dtype"}
+    assert one.model.dtype == "bfloat16"
+    assert _differing(one, eight) == {
+        *("data.batch_size", "data.num_workers"),
+        *("train.learning_rate", "train.checkpoint_every_steps"),
+    }
+    # Linear in the batch: 128 images at 0.01.
+    assert (eight.data.batch_size, eight.train.learning_rate) == (1024, pytest.approx(0.08))
+    config_lib.validate(eight)
+    with pytest.raises(errors.InputError, match=r"stands 'gpu', not of \('gpu1', 'gpu8'\)"):
+        preset.get_config("zf5,gpu")
+
+
+def _differing(a, b):
+    values = {e.path: e.value for e in config_lib.entries(a)}
+    return {e.path for e in config_lib.entries(b) if values[e.path] != e.value}
+
+
 @pytest.mark.parametrize(
     ("make", "path", "value", "message"),
     [

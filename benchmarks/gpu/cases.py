@@ -62,7 +62,8 @@ def _array(shape: tuple[int, ...], dtype: Any, where: Any) -> jax.ShapeDtypeStru
 
 def _variables(model: sppnet.SPPNet, mesh: Mesh) -> Any:
     stored = {"params": sppnet.param_shapes(model)}
-    return _spec(stored, sharding.replicated(mesh))
+    cast = jax.eval_shape(functools.partial(sppnet.cast_params, model), stored)
+    return _spec(cast, sharding.replicated(mesh))
 
 
 def _options(deterministic: bool) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def count(program: hlo.Program) -> dict[str, Any]:
             they read and write.
         scatters: scatters and select-and-scatters; sorts: what deterministic scatters become.
         float32_maps, float32_map_bytes, largest_float32_map: float32 arrays of four axes, a
-            megabyte or more each, that are written: how many, their bytes, and those of the largest.
+            megabyte or more each, that are written: their count, bytes, and the largest one's.
         collectives: one entry per collective: kind, dtype, bytes.
         unknown_loops: loops whose count of runs the program does not say; counted as one.
         largest: the ten instructions that move most: name, opcode, bytes, result, source.

@@ -271,7 +271,7 @@ def _start(
 ) -> Iterator[tuple[_Batch, jax.Array]]:
     """Yields each batch with its scores, which the device may still be computing."""
     mesh = sharding.make_mesh()
-    variables = sharding.put_replicated(variables, mesh)
+    variables = sharding.put_replicated(sppnet.cast_params(model, variables), mesh)
     for batch in plan.batches(rows):
         placed = sharding.put_batch(batch.arrays, mesh)
         # The same program for the mirror images: half as much to compile.

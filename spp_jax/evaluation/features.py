@@ -227,7 +227,7 @@ def compute(
         extents: whether images may be smaller than their canvas.
     """
     mesh = sharding.make_mesh()
-    variables = sharding.put_replicated(variables, mesh)
+    variables = sharding.put_replicated(sppnet.cast_params(model, variables), mesh)
     in_order = iter(images)
 
     def start() -> Iterator[tuple[planning.Batch, jax.Array]]:

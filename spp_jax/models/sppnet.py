@@ -3,13 +3,14 @@
 Shapes: N images · (H, W) pixels · P = B * C pooled features · K classes. Images are RGB, 0 to 255.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import backbones, convolution, layers, topology
+from spp_jax.models import backbones, layers, stack, topology
 from spp_jax.pooling import max_pool, pyramid
 from spp_jax.pooling import windows as pool_windows
 
@@ -47,7 +48,7 @@ class SPPNet(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        self._convolutions = _Convolutions(self.backbone, self.dtype, name="backbone")
+        self._convolutions = stack.Convolutions(self.backbone, self.dtype, name="backbone")
         if self.levels is not None:
             self._pyramid = layers.SpatialPyramidPooling(self.levels, self.reduce)
         self._fully_connected = _Head(
@@ -258,6 +259,16 @@ def param_shapes(model: SPPNet) -> dict:
     return dict(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
 
 
+def cast_params(model: SPPNet, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables whose parameters have the dtype of the computation.
+
+    The network casts parameters in every call. Where they do not change, as in evaluation, casting
+    them once spares each call in bfloat16 from reading them in float32 and writing them again.
+    """
+    params = jax.tree.map(lambda x: jnp.asarray(x, model.dtype), variables["params"])
+    return {**variables, "params": params}
+
+
 def check_images(
     backbone: topology.Backbone, shape: Sequence[int], *, any_size: bool = True
 ) -> None:
@@ -294,71 +305,6 @@ def _check_extents(extents: jax.Array | None, count: int) -> jax.Array | None:
     return extents
 
 
-class _Convolutions(nn.Module):
-    """The layers of a backbone or a block; (N, H, W, C) -> {name: (N, h, w, C')}."""
-
-    backbone: topology.Backbone
-    dtype: str
-    block: topology.Block | None = None
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, extents: dict[str, jax.Array], prefix: str = ""
-    ) -> dict[str, jax.Array]:
-        """`extents` are the valid (height, width) of each map, or {}; `prefix` begins each name."""
-        maps: dict[str, jax.Array] = {}
-
-        def chain(x: jax.Array, chained: Sequence[topology.Layer]) -> jax.Array:
-            before = None  # the map before the ReLU of the last layer, if that is a convolution
-            for layer in chained:
-                name = prefix + layer.name
-                if isinstance(layer, topology.Block):
-                    block = _Convolutions(self.backbone, self.dtype, layer, name=layer.name)
-                    maps.update(block(x, extents, name + "/"))
-                    x, before = maps.pop(""), None
-                elif isinstance(layer, topology.Conv):
-                    before = layers.mask_beyond(self._convolve(layer, x), extents.get(name))
-                    x = nn.relu(before)
-                else:
-                    if isinstance(layer, topology.LRN) and before is not None:
-                        x = layers.normalize_responses(before, layer, True)
-                    else:
-                        x = _apply(layer, x)
-                    # Beyond its extent a map must hold zeros, as the padding of an image that is
-                    # alone does. They do not change a maximum either: no output of a ReLU is less.
-                    x, before = layers.mask_beyond(x, extents.get(name)), None
-                maps[name] = x
-            return x
-
-        if self.block is None:
-            chain(x, self.backbone.layers)
-            return maps
-        x = chain(x, self.block.layers)
-        if self.block.branches:
-            x = jnp.concatenate([chain(x, branch) for branch in self.block.branches], axis=-1)
-        maps[""] = x
-        return maps
-
-    def _convolve(self, layer: topology.Conv, x: jax.Array) -> jax.Array:
-        return nn.Conv(
-            layer.features,
-            (layer.kernel, layer.kernel),
-            strides=layer.stride,
-            padding=layer.padding,
-            dtype=self.dtype,
-            kernel_init=_kernel_init(self.backbone),
-            bias_init=nn.initializers.constant(layer.bias),
-            conv_general_dilated=convolution.conv_general_dilated,
-            name=layer.name,
-        )(x)
-
-
-def _apply(layer: topology.MaxPool | topology.LRN, x: jax.Array) -> jax.Array:
-    if isinstance(layer, topology.LRN):
-        return layers.normalize_responses(x, layer)
-    return max_pool.max_pool(x, layer.window, layer.stride, padding=layer.padding, ceil_mode=True)
-
-
 class _Head(nn.Module):
     """fc6, fc7, ... with ReLU and dropout, and the classifier; (R, P) -> {name: (R, F)}.
 
@@ -380,7 +326,7 @@ class _Head(nn.Module):
             x = nn.Dense(
                 width,
                 dtype=self.dtype,
-                kernel_init=_kernel_init(self.backbone),
+                kernel_init=stack.kernel_init(self.backbone),
                 bias_init=nn.initializers.constant(self.backbone.hidden_bias),
                 name=f"fc{number}",
             )(x)
@@ -388,9 +334,3 @@ class _Head(nn.Module):
                 x = outputs[f"fc{number}"] = nn.relu(x)
         outputs["logits"] = x.astype(jnp.float32)
         return outputs
-
-
-def _kernel_init(backbone: topology.Backbone):
-    if backbone.kernel_std is None:
-        return nn.initializers.he_normal()
-    return nn.initializers.normal(backbone.kernel_std)

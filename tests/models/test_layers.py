@@ -69,7 +69,7 @@ def test_lrn_gradient_equals_the_automatic_one(kind, size, rectify):
         return x / (2 + 0.5 / layer.cells * layers._sum_around(x**2, layer)) ** 0.75
 
     def ours(x):
-        return layers.normalize_responses(x, layer, rectify)
+        return layers.normalize_responses(x, layer, rectify=rectify)
 
     def on_gpus(x, change):
         return layers._change(x, change, layer, rectify, jax.lax.optimization_barrier)

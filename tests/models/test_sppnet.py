@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import spp_jax
-from spp_jax.models import backbones, topology
+from spp_jax.models import backbones, sppnet, topology
 from tests.pooling import reference
 
 # A small network with every kind of layer and trait of the large ones.
@@ -295,6 +295,18 @@ def test_bfloat16_keeps_float32_parameters_and_logits(tiny):
     exact = jax.jit(model.apply)(variables, image)
     # Six layers of numbers of 8 bits: about 2^-8 of the scale each.
     np.testing.assert_allclose(maps["logits"], exact, rtol=0, atol=0.05 * float(abs(exact).max()))
+
+
+def test_cast_parameters_give_the_same_logits(tiny):
+    model, variables = tiny
+    images = _canvas(SIZES)[1][:1]
+    low = model.clone(dtype="bfloat16")
+    cast = sppnet.cast_params(low, variables)
+    assert {x.dtype for x in jax.tree.leaves(cast)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_array_equal(low.apply(cast, images), low.apply(variables, images))
+    # In float32 there is nothing to cast, and nothing is copied.
+    same = sppnet.cast_params(model, variables)
+    assert jax.tree.leaves(same)[0] is jax.tree.leaves(variables)[0]
 
 
 def test_without_spp_one_size_is_taken_and_others_are_named():

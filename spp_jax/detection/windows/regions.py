@@ -103,7 +103,8 @@ class Regions:
         self.model, self.backbone, self.config = model, model.backbone, config
         self.map, self._pyramid = check_features(model, config)
         self._mesh = sharding.make_mesh()
-        self._variables = sharding.put_replicated(variables, self._mesh)
+        cast = sppnet.cast_params(model, variables)
+        self._variables = sharding.put_replicated(cast, self._mesh)
         self._target_side = config.target_side or default_target(self.backbone, config.scale_rule)
 
     @property
