@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import spp_jax
-from benchmarks import facts, timing
+from benchmarks import facts, steps, timing
 from spp_jax.detection import boxes, device
 from spp_jax.models import topology
 
-_NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model.")
+_NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model, or tiny.")
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
 _SCALES = flags.DEFINE_list(
     "scales", ["480", "576", "688", "864", "1200"], "Shorter sides of an image at five scales."
@@ -36,7 +35,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
 
 
 def main(_: list[str]) -> None:
-    model = spp_jax.make_model(_NETWORK.value, dtype=_DTYPE.value)
+    model = steps.make_model(_NETWORK.value, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
     height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)

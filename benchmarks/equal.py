@@ -18,13 +18,14 @@ import numpy as np
 import optax
 from absl import flags
 
-import spp_jax
-from benchmarks import facts, timing
+from benchmarks import facts, steps, timing
 from spp_jax.pooling import max_pool, pyramid, windows
 from spp_jax.training import state as state_lib
 from spp_jax.training import steps as steps_lib
 
-_NETWORKS = flags.DEFINE_list("networks", ["digits", "zf5_small"], "Names of spp_jax.make_model.")
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["digits", "zf5_small"], "Names of spp_jax.make_model, or tiny."
+)
 _BATCH = flags.DEFINE_integer("batch", 8, "Images of a step.", lower_bound=1)
 _PRECISIONS = flags.DEFINE_list("precisions", ["highest", "default", "bfloat16"], "Of the device.")
 _MAP = flags.DEFINE_list("map", ["38", "50"], "Height and width of the pooled maps, cells.")
@@ -144,7 +145,9 @@ def compare_literals(device: Any) -> list[Row]:
     return [Row(f"by hand: {name}", largest(*pair), 0) for name, pair in actual.items()]
 
 
-def compare_pools(device: Any, cpu: Any, extent: tuple[int, ...], count: int) -> list[Row]:
+def compare_pools(
+    device: Any, cpu: Any, extent: tuple[int, ...], count: int, dtypes: Sequence[str]
+) -> list[Row]:
     """Returns how far pools of random maps on the device are from the CPU's, with gradients.
 
     Args:
@@ -152,6 +155,7 @@ def compare_pools(device: Any, cpu: Any, extent: tuple[int, ...], count: int) ->
         cpu: a device of the CPU.
         extent: height and width of the maps, cells.
         count: windows pooled from one of them.
+        dtypes: of the maps.
     """
     height, width = extent
     rng = np.random.default_rng(0)
@@ -172,7 +176,7 @@ def compare_pools(device: Any, cpu: Any, extent: tuple[int, ...], count: int) ->
             return (pooled * weights).sum(dtype=jnp.float32), pooled
 
         run = jax.jit(jax.grad(weighted, has_aux=True))
-        for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        for dtype in dtypes:
             x = jnp.asarray(fmaps, dtype)
             (gradient, pooled), (wanted, expected) = (
                 run(*jax.device_put((x, boxes), where)) for where in (device, cpu)
@@ -180,6 +184,7 @@ def compare_pools(device: Any, cpu: Any, extent: tuple[int, ...], count: int) ->
             rows.append(Row(f"{name} {dtype}", largest(pooled, expected), 0))
             # A cell's gradient sums what up to all windows send it, in any order: a few roundings
             # of numbers of the largest one's size.
+            tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[dtype]
             rows.append(Row(f"{name} {dtype}, gradient", largest(gradient, wanted), tolerance))
     return rows
 
@@ -188,7 +193,7 @@ def compare_network(
     device: Any, cpu: Any, name: str, count: int, precisions: Sequence[Precision]
 ) -> list[Row]:
     """Returns how far a network's maps, loss and gradients on the device are from the CPU's."""
-    model = spp_jax.make_model(name, num_classes=NUM_CLASSES)
+    model = steps.make_model(name, num_classes=NUM_CLASSES)
     side = model.backbone.size
     rng = np.random.default_rng(0)
     batch = {
@@ -203,7 +208,7 @@ def compare_network(
 
     def run(where: Any, precision: Precision) -> tuple[dict, float, dict]:
         """Returns the maps, the loss, and the gradients of a step."""
-        model = spp_jax.make_model(name, num_classes=NUM_CLASSES, dtype=precision.dtype)
+        model = steps.make_model(name, num_classes=NUM_CLASSES, dtype=precision.dtype)
         step = steps_lib.make_train_step(model, optimizer, seed=0, flip=True, color_noise=0.0)
         with jax.default_matmul_precision(precision.products):
             placed = jax.device_put((state, batch), where)
@@ -253,7 +258,9 @@ def main(_: list[str]) -> None:
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     extent = timing.numbers("map", ",".join(_MAP.value), ",", 2)
     precisions = [p for p in PRECISIONS if p.name in _PRECISIONS.value]
-    rows = compare_literals(device) + compare_pools(device, cpu, extent, _WINDOWS.value)
+    dtypes = sorted({p.dtype for p in precisions})
+    rows = compare_literals(device)
+    rows += compare_pools(device, cpu, extent, _WINDOWS.value, dtypes)
     for name in _NETWORKS.value:
         rows += compare_network(device, cpu, name, _BATCH.value, precisions)
     wrong = judge(rows)

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import spp_jax
-from benchmarks import timing
+from benchmarks import steps, timing
 from spp_jax.models import topology
 
-_NETWORKS = flags.DEFINE_list("networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model.")
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model, or tiny."
+)
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the networks.")
 _SCALES = flags.DEFINE_list(  # the paper's, also if the package's preset changes
@@ -41,7 +42,7 @@ def place_views(height: int, width: int, backbone: topology.Backbone) -> np.ndar
 
 def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
     """Returns the two ways, and how many times as many pixels the crops are."""
-    model = spp_jax.make_model(name, dtype=_DTYPE.value)
+    model = steps.make_model(name, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
     rng = np.random.default_rng(0)

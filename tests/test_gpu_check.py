@@ -47,7 +47,7 @@ def test_a_dry_run_needs_no_data_library_and_measures_every_part(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(_ABSENT.format(absent=set(ABSENT)))
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     output = tmp_path / "results"
-    ended = _run("--dry_run", f"--output={output}", env=env)
+    ended = _run("--dry_run", "--limit=900", f"--output={output}", env=env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "not installed: torch" in ended.stdout
     written = json.loads((output / "gpu_check.json").read_text())
@@ -58,12 +58,12 @@ def test_a_dry_run_needs_no_data_library_and_measures_every_part(tmp_path):
     results = {name: json.loads((output / f"{name}.json").read_text()) for name in names}
     assert results["device_tests"]["missing"] == ["pytest", "hypothesis"]
     assert results["training_zf5"]["rows"][0]["seconds"]["ours"] > 0
-    assert results["memory_zf5"]["rows"][0]["compiler_bytes"] > 1e6
+    assert results["memory_zf5"]["rows"][0]["compiler_bytes"] > 1e5
     assert set(results["detection"]["kinds"]) == {"1 scale", "5 scales"}
     # bfloat16 rounds to 8 bits: equal to the last bit would mean that nothing was compared.
     errors = {row["case"]: row["error"] for row in results["equal"]["compared"]}
     assert errors["by hand: pool_windows"] == 0
-    assert 1e-4 < errors["digits, bfloat16: logits"] < 3e-2
+    assert 1e-4 < errors["tiny, bfloat16: logits"] < 3e-2
 
 
 def test_without_a_gpu_it_is_one_sentence(tmp_path):
