@@ -3,6 +3,7 @@
 Machines with GPUs are lent without what loads data: the dry run here has none of that either.
 """
 
+import importlib
 import json
 import math
 import os
@@ -12,8 +13,23 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from benchmarks import device_tests, equal, gpu_check, limits, verdicts
+from benchmarks import verdicts
+
+
+def _load(name):
+    """Imports a benchmark, and takes its flags back: others define the same names."""
+    before = set(flags.FLAGS)
+    module = importlib.import_module(f"benchmarks.{name}")
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    return module
+
+
+device_tests, equal, gpu_check, limits, pooling = map(
+    _load, ("device_tests", "equal", "gpu_check", "limits", "pooling")
+)
 
 # Python runs a file of this name in every process that has its folder on the path.
 _ABSENT = """
@@ -207,8 +223,6 @@ def test_a_program_faster_than_its_limit_shows_that_the_model_is_wrong(tmp_path)
 
 
 def test_names_of_limits_are_those_of_the_benchmarks():
-    from benchmarks import pooling
-
     names = {f"{what}, {dtype}" for what in pooling.SIZES for dtype in ("float32", "bfloat16")} | {
         "75x100 float32, backward too"
     }
