@@ -1,12 +1,14 @@
 # make train  trains on digit scenes and scores the result; make test  runs the tests.
 # make detect  trains a small network and a detector of digits, and scores it.
 # make bench  times what there is to time beside its peers, in ten minutes, alone on the machine.
+# make gpu-check  checks and times everything on a GPU, in eight minutes; no network is needed.
 # make readme-check  runs the commands of README.md and docs/*.md, shortened, in a fresh clone.
 # make faults  tries to break training, features and detection for an hour or two, alone on the
 # machine: kills, signals, disks that fail, damaged files; it prints a scoreboard.
 # make gpu-programs  compiles the programs for GPUs that are not there, and counts what they move;
 # it installs JAX for GPUs in .venv-gpu, about 6 GB, and takes an hour.
-# All set up .venv first when it is missing. VENV, PYTHON and WORKDIR can be given; SMOKE=1 makes
+# All set up .venv first when it is missing, gpu-check only where python3 has no JAX that reaches a
+# GPU; PYTHON_GPU names another Python for it. VENV, PYTHON and WORKDIR can be given; SMOKE=1 makes
 # train and detect stop after a few steps.
 
 VENV ?= .venv
@@ -15,6 +17,9 @@ WORKDIR ?= runs/digits_multisize
 DETECTDIR ?= runs/digits_detection
 BENCHDIR ?= runs/bench
 FAULTSDIR ?= runs/faults
+GPUDIR ?= runs/gpu_check
+PYTHON_GPU ?=
+REACHES_GPU := import jax, sys; sys.exit(jax.default_backend() != 'gpu')
 RUN := $(VENV)/bin/python
 GPU_RUN := .venv-gpu/bin/python
 GPU_PROGRAMS ?= runs/gpu_programs.json
@@ -25,7 +30,7 @@ DETECT_FLAGS := $(if $(SMOKE),--config.finetune.num_steps=4 --config.finetune.dr
     --config.features.num_canvases=1 --config.features.scales="(128$(COMMA))")
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 
-.PHONY: setup train detect bench faults gpu-programs test test-all check readme-check wheel-check lint format clean
+.PHONY: setup train detect bench gpu-check gpu-programs faults test test-all check readme-check wheel-check lint format clean
 
 setup: $(VENV)/ready
 
@@ -48,6 +53,12 @@ detect: setup
 # IMAGES=FOLDER of photographs, if there is one; torch, if it is installed, is timed beside us.
 bench: setup
 	$(RUN) -m benchmarks --output=$(BENCHDIR) --images=$(IMAGES)
+
+gpu-check:
+	@if [ -n "$(PYTHON_GPU)" ]; then python="$(PYTHON_GPU)"; \
+	elif python3 -c "$(REACHES_GPU)" 2>/dev/null; then python=python3; \
+	else $(MAKE) setup && python="$(RUN)"; fi && \
+	"$$python" -m benchmarks.gpu_check --output="$(GPUDIR)"
 
 faults: setup
 	$(RUN) -m tests.faults --output=$(FAULTSDIR)

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import spp_jax
-from benchmarks import facts, timing
+from benchmarks import facts, steps, timing
 from spp_jax.detection import boxes, device
 from spp_jax.models import topology
 
-_NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model.")
+_NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model, or tiny.")
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
+_SCALES = flags.DEFINE_list(
+    "scales", ["480", "576", "688", "864", "1200"], "Shorter sides of an image at five scales."
+)
 _WINDOWS = flags.DEFINE_integer("windows", 2000, "Windows of the image.", lower_bound=1)
 _ALONE = flags.DEFINE_integer("alone", 32, "Windows run one by one.", lower_bound=1)
 _CLASSES = flags.DEFINE_integer("classes", 20, "SVMs.", lower_bound=1)
@@ -31,20 +33,20 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lowe
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the network.")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
 
-SCALES = {"1 scale": (688,), "5 scales": (480, 576, 688, 864, 1200)}
-
 
 def main(_: list[str]) -> None:
-    model = spp_jax.make_model(_NETWORK.value, dtype=_DTYPE.value)
+    model = steps.make_model(_NETWORK.value, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
     height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)
     rng = np.random.default_rng(0)
     windows = draw_windows(rng, height, width, _WINDOWS.value)
     image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    scales = timing.numbers("scales", ",".join(_SCALES.value), ",", 5)
+    kinds = {"1 scale": scales[2:3], "5 scales": scales}
     stages = {
-        kind: make_stages(model, variables, image, windows, scales)
-        for kind, scales in SCALES.items()
+        kind: make_stages(model, variables, image, windows, chosen)
+        for kind, chosen in kinds.items()
     }
     runs = {
         f"{kind}: {name}": timing.Run(call)

@@ -13,18 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-import spp_jax
-from benchmarks import timing
+from benchmarks import steps, timing
 from spp_jax.models import topology
 
-_NETWORKS = flags.DEFINE_list("networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model.")
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model, or tiny."
+)
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the networks.")
+_SCALES = flags.DEFINE_list(  # the paper's, also if the package's preset changes
+    "scales",
+    ["224", "256", "300", "360", "448", "560"],
+    "Shorter sides of the image at six scales.",
+)
 _BATCH = flags.DEFINE_integer("batch", 96, "Crops run at once.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
-
-SCALES = (224, 256, 300, 360, 448, 560)  # the paper's, also if the package's preset changes
 
 
 def place_views(height: int, width: int, backbone: topology.Backbone) -> np.ndarray:
@@ -38,12 +42,12 @@ def place_views(height: int, width: int, backbone: topology.Backbone) -> np.ndar
 
 def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
     """Returns the two ways, and how many times as many pixels the crops are."""
-    model = spp_jax.make_model(name, dtype=_DTYPE.value)
+    model = steps.make_model(name, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
     rng = np.random.default_rng(0)
     whole, cells, num_views = [], [], 0
-    for scale in SCALES:
+    for scale in timing.numbers("scales", ",".join(_SCALES.value), ",", 6):
         rows, columns = (round(x * scale / min(height, width)) for x in (height, width))
         image = rng.integers(0, 256, (1, rows, columns, 3)).astype(np.uint8)
         whole.append(jax.device_put(np.concatenate([image, image[:, :, ::-1]])))

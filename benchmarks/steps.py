@@ -8,18 +8,40 @@ import spp_jax
 from benchmarks import peers
 from spp_jax import config as config_lib
 from spp_jax import sharding
+from spp_jax.models import topology
 from spp_jax.training import programs, schedule
 from spp_jax.training import state as state_lib
 from spp_jax.training import steps as steps_lib
 
 NUM_CLASSES = 1000
 
+# For dry runs: one layer of each kind, so that it is compiled quickly.
+TINY = topology.Backbone(
+    name="tiny",
+    layers=(
+        topology.Conv("conv1", 8, 5, stride=4),
+        topology.LRN("norm1"),
+        topology.MaxPool("pool1", 2, 2),
+        topology.Conv("conv2", 8, 3, padding=1),
+    ),
+    size=48,
+    hidden=(16,),
+    hidden_bias=0.0,
+    kernel_std=None,
+    scale=1 / 64,
+)
+
+
+def make_model(name: str, **options: Any) -> spp_jax.SPPNet:
+    """Returns a network as `spp_jax.make_model`, whose name may also be "tiny"."""
+    return spp_jax.make_model(TINY if name == TINY.name else name, **options)
+
 
 class Ours:
     """The project's step; each call trains on."""
 
     def __init__(self, name: str, side: int, dtype: str, count: int, deterministic: bool = False):
-        model = spp_jax.make_model(name, num_classes=NUM_CLASSES, dtype=dtype)
+        model = make_model(name, num_classes=NUM_CLASSES, dtype=dtype)
         train = config_lib.TrainConfig()
         optimizer = schedule.make_optimizer(train, 1000)
         step = steps_lib.make_train_step(model, optimizer, seed=0, flip=True, color_noise=0.0)
@@ -63,7 +85,7 @@ class Torch:
         self, name: str, side: int, dtype: str, count: int, layout: str, is_compiled: bool
     ):
         torch = peers.torch
-        backbone = spp_jax.make_model(name).backbone
+        backbone = make_model(name).backbone
         layouts = {"last": torch.channels_last, "first": torch.contiguous_format}
         network = peers.network(backbone, NUM_CLASSES).to(memory_format=layouts[layout])
         self._optimizer = torch.optim.SGD(

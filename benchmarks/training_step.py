@@ -23,6 +23,10 @@ _BATCH = flags.DEFINE_integer(
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
 _COMPILE = flags.DEFINE_bool("compile", True, "Whether to time torch.compile as well.")
+_EAGER = flags.DEFINE_bool("eager", True, "Whether to time torch without torch.compile as well.")
+_SQUARE = flags.DEFINE_integer(
+    "square", 0, "Side of the limit's matrices; 0 is 4096 on CPUs, else 8192.", lower_bound=0
+)
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
 
 
@@ -31,7 +35,9 @@ def make_case(name: str, side: int, dtype: str, count: int) -> timing.Case:
     ours = steps.Ours(name, side, dtype, count)
     rivals = {}
     if peers.has_torch():
-        kinds = {"torch": ("first", False), "torch channels_last": ("last", False)}
+        kinds = {}
+        if _EAGER.value:
+            kinds = {"torch": ("first", False), "torch channels_last": ("last", False)}
         if _COMPILE.value:
             kinds["torch.compile channels_last"] = ("last", True)
         for kind, (layout, is_compiled) in kinds.items():
@@ -40,7 +46,7 @@ def make_case(name: str, side: int, dtype: str, count: int) -> timing.Case:
     if jax.default_backend() == "gpu":
         deterministic = steps.Ours(name, side, dtype, count, deterministic=True)
         rivals["ours, deterministic"] = timing.Run(deterministic)
-    product = 4096 if jax.default_backend() == "cpu" else 8192
+    product = _SQUARE.value or (4096 if jax.default_backend() == "cpu" else 8192)
     square = jnp.ones((product, product), dtype)
     multiply = jax.jit(jnp.matmul)
     limit = None

@@ -58,6 +58,7 @@ def _run(setup, mesh, batches):
     return losses, jax.device_get(current.params)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs the four devices of the CPU")
 def test_four_devices_give_what_one_gives(setup):
     assert jax.device_count() == 4
     batches = [_batch(seed=i) for i in range(3)]
