@@ -168,10 +168,11 @@ def _linear(function: Callable, transpose: Callable, x: jax.Array) -> jax.Array:
     def transpose_solve(_, pair):
         return pair[0] + transpose(pair[1]), pair[1]
 
-    # The transpose is defined only where the right-hand side as a whole is linear in x: an empty
-    # sum of it is zero, and costs nothing.
+    # Both halves have to depend on x, and their cotangents on the result's: JAX refuses zeros that
+    # it knows to be such. The sum of no cells is zero, and costs nothing.
     zeros = jnp.broadcast_to(x[:0].sum(), jax.eval_shape(function, x).shape)
-    return jax.lax.custom_linear_solve(matvec, (x, zeros), solve, transpose_solve)[1]
+    x, y = jax.lax.custom_linear_solve(matvec, (x, zeros), solve, transpose_solve)
+    return y + x[:0].sum()
 
 
 # Digits of a fixed-point number: three keep 40 bits below the largest one, also of sums of 100,000.
@@ -201,7 +202,8 @@ def _sum_at(place: tuple[jax.Array, ...], values: jax.Array, shape: tuple[int, .
         sums = jnp.zeros((*shape, _NUM_DIGITS), integer)
         sums = sums.at[place].add(digits, mode="promise_in_bounds").astype(wide)
         total = sum(sums[..., i] * base**-i for i in range(_NUM_DIGITS))
-        return (total * (unit[0] * 2.0**-bits)).astype(values.dtype)
+        # In this order, as a small unit divided by 2^bits would be zero.
+        return (total * 2.0**-bits * unit[0]).astype(values.dtype)
 
     # A sum of floats depends on its order, which differs from run to run on GPUs: where XLA is told
     # to keep it, it sorts every index first. Sums of integers do not depend on it. A CPU adds one
