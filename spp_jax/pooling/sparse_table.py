@@ -171,7 +171,9 @@ def _linear(function: Callable, transpose: Callable, x: jax.Array) -> jax.Array:
     # Both halves have to depend on x, and their cotangents on the result's: JAX refuses zeros that
     # it knows to be such. The sum of no cells is zero, and costs nothing.
     zeros = jnp.broadcast_to(x[:0].sum(), jax.eval_shape(function, x).shape)
-    x, y = jax.lax.custom_linear_solve(matvec, (x, zeros), solve, transpose_solve)
+    # Pyright takes it for a function that never returns.
+    run: Any = jax.lax.custom_linear_solve
+    x, y = run(matvec, (x, zeros), solve, transpose_solve)
     return y + x[:0].sum()
 
 
