@@ -3,6 +3,7 @@
 Shapes: N maps · (H, W) cells · C channels · B = sum(n * n for n in levels) bins.
 """
 
+import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
@@ -83,14 +84,30 @@ def _pool_levels(fmap: jax.Array, levels: Sequence[int], bins: str, reduce: Redu
     return jnp.concatenate([pooled[n].reshape(-1, n * n * channels) for n in levels], axis=1)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def merge_bins(grid: jax.Array, n: int) -> jax.Array:
     """Returns level n, (..., n, n, C), as maxima over blocks of a level that n divides.
 
     Exact: bins i*k ... (i+1)*k-1 of level n*k reach from floor(i*a/n) to ceil((i+1)*a/n).
     """
+    return _blocks(grid, n).max(axis=(-4, -2))
+
+
+def _blocks(grid: jax.Array, n: int) -> jax.Array:
+    """Returns (..., n, k, n, k, C) of (..., n * k, n * k, C)."""
     *lead, rows, columns, channels = grid.shape
-    blocks = grid.reshape(*lead, n, rows // n, n, columns // n, channels)
-    return blocks.max(axis=(-4, -2))
+    return grid.reshape(*lead, n, rows // n, n, columns // n, channels)
+
+
+@merge_bins.defjvp
+def _merge_bins_jvp(n: int, primals: tuple, tangents: tuple):
+    def merge(grid: jax.Array) -> jax.Array:
+        blocks = _blocks(grid, n)
+        k = blocks.shape[-2]
+        return maximum.maximum_of([blocks[..., i, :, j, :] for i in range(k) for j in range(k)])
+
+    _, change = jax.jvp(merge, primals, tangents)
+    return merge_bins(*primals, n), change
 
 
 def check_levels(levels: Any) -> tuple[int, ...]:

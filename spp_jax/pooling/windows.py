@@ -2,9 +2,6 @@
 
 Shapes: N maps · R windows · (H, W) cells · C channels · B = sum(n * n for n in levels) bins.
 Windows are (x1, y1, x2, y2) in map cells, right and bottom exclusive.
-
-A maximum over any rectangle is the maximum of four overlapping blocks whose sides are powers of
-two, so a table of such blocks makes each bin four look-ups, whatever its size: a sparse table.
 """
 
 from collections.abc import Sequence
@@ -15,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from spp_jax.pooling import maximum, meshes, pyramid
+from spp_jax.pooling import maximum, meshes, pyramid, sparse_table
 
 
 def pool_windows(
@@ -110,7 +107,7 @@ def _pool(
     reduce: pyramid.Reduce,
 ) -> jax.Array:
     num_windows, channels = windows.shape[0], maps[0].shape[3]
-    # Every index here is int32, also where JAX's default is 64 bits: `_two_blocks` counts bits.
+    # Every index here is int32, also where JAX's default is 64 bits: `sparse_table` counts bits.
     sides = np.repeat([m.shape[1:3] for m in maps], [m.shape[0] for m in maps], axis=0)
     height, width = jnp.split(jnp.asarray(sides, jnp.int32)[map_index], 2, axis=1)
     x1, y1, x2, y2 = jnp.split(windows, 4, axis=1)
@@ -176,12 +173,12 @@ def _max_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
     channels = maps[0].shape[3]
     x1, y1, x2, y2 = window
     looked_up = [n for n in sorted(set(levels)) if not any(m > n and m % n == 0 for m in levels)]
-    table = _SparseTable(maps, min(looked_up))
+    table = sparse_table.SparseTable([m.shape[:3] for m in maps], min(looked_up))
     index = []
     for n in looked_up:
         rows, columns = _edges(y1, y2, n), _edges(x1, x2, n)
         index.append(table.index(map_index, rows, columns).reshape(-1, n * n, 4))
-    bins = _gather_max(table.cells, jnp.concatenate(index, axis=1))
+    bins = table.maxima(maps, map_index, jnp.concatenate(index, axis=1))
 
     grids: dict[int, jax.Array] = {}
     first = 0
@@ -191,80 +188,6 @@ def _max_of_levels(maps, map_index, window, levels) -> dict[int, jax.Array]:
     for n in sorted(set(levels) - set(looked_up), reverse=True):
         grids[n] = pyramid.merge_bins(grids[min(m for m in grids if m % n == 0)], n)
     return grids
-
-
-class _SparseTable:
-    """Maxima over every block of 2^i x 2^j cells that a bin of level n or finer can need."""
-
-    def __init__(self, maps: Sequence[jax.Array], n: int):
-        counts = [m.shape[0] for m in maps]
-        powers = [[_num_powers(side, n) for side in m.shape[1:3]] for m in maps]
-        # By array of maps and powers: where their blocks begin, and how many there are a map.
-        grid = (len(maps), *np.max(powers, axis=0))
-        self._first, self._shapes = np.zeros(grid, np.int32), np.zeros((*grid, 2), np.int32)
-        parts, total = [], 0
-        for number, fmap in enumerate(maps):
-            column = fmap
-            for i in range(powers[number][0]):
-                column = _double(column, 1, i)
-                block = column
-                for j in range(powers[number][1]):
-                    block = _double(block, 2, j)
-                    parts.append(block.reshape(-1, block.shape[3]))
-                    self._first[number, i, j] = total
-                    self._shapes[number, i, j] = block.shape[1:3]
-                    total += parts[-1].shape[0]
-        self.cells = jnp.concatenate(parts)
-        self._array_of = np.repeat(np.arange(len(maps), dtype=np.int32), counts)
-        self._place_of = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
-
-    def index(self, map_index, rows, columns) -> jax.Array:
-        """Returns (R, n, n, 4): where in `cells` lie the four blocks whose union is each bin."""
-        i, upper, lower = _two_blocks(*rows)
-        j, left, right = _two_blocks(*columns)
-        array = jnp.asarray(self._array_of)[map_index][:, None, None]
-        place = jnp.asarray(self._place_of)[map_index][:, None, None]
-        power = array, i[:, :, None], j[:, None, :]
-        height, width = jnp.moveaxis(jnp.asarray(self._shapes)[power], -1, 0)
-        origin = jnp.asarray(self._first)[power] + place * height * width
-        corners = [
-            origin + y[:, :, None] * width + x[:, None, :]
-            for y in (upper, lower)
-            for x in (left, right)
-        ]
-        return jnp.stack(corners, axis=-1)
-
-
-def _num_powers(side: int, n: int) -> int:
-    """Returns how many powers of two fit in the longest bin of level n on up to `side` cells."""
-    # A bin can span one cell more than ceil(side/n): [2, 6) of 16 cells in 6 bins.
-    return min(side, -(-side // n) + 1).bit_length()
-
-
-def _double(block: jax.Array, axis: int, power: int) -> jax.Array:
-    """Returns maxima over 2^power cells of an axis from those over 2^(power-1), fewer by starts."""
-    if power == 0:
-        return block
-    half, side = 1 << (power - 1), block.shape[axis]
-    lead = jax.lax.slice_in_dim(block, 0, side - half, axis=axis)
-    return jnp.maximum(lead, jax.lax.slice_in_dim(block, half, side, axis=axis))
-
-
-def _two_blocks(start: jax.Array, stop: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns i, a, b: [start, stop) is the union of the 2^i cells from a and those from b.
-
-    All are int32.
-    """
-    power = 31 - jax.lax.clz(stop - start)
-    return power, start, stop - jnp.left_shift(jnp.int32(1), power)
-
-
-def _gather_max(cells: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the maximum over the last axis of cells[index]: (T, C), (R, B, 4) -> (R, B, C)."""
-    # Not one gather of all four: XLA would write that, four times the result, to memory first.
-    return maximum.maximum_of(
-        [cells.at[index[..., i]].get(mode="promise_in_bounds") for i in range(index.shape[-1])]
-    )
 
 
 # Windows averaged together: their weighted sums stay in a processor's cache.

@@ -25,3 +25,24 @@ def pool_window(fmap: np.ndarray, window, levels, reduce=np.max) -> np.ndarray:
     if x2 <= x1 or y2 <= y1:
         return np.zeros(channels * sum(n * n for n in levels), fmap.dtype)
     return pool_rectangle(fmap[y1:y2, x1:x2], levels, reduce)
+
+
+def gradient(fmap: np.ndarray, boxes, levels, changes: np.ndarray) -> np.ndarray:
+    """Returns (H, W, C): the change of each output, (R, B * C), added to the cell it came from."""
+    height, width, channels = fmap.shape
+    total = np.zeros(fmap.shape)
+    # A window of numbered cells shows which cells a bin has.
+    numbered = np.arange(height * width).reshape(height, width, 1)
+    for window, row in zip(boxes, np.reshape(changes, (len(boxes), -1, channels))):
+        bins = []
+
+        def keep(cells, axis, bins=bins):
+            bins.append(cells.ravel())
+            return [0]
+
+        pool_window(numbered, window, levels, keep)
+        for cells, change in zip(bins, row):
+            numbers = fmap.reshape(-1, channels)[cells]
+            winners = cells[numbers.argmax(axis=0)]
+            total.reshape(-1, channels)[winners, np.arange(channels)] += change
+    return total
