@@ -39,6 +39,7 @@ RULES: list[Rule] = [
     ("", "make test", None, "make check runs it"),
     ("", "make bench", None, "takes ten minutes; tests/test_benchmarks.py runs its parts"),
     ("", "make gpu-check", None, "needs a GPU; tests/test_gpu_check.py runs its parts on CPUs"),
+    ("", "make gpu-programs", None, "installs 6 GB; tests/test_gpu_counts.py checks its counts"),
     ("", "make faults", None, "takes an hour; tests/test_faults.py runs its short form"),
     ("", "make readme-check", None, "is this"),
     ("", "make check", None, "this is a part of it"),

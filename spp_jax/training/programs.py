@@ -64,9 +64,7 @@ def compile_programs(
         deterministic: forbid operations whose result depends on the order of threads (GPU).
         stop: ends the work after the programs under way.
     """
-    options: dict[str, Any] = {}
-    if deterministic and mesh.devices.flat[0].platform in ("gpu", "cuda"):
-        options["xla_gpu_deterministic_ops"] = True
+    options = _options(mesh, deterministic)
 
     def compile_one(size: Size) -> Program | None:
         if stop is not None and stop.signal is not None:
@@ -94,6 +92,17 @@ def compile_programs(
     with concurrent.futures.ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
         distinct = sorted(set(sizes), key=np.prod, reverse=True)
         return {p.size: p for p in pool.map(compile_one, distinct) if p is not None}
+
+
+def _options(mesh: Mesh, deterministic: bool) -> dict[str, Any]:
+    """Returns the compiler's options; those of CPUs are its defaults."""
+    if mesh.devices.flat[0].platform not in ("gpu", "cuda"):
+        return {}
+    options: dict[str, Any] = {"xla_gpu_deterministic_ops": True} if deterministic else {}
+    if mesh.size > 1:
+        # Sums over devices then run while the gradients of earlier layers are computed.
+        options["xla_gpu_enable_latency_hiding_scheduler"] = True
+    return options
 
 
 def _peak_bytes(memory: Any) -> int:
