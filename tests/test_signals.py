@@ -35,3 +35,30 @@ def test_a_signal_is_not_lost_in_a_callback(number):
     process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (process.stdout, process.stderr) == (f"ended by {number}\n", "")
     assert process.returncode == 0
+
+
+# A library written in C that is being loaded makes an error of its own of what a signal raises.
+WHILE_LOADING = """
+import os, sys, types
+from spp_jax.commands import cli
+from spp_jax.runs import signals
+
+def load(_):
+    try:
+        os.kill(os.getpid(), int(number))
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None
+
+number = sys.argv.pop()
+nothing = lambda: None
+command = types.SimpleNamespace(define_flags=nothing, main=load, EXAMPLES=("",), KIND="Config")
+cli.run(command, sys.argv)
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 15])
+def test_an_error_that_comes_of_a_signal_is_an_interruption(number):
+    command = [sys.executable, "-c", WHILE_LOADING, str(number)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (process.stdout, process.stderr) == ("", "interrupted\n")
+    assert process.returncode == 128 + number

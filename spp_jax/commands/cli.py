@@ -12,7 +12,7 @@ import pathlib
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
@@ -54,15 +54,23 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     console.guard_streams()
     rest: list[str] = []
 
+    def interrupted_or(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception:
+            if ended.signal is None:
+                raise
+            raise signals.Ended(ended.signal) from None
+
     def parse(argv: Sequence[str]) -> list[str]:
-        rest.extend(_parse(command, argv))
+        rest.extend(interrupted_or(_parse, command, argv))
         if rest and not arguments:
             fail(f"unexpected argument {rest[0]!r}")
         return [argv[0]]
 
     def guarded(_: Sequence[str]) -> None:
         try:
-            sys.exit(command.main(rest))
+            sys.exit(interrupted_or(command.main, rest))
         except errors.InputError as e:
             fail(str(e))
         except BrokenPipeError:
@@ -72,7 +80,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
                 raise
             fail(f"{e.filename or 'reading or writing failed'}: {e.strerror}")
 
-    signals.end_like_interrupts()
+    ended = signals.end_like_interrupts()
     _say_warnings()
     _use_compilation_cache()
     memory.keep_freed()

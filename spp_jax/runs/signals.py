@@ -23,31 +23,6 @@ def number_of(interrupt: KeyboardInterrupt) -> int:
     return interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
 
 
-def end_like_interrupts() -> None:
-    """Makes the first SIGINT, SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
-
-    A second one ends the process as usual. Ignored signals, as SIGHUP under nohup, stay so.
-    """
-
-    def end(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise Ended(number)
-
-    def end_again(lost: Any) -> None:
-        # Python drops what is raised in a callback of its garbage collector, and JAX has one.
-        if not isinstance(lost.exc_value, Ended):
-            others(lost)
-            return
-        number = lost.exc_value.number
-        signal.signal(number, end)
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
-
-    others, sys.unraisablehook = sys.unraisablehook, end_again
-    for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
-
-
 class Stop:
     """Whether long work is asked to stop; this one never is.
 
@@ -64,6 +39,38 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+def end_like_interrupts() -> Stop:
+    """Makes the first SIGINT, SIGTERM or SIGHUP of this process raise `Ended`, where the work is.
+
+    A second one ends the process as usual. Ignored signals, as SIGHUP under nohup, stay so.
+
+    Returns:
+        Whose `signal` is the number of the one that came. An exception after it may be what came of
+        it: a library written in C that is just being loaded makes an ImportError of `Ended`.
+    """
+    ended = Stop()
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        ended.signal = number
+        raise Ended(number)
+
+    def end_again(lost: Any) -> None:
+        # Python drops what is raised in a callback of its garbage collector, and JAX has one.
+        if not isinstance(lost.exc_value, Ended):
+            others(lost)
+            return
+        number = lost.exc_value.number
+        signal.signal(number, end)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+    others, sys.unraisablehook = sys.unraisablehook, end_again
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+    return ended
 
 
 class StopSignal(Stop):
