@@ -66,7 +66,7 @@ backend_config={"gemm_backend_config":{"dot_dimension_numbers":\
   %state = (s32[], f32[8]{0}) tuple(%zero, %eight)
   %loop = (s32[], f32[8]{0}) while(%state), condition=%test, body=%body, \
 backend_config={"known_trip_count":{"n":"10"}}
-  %begin = f32[4,6]{1,0} all-reduce-start(%product), to_apply=%test
+  %begin = (f32[4,6]{1,0}, f32[4,6]{1,0}) all-reduce-start(%product), to_apply=%test
   ROOT %end = f32[4,6]{1,0} all-reduce-done(%begin)
 }
 """
@@ -86,7 +86,7 @@ def test_what_is_counted_of_a_program_written_by_hand():
     # Each of 2 x 6 x 6 x 5 outputs is 27 products; the kernel's gradient has the same ones.
     assert counted["operations"] == 2 * (2 * 360 * 27) + 2 * 4 * 6 * 4
     assert (counted["fusions"], counted["library_calls"]) == (1, 3)
-    assert counted["collectives"] == [{"kind": "all-reduce-start", "dtype": "f32", "bytes": 96}]
+    assert counted["collectives"] == [{"kind": "all-reduce", "dtype": "f32", "bytes": 96}]
     assert (counted["scatters"], counted["sorts"], counted["unknown_loops"]) == (0, 0, 0)
     assert counted["largest"][0] == {
         "name": "conv",

@@ -32,11 +32,16 @@ _LARGE = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An instruction that runs, as often as `times`, and the bytes of one run."""
+    """An instruction that runs `times` times, and the bytes that it reads and writes each time."""
 
     instruction: hlo.Instruction
     times: int
-    bytes: int
+    read: int
+    written: int
+
+    @property
+    def bytes(self) -> int:
+        return self.times * (self.read + self.written)
 
 
 def count(program: hlo.Program) -> dict[str, Any]:
@@ -65,20 +70,20 @@ def count(program: hlo.Program) -> dict[str, Any]:
         for array in s.instruction.arrays
         if array.dtype == "f32" and len(array.shape) == 4 and array.bytes >= _LARGE
     ]
-    largest = sorted(steps, key=lambda s: -s.bytes * s.times)[:10]
+    largest = sorted(steps, key=lambda s: -s.bytes)[:10]
     return {
-        "bytes": sum(s.bytes * s.times for s in steps),
+        "bytes": sum(s.bytes for s in steps),
         "operations": _operations(program, steps),
         "fusions": sum(s.instruction.opcode == "fusion" for s in steps),
         "library_calls": sum(bool(_library(s.instruction)) for s in steps),
         "copies": len(copies),
-        "copied_bytes": sum(s.bytes * s.times for s in copies),
+        "copied_bytes": sum(s.bytes for s in copies),
         "scatters": by_opcode["scatter"] + by_opcode["select-and-scatter"],
         "sorts": by_opcode["sort"] + sum("Sort" in s.instruction.target for s in steps),
         "float32_maps": len(maps),
         "float32_map_bytes": sum(array.bytes * times for array, times in maps),
         "largest_float32_map": max((array.bytes for array, _ in maps), default=0),
-        "collectives": [_collective(s.instruction) for s in steps if _is_collective(s.instruction)],
+        "collectives": [_collective(s) for s in steps if _is_collective(s.instruction)],
         "unknown_loops": sum(
             i.opcode == "while" and "known_trip_count" not in i.attributes for i in program.all()
         ),
@@ -112,15 +117,12 @@ def _steps(program: hlo.Program, computation: str, times: int) -> Iterator[Step]
             for called in instruction.calls:
                 yield from _steps(program, called, times * instruction.trip_count)
             continue
-        read = sum(results[name].bytes for name in instruction.operands if name in results)
-        yield Step(instruction, times, _written(instruction, read) + read)
-
-
-def _written(instruction: hlo.Instruction, read: int) -> int:
-    # The result of a start of a copy or collective holds its operands as well.
-    if instruction.opcode in ("copy-start", "all-gather-start", "collective-permute-start"):
-        return instruction.bytes - read
-    return instruction.bytes
+        operands = [results[name] for name in instruction.operands if name in results]
+        read = sum(operand.bytes for operand in operands)
+        # The result of a copy or a collective that is only started may hold its operands as well.
+        is_start = opcode.endswith("-start") and len(instruction.arrays) > len(operands)
+        written = instruction.bytes - read * is_start
+        yield Step(instruction, times, read, written)
 
 
 def _library(instruction: hlo.Instruction) -> str:
@@ -140,11 +142,11 @@ def _is_collective(instruction: hlo.Instruction) -> bool:
     return instruction.opcode.removesuffix("-start") in _COLLECTIVES
 
 
-def _collective(instruction: hlo.Instruction) -> dict[str, Any]:
+def _collective(step: Step) -> dict[str, Any]:
     return {
-        "kind": instruction.opcode,
-        "dtype": "+".join(sorted({array.dtype for array in instruction.arrays})),
-        "bytes": instruction.bytes,
+        "kind": step.instruction.opcode.removesuffix("-start"),
+        "dtype": "+".join(sorted({array.dtype for array in step.instruction.arrays})),
+        "bytes": step.written * step.times,
     }
 
 
@@ -195,7 +197,7 @@ def _describe(program: hlo.Program, step: Step) -> dict[str, Any]:
     return {
         "name": instruction.name,
         "opcode": _library(instruction) or instruction.opcode,
-        "bytes": step.bytes * step.times,
+        "bytes": step.bytes,
         "result": [f"{a.dtype}[{','.join(map(str, a.shape))}]" for a in instruction.arrays][:4],
         "source": program.source(instruction),
     }
