@@ -4,7 +4,7 @@ XLA's own gradient with respect to a kernel takes two to five times as long ther
 (docs/results/speed.md). Shapes: N maps · (H, W) cells · C to D channels · (k, k) kernel.
 """
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +14,6 @@ _MIN_MULTIPLICATIONS = 5e8
 
 # With fewer channels, as in the first layer, the product of a kernel's row would be too thin.
 _FEW_CHANNELS = 16
-
-
-def conv_general_dilated(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
-) -> jax.Array:
-    """Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D).
-
-    `flax.linen.Conv` calls it in place of `jax.lax.conv_general_dilated`.
-
-    Raises:
-        ValueError: the kernel is not square, strides or paddings differ between sides, or there are
-            dilations or groups.
-    """
-    sides = {*kernel.shape[:2]}, {*strides}, {*padding[0], *padding[1]}
-    dilations = {*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())}
-    is_grouped = options.get("feature_group_count", 1) != 1
-    if any(len(side) > 1 for side in sides) or dilations - {1} or is_grouped:
-        raise ValueError(
-            f"convolutions are square, alike on all sides, and neither dilated nor grouped, got "
-            f"kernel {kernel.shape}, strides {strides}, padding {padding}, {options}"
-        )
-    return _convolve(x, kernel, strides[0], padding[0][0])
 
 
 def _apply(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -48,12 +26,15 @@ def _apply(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
     )
 
 
-_convolve = jax.custom_jvp(_apply, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D)."""
+    return _apply(x, kernel, stride, padding)
 
 
-@_convolve.defjvp
+@convolve.defjvp
 def _convolve_jvp(stride: int, padding: int, primals: tuple, tangents: tuple):
-    y = _convolve(*primals, stride, padding)
+    y = convolve(*primals, stride, padding)
 
     # JAX makes the gradient by transposing the operations of this derivative. So `cpu` consists of
     # slices, whose transposes are pads, and of matrix products, whose transposes are products too.

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import backbones, layers, stack, topology
+from spp_jax.models import backbones, layers, products, stack, topology
 from spp_jax.pooling import max_pool, pyramid
 from spp_jax.pooling import windows as pool_windows
 
@@ -323,11 +323,11 @@ class _Head(nn.Module):
         for number, width in enumerate(widths, start=6):
             if number > 6 or len(widths) == 1:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = nn.Dense(
+            x = products.Dense(
                 width,
-                dtype=self.dtype,
-                kernel_init=stack.kernel_init(self.backbone),
-                bias_init=nn.initializers.constant(self.backbone.hidden_bias),
+                self.dtype,
+                stack.kernel_init(self.backbone),
+                nn.initializers.constant(self.backbone.hidden_bias),
                 name=f"fc{number}",
             )(x)
             if number < 5 + len(widths):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spp_jax.models import convolution, layers, topology
+from spp_jax.models import layers, products, topology
 from spp_jax.pooling import max_pool
 
 
@@ -59,15 +59,14 @@ class Convolutions(nn.Module):
         return maps
 
     def _convolve(self, layer: topology.Conv, x: jax.Array) -> jax.Array:
-        return nn.Conv(
+        return products.Convolution(
             layer.features,
-            (layer.kernel, layer.kernel),
-            strides=layer.stride,
-            padding=layer.padding,
-            dtype=self.dtype,
-            kernel_init=kernel_init(self.backbone),
-            bias_init=nn.initializers.constant(layer.bias),
-            conv_general_dilated=convolution.conv_general_dilated,
+            layer.kernel,
+            layer.stride,
+            layer.padding,
+            self.dtype,
+            kernel_init(self.backbone),
+            nn.initializers.constant(layer.bias),
             name=layer.name,
         )(x)
 

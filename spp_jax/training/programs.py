@@ -77,7 +77,10 @@ def compile_programs(
         whole = sharding.replicated(mesh)
         start = time.monotonic()
         jitted = jax.jit(step, donate_argnums=0, out_shardings=whole)
-        run = jitted.lower(spec, batch).compile(compiler_options=options)
+        # Layers find the mesh, to sum their gradients over its devices in float32.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            lowered = jitted.lower(spec, batch)
+        run = lowered.compile(compiler_options=options)
         seconds = time.monotonic() - start
         cost, memory = run.cost_analysis(), run.memory_analysis()
         return Program(

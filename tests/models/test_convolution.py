@@ -19,8 +19,7 @@ def _xla(x, kernel, stride, padding):
 
 
 def _ours(x, kernel, stride, padding):
-    pads = [(padding, padding)] * 2
-    return convolution.conv_general_dilated(x, kernel, (stride, stride), pads)
+    return convolution.convolve(x, kernel, stride, padding)
 
 
 @pytest.mark.parametrize(
@@ -60,18 +59,6 @@ def test_large_kernels_gradients_hold_products_and_small_ones_convolutions():
 
     assert "dot_general" in text(56)
     assert "dot_general" not in text(7)
-
-
-@pytest.mark.parametrize(
-    ("strides", "padding", "options"),
-    [((1, 2), 0, {}), ((1, 1), ((1, 0), (0, 0)), {}), ((1, 1), 0, {"rhs_dilation": (2, 2)})],
-)
-def test_what_it_cannot_do_is_refused(strides, padding, options):
-    padding = padding or ((0, 0), (0, 0))
-    with pytest.raises(ValueError, match="neither dilated nor grouped"):
-        convolution.conv_general_dilated(
-            jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2)), strides, padding, **options
-        )
 
 
 def test_large_convolutions_keep_their_input_for_the_gradient_not_its_patches():

@@ -1,9 +1,12 @@
 """The step: weights of 0, augmentation on the device, one device against four, no scatter."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
@@ -68,6 +71,37 @@ def test_four_devices_give_what_one_gives(setup):
     np.testing.assert_allclose(four, one, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(params_of_four)):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs the four devices of the CPU")
+def test_gradients_of_bfloat16_are_summed_over_devices_in_float32():
+    model = spp_jax.make_model(TINY, levels=(3, 2, 1), num_classes=4, dtype="bfloat16", dropout=0)
+    optimizer = schedule.make_optimizer(config_lib.TrainConfig(learning_rate=0.05), 10)
+    setup = (
+        model,
+        optimizer,
+        steps.make_train_step(model, optimizer, seed=0, flip=True, color_noise=0),
+    )
+    mesh = sharding.make_mesh()
+    spec = state.state_spec(state.init_state(model, optimizer, 0, 48, mesh))
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.split(mesh))
+        for name, (shape, dtype) in _spec(48).items()
+    }
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        text = jax.jit(setup[2]).lower(spec, batch).as_text()
+    # One of each kernel and bias; what XLA makes sums of itself, it shows later.
+    sums = re.findall(r"stablehlo\.all_reduce.*?\}\) : \(tensor<([^>]*)>\)", text, re.S)
+    assert len(sums) == len(jax.tree.leaves(spec.params))
+    assert all(kind.endswith("f32") for kind in sums)
+    one, params = _run(setup, _mesh(1), [_batch()])
+    four, params_of_four = _run(setup, mesh, [_batch()])
+    # On one device XLA keeps more bits of some maps than bfloat16's eight; on four it rounds them.
+    np.testing.assert_allclose(four, one, rtol=2**-6)
+    start = jax.device_get(state.init_state(model, optimizer, 0, 48, _mesh(1)).params)
+    updates = [jax.tree.map(np.subtract, p, start) for p in (params, params_of_four)]
+    difference = jax.tree.map(np.subtract, *updates)
+    assert optax.tree.norm(difference) < 0.05 * optax.tree.norm(updates[0])
 
 
 def test_training_lowers_the_loss(setup):
