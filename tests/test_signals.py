@@ -62,3 +62,33 @@ def test_an_error_that_comes_of_a_signal_is_an_interruption(number):
     process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (process.stdout, process.stderr) == ("", "interrupted\n")
     assert process.returncode == 128 + number
+
+
+# TensorStore's callbacks into the event loop that Orbax has closed end so, in its threads.
+LATE = """
+import sys, types
+from spp_jax.commands import cli
+
+class Late:
+    def __init__(self, sentence):
+        self.sentence = sentence
+    def __del__(self):
+        raise RuntimeError(self.sentence)
+
+def main(_):
+    Late("Event loop is closed")
+    Late("something else")
+    return 0
+
+nothing = lambda: None
+cli.run(types.SimpleNamespace(define_flags=nothing, main=main, EXAMPLES=("",), KIND=""), sys.argv)
+"""
+
+
+def test_callbacks_of_a_write_that_failed_print_nothing():
+    process = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stdout) == (0, "")
+    assert "something else" in process.stderr
+    assert "Event loop is closed" not in process.stderr

@@ -82,6 +82,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
 
     ended = signals.end_like_interrupts()
     _say_warnings()
+    _drop_late_callbacks()
     _use_compilation_cache()
     memory.keep_freed()
     try:
@@ -257,6 +258,21 @@ def _say_warnings() -> None:
             show(message, category, *rest, **options)
 
     warnings.showwarning = say
+
+
+def _drop_late_callbacks() -> None:
+    """Keeps TensorStore from printing a traceback for each part of a write that failed.
+
+    Orbax closes its event loop where a write fails; parts that end later call into it, in threads.
+    """
+    show = sys.unraisablehook
+
+    def drop(ignored: Any) -> None:
+        error = ignored.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            show(ignored)
+
+    sys.unraisablehook = drop
 
 
 def _use_compilation_cache() -> None:

@@ -40,7 +40,7 @@ def _injected(stage: Stage, rng: np.random.Generator, folder: pathlib.Path) -> s
     else:
         count = int(rng.integers(1, 4))
         steps = set(rng.choice(np.arange(1, _STEPS), count, replace=False).tolist())
-    value = ("np.nan", "np.inf", "-np.inf", "3e38")[int(rng.integers(4))]
+    value = ("np.nan", "np.inf", "-np.inf")[int(rng.integers(3))]
     preset, run = folder / "preset.py", folder / "run"
     preset.write_text(
         _PRESET.format(

@@ -67,6 +67,10 @@ def _stop(
         seconds = time.monotonic() - start
     if process.code == -number and (not log.stat().st_size or _is_done(job, stage, output)):
         return seconds  # Python had not begun with the command, or had ended it
+    if process.code == 2 and job.once and _is_done(job, stage, output):
+        if reader is not None:
+            log.unlink()
+        return seconds  # a run before was whole: it is refused
     ends = {signal.SIGHUP, signal.SIGPIPE} if reader is not None else {number}
     _check(process, {0, *(128 + end for end in ends)})
     if reader is not None:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from spp_jax import checkpoint, sharding
+from spp_jax import checkpoint, errors, sharding
+from spp_jax.data.sources import opening
 from tests.faults.broken import Broken
 from tests.faults.stage import Stage
 
@@ -27,6 +28,7 @@ class Work:
         begin: puts into the folder what must lie there before.
         after: the works whose results it takes, but training.
         workers_flag: makes it use loader processes, where it can.
+        once: whether it is refused where its result lies already.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Work:
     begin: Callable[[Stage, pathlib.Path], None] = lambda stage, folder: None
     after: tuple[str, ...] = ()
     workers_flag: str = ""
+    once: bool = False
 
     def unbroken(self, stage: Stage) -> str:
         """Returns the digest of the result of a run that nothing disturbed."""
@@ -107,6 +110,20 @@ def files(*patterns: str) -> Callable[[pathlib.Path], str]:
         )
 
     return digest
+
+
+def examples(folder: pathlib.Path) -> str:
+    """Returns the SHA-256 of a prepared set's examples; their fields have no order in its files."""
+    digest = hashlib.sha256()
+    for split in ("train", "validation"):
+        try:
+            source = opening.TfdsSource("imagenet2012_256", split, str(folder))
+        except errors.InputError as e:
+            raise Broken("lost", str(e)) from e
+        for index in range(len(source)):
+            digest.update(repr((source[index].label, len(source[index].data))).encode())
+            digest.update(source[index].data)
+    return digest.hexdigest()
 
 
 def result(name: str) -> Callable[[pathlib.Path], str]:
@@ -189,7 +206,12 @@ ALL = (
         files("boxes/*"),
         after=("detection",),
     ),
-    Work("import", _import, lambda folder: str(checkpoint.checksum(checkpoint.load(folder)[1]))),
-    Work("preparation", _prepare, files("imagenet2012_256/1.0.0/*")),
-    Work("crops", _crop, files("crops/**/*.jpg")),
+    Work(
+        "import",
+        _import,
+        lambda folder: str(checkpoint.checksum(checkpoint.load(folder)[1])),
+        once=True,
+    ),
+    Work("preparation", _prepare, examples),
+    Work("crops", _crop, files("crops/**/*.jpg"), once=True),
 )
