@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks import facts, steps, timing
 from spp_jax.detection import boxes, device
-from spp_jax.models import topology
+from spp_jax.models import sppnet, topology
 
 _NETWORK = flags.DEFINE_string("network", "zf5", "A name of spp_jax.make_model, or tiny.")
 _SIZE = flags.DEFINE_list("size", ["375", "500"], "Height and width of the image, pixels.")
@@ -38,6 +38,7 @@ def main(_: list[str]) -> None:
     model = steps.make_model(_NETWORK.value, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
+    variables = sppnet.cast_params(model, variables)
     height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)
     rng = np.random.default_rng(0)
     windows = draw_windows(rng, height, width, _WINDOWS.value)

@@ -25,7 +25,9 @@ from absl import app, flags
 from benchmarks import facts, verdicts
 from spp_jax import errors
 
-_OUTPUT = flags.DEFINE_string("output", "runs/gpu_check", "Folder of the JSON files and logs.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "Folder of the JSON files and logs; empty: runs/gpu_check, _dry for a dry run."
+)
 _LIMIT = flags.DEFINE_float("limit", 480, "Seconds for all parts together.", lower_bound=10)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Whether to run small shapes on CPUs.")
 
@@ -57,7 +59,6 @@ def _training(name: str, seconds: float, case: str, *arguments: str) -> Part:
     return Part(name, "training_step", seconds, (f"--cases={case}", *arguments), small)
 
 
-# Scales of a dry run are alike, so that one program is compiled for all.
 # In the order of what is most wanted if time runs out. Programs compiled by one part are read from
 # the cache by later ones, so those that train without torch.compile come before those with it.
 PARTS = (
@@ -88,6 +89,7 @@ PARTS = (
     Part(
         *("detection", "detection", 40, ("--dtype=bfloat16", "--rounds=3")),
         small=(
+            # Scales that are alike: one program is compiled for all.
             *("--network=tiny", "--size=60,80", "--scales=72,72,72,72,72", "--windows=20"),
             *("--alone=16", "--classes=2", "--rounds=1"),
         ),
@@ -235,13 +237,8 @@ def table(ended: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def check(folder: str, limit: float, is_dry: bool) -> list[str]:
-    """Runs the parts; returns a sentence of each that did not end well.
-
-    Raises:
-        InputError: there is no GPU, or no place for the results.
-    """
-    begin = time.monotonic()
+def _clear(folder: str) -> None:
+    """Makes the folder of the results, without those of a check before; raises InputError."""
     try:
         os.makedirs(folder, exist_ok=True)
         for part in PARTS:
@@ -251,6 +248,15 @@ def check(folder: str, limit: float, is_dry: bool) -> list[str]:
                     os.remove(path)
     except OSError as e:
         raise errors.InputError(f"--output={folder}: {e.strerror}") from e
+
+
+def check(folder: str, limit: float, is_dry: bool) -> list[str]:
+    """Runs the parts; returns a sentence of each that did not end well.
+
+    Raises:
+        InputError: there is no GPU, or no place for the results.
+    """
+    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         environment = make_environment(cache, is_dry)
         named = probe(environment, min(limit, 90))
@@ -258,6 +264,7 @@ def check(folder: str, limit: float, is_dry: bool) -> list[str]:
             raise errors.InputError(
                 f"JAX has no GPU here, only {named['device']}; --dry_run runs small shapes on CPUs"
             )
+        _clear(folder)
         missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
         print(f"{named['device']}; not installed: {', '.join(missing) or 'nothing'}", flush=True)
         origin = facts.facts("python -m benchmarks.gpu_check", "jax", "flax") | named
@@ -280,7 +287,8 @@ def main(argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             raise errors.InputError(f"unexpected argument {argv[1]!r}")
-        bad = check(_OUTPUT.value, _LIMIT.value, _DRY_RUN.value)
+        folder = _OUTPUT.value or f"runs/gpu_check{'_dry' * _DRY_RUN.value}"
+        bad = check(folder, _LIMIT.value, _DRY_RUN.value)
     except errors.InputError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,6 @@
 """Compiles the programs for GPUs that are not there, and counts what they would do.
 
-    python -m benchmarks.gpu_programs [--device=h200] [--devices=1] [--only=NAME,...]
+    python -m benchmarks.gpu_programs [--device=h200] [--devices=1] [--only=NAME ...]
         [--output=docs/results/gpu_programs.json]
 
 `make gpu-programs` installs JAX for GPUs in .venv-gpu and runs it. Nothing here is measured: times
@@ -27,7 +27,7 @@ _COUNT = flags.DEFINE_enum(
 _DETERMINISTIC = flags.DEFINE_enum(
     "deterministic", "both", ["no", "yes", "both"], "Operations of the programs that train."
 )
-_ONLY = flags.DEFINE_list("only", [], "Rows to compile, or how their names begin.")
+_ONLY = flags.DEFINE_multi_string("only", [], "A row to compile, or how its name begins.")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
 _TEXTS = flags.DEFINE_string("texts", "", "Folder for the programs' texts.")
 
@@ -38,11 +38,15 @@ def main(_: list[str]) -> None:
     device = devices.DEVICES[_DEVICE.value]
     mesh = devices.make_mesh(device, int(_COUNT.value))
     rows = _read(_OUTPUT.value)
-    origin = facts.facts("python -m benchmarks.gpu_programs", "jax", "jaxlib", "flax")
-    for case in cases.ALL:
+    command = timing.given("python -m benchmarks.gpu_programs")
+    origin = facts.facts(command, "jax", "jaxlib", "flax")
+    wanted = [c for c in cases.ALL if c.name in chosen and (mesh.size == 1 or c.trains)]
+    if not any(_kinds(case.trains) for case in wanted):
+        raise errors.InputError(
+            f"none of the rows trains: --devices={mesh.size} and --deterministic are for those"
+        )
+    for case in wanted:
         for deterministic in _kinds(case.trains):
-            if case.name not in chosen or (mesh.size > 1 and not case.trains):
-                continue
             row = _compile(case, mesh, deterministic, device)
             print(_line(row), flush=True)
             rows[_key(row)] = {**row, **origin}
@@ -134,31 +138,29 @@ def _line(row: dict[str, Any]) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a Markdown table."""
     heads = (
-        *("program", "memory traffic, GB", "TFLOP", "ms moving", "ms computing", "utilisation"),
-        *("temporaries, GB", "fusions", "library calls", "copies (GB)", "float32 maps (GB)"),
-        *("scatters", "sorts", "collectives"),
+        *("program", "GB", "TFLOP", "ms moving", "ms computing", "utilisation"),
+        *("temporaries, GB", "fusions / library calls", "copies (GB)"),
+        *("float32, 4 axes (largest, MB)", "scatters / sorts", "summed over devices"),
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        collectives: dict[str, int] = {}
+        name = row["name"] + ", deterministic" * row["deterministic"]
+        exchanged: dict[str, int] = {}
         for entry in row["collectives"]:
-            name = f"{entry['kind']} {entry['dtype']}"
-            collectives[name] = collectives.get(name, 0) + entry["bytes"]
+            exchanged[entry["dtype"]] = exchanged.get(entry["dtype"], 0) + entry["bytes"]
         cells = (
-            row["name"] + ", deterministic" * row["deterministic"],
+            name + (f", {row['devices']} devices" if row["devices"] > 1 else ""),
             f"{row['bytes'] / 1e9:.2f}",
             f"{row['operations'] / 1e12:.3f}",
             f"{1e3 * row['seconds_moving']:.2f}",
             f"{1e3 * row['seconds_computing']:.2f}",
             f"{row['utilisation']:.0%}",
             f"{row['temporary_bytes'] / 1e9:.2f}",
-            str(row["fusions"]),
-            str(row["library_calls"]),
+            f"{row['fusions']} / {row['library_calls']}",
             f"{row['copies']} ({row['copied_bytes'] / 1e9:.2f})",
-            f"{row['float32_maps']} ({row['float32_map_bytes'] / 1e9:.2f})",
-            str(row["scatters"]),
-            str(row["sorts"]),
-            "; ".join(f"{name} {n / 1e6:.0f} MB" for name, n in collectives.items()) or "-",
+            f"{row['float32_maps']} ({row['largest_float32_map'] / 1e6:.1f})",
+            f"{row['scatters']} / {row['sorts']}",
+            "; ".join(f"{kind} {n / 1e6:.0f} MB" for kind, n in exchanged.items()) or "-",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

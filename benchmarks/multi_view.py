@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import steps, timing
-from spp_jax.models import topology
+from spp_jax.models import sppnet, topology
 
 _NETWORKS = flags.DEFINE_list(
     "networks", ["zf5", "overfeat7"], "Names of spp_jax.make_model, or tiny."
@@ -45,6 +45,7 @@ def make_case(name: str, height: int, width: int) -> tuple[timing.Case, float]:
     model = steps.make_model(name, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
+    variables = sppnet.cast_params(model, variables)
     rng = np.random.default_rng(0)
     whole, cells, num_views = [], [], 0
     for scale in timing.numbers("scales", ",".join(_SCALES.value), ",", 6):

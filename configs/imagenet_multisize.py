@@ -67,7 +67,7 @@ def get_config(kind: str = "zf5") -> config_lib.Config:
     if comma:
         # Parameters, normalisation and logits stay in float32. On CPUs XLA widens each convolution.
         config.model.dtype = "bfloat16"
-        # As many steps an epoch fewer as there are GPUs, each as many times as long.
+        # Every GPU has the paper's batch; checkpoints are as many images apart as before.
         config.data.batch_size *= GPUS[device]
         config.data.num_workers *= GPUS[device]
         config.train.learning_rate *= GPUS[device]

@@ -63,12 +63,15 @@ ALLOWED = {
     ("spp_jax/runs/lock.py", "import of socket"): "the host's name, for the lock's holder",
     ("spp_jax/training/logs.py", "import of socket"): "the host's name, for TensorBoard",
     ("spp_jax/training/logs.py", "name of time.time"): "the name that TensorBoard looks for",
+    ("benchmarks/device_tests.py", "import of xml"): "the report of pytest, which it has just run",
     **{
         (f"{name}.py", "import of subprocess"): "runs the project's own commands, or a compiler"
         for name in (
             "benchmarks/__main__",
             "benchmarks/accuracy",
+            "benchmarks/device_tests",
             "benchmarks/facts",
+            "benchmarks/gpu_check",
             "benchmarks/start",
             "benchmarks/windows",
             "tools/readme_check",

@@ -66,10 +66,6 @@ def _variables(model: sppnet.SPPNet, mesh: Mesh) -> Any:
     return _spec(cast, sharding.replicated(mesh))
 
 
-def _options(deterministic: bool) -> dict[str, Any]:
-    return {"xla_gpu_deterministic_ops": True} if deterministic else {}
-
-
 def _state(model: sppnet.SPPNet, optimizer: Any, mesh: Mesh) -> state_lib.TrainState:
     def init() -> state_lib.TrainState:
         zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
@@ -264,7 +260,8 @@ def window_gradient() -> Case:
             _array((2000, 4), jnp.int32, whole),
             _array((2000, 50 * 256), jnp.float32, whole),
         )
-        return [lowered.compile(compiler_options=_options(deterministic))]
+        options = programs.compiler_options(mesh, deterministic=deterministic)
+        return [lowered.compile(compiler_options=options)]
 
     return Case("pools of 2,000 windows and their gradient", "float32", make, trains=True)
 
@@ -283,7 +280,8 @@ def pyramid_gradient() -> Case:
             _array((BATCH, 13, 13, 256), jnp.bfloat16, split),
             _array((BATCH, 50 * 256), jnp.bfloat16, split),
         )
-        return [lowered.compile(compiler_options=_options(deterministic))]
+        options = programs.compiler_options(mesh, deterministic=deterministic)
+        return [lowered.compile(compiler_options=options)]
 
     return Case("pyramids of 128 maps and their gradient", "bfloat16", make, trains=True)
 

@@ -7,6 +7,7 @@ choices that its autotuner would make by timing on the device.
 import dataclasses
 import importlib.util
 import os
+import pkgutil
 from typing import Any
 
 import jax
@@ -18,8 +19,8 @@ from spp_jax import errors
 # What a large copy reaches of the vendor's peak bandwidth, and a large product of its operations.
 BANDWIDTH_SHARE, OPERATIONS_SHARE = 0.9, 0.8
 
-# Autotuning needs the device. Without it XLA finds no algorithm for products of Triton and
-# cublasLt; those of cuBLAS need none.
+# Autotuning needs the device. Without it products fail to compile unless these are off; XLA calls
+# cublasLt for some of them all the same.
 _FLAGS = (
     "--xla_gpu_autotune_level=0",
     "--xla_gpu_enable_triton_gemm=false",
@@ -107,14 +108,18 @@ _TOPOLOGIES = {1: "1x1x1", 8: "1x1x8", 32: "1x4x8"}
 COUNTS = tuple(_TOPOLOGIES)
 
 
+def _plugins() -> list[pkgutil.ModuleInfo]:
+    parent = importlib.util.find_spec("jax_plugins")
+    return list(pkgutil.iter_modules(parent.submodule_search_locations)) if parent else []
+
+
 def prepare() -> None:
     """Sets what JAX and XLA must see before they look for devices.
 
     Raises:
         InputError: the GPU plugin is not installed.
     """
-    parent = importlib.util.find_spec("jax_plugins")
-    if parent is None or importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if not any(plugin.name.startswith("xla_cuda") for plugin in _plugins()):
         raise errors.InputError(
             "this Python has no JAX for GPUs to compile with; `make gpu-programs` installs it in "
             ".venv-gpu, about 6 GB"

@@ -54,11 +54,12 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     console.guard_streams()
     rest: list[str] = []
 
-    def interrupted_or(function: Callable[..., Any], *arguments: Any) -> Any:
+    def interrupted_or(function: Callable[..., Any], *given: Any) -> Any:
         try:
-            return function(*arguments)
-        except Exception:
-            if ended.signal is None:
+            return function(*given)
+        except Exception as e:
+            # What cannot be read or written is said all the same.
+            if ended.signal is None or isinstance(e, (errors.InputError, OSError)):
                 raise
             raise signals.Ended(ended.signal) from None
 

@@ -77,13 +77,12 @@ def _normalize_responses_jvp(layer: topology.LRN, rectify: bool, primals: tuple,
     # Automatic differentiation would store every sum and root. This derivative stores x only, which
     # takes half the time and a fraction of the memory.
     def cpu(x: jax.Array, change: jax.Array) -> jax.Array:
-        return _change(x, change, layer, rectify, lambda x: x)
+        return _change(x, change, layer, rectify, again=False)
 
-    # On GPUs the checkpoint and the barrier make XLA compute the sums again, from x, in each of the
-    # two loops of the gradient; it would write and read them, in float32.
-    default = jax.checkpoint(
-        lambda x, change: _change(x, change, layer, rectify, jax.lax.optimization_barrier)
-    )
+    @jax.checkpoint
+    def default(x: jax.Array, change: jax.Array) -> jax.Array:
+        return _change(x, change, layer, rectify, again=True)
+
     tangent = jax.lax.platform_dependent(*primals, *tangents, cpu=cpu, default=default)
     return normalize_responses(*primals, layer, rectify), tangent
 
@@ -93,19 +92,26 @@ def _change(
     change: jax.Array,
     layer: topology.LRN,
     rectify: bool,
-    read_again: Callable[[jax.Array], jax.Array],
+    *,
+    again: bool,
 ) -> jax.Array:
-    """Returns the derivative along `change`; `read_again` gives the x of the other loop."""
-    dtype, again = x.dtype, read_again(x)
+    """Returns the derivative along `change`.
+
+    On GPUs, `again`, XLA is made to compute the sums in both loops of the gradient, from x; it
+    would write and read them. What the loops exchange is then in the dtype of x, else in float32.
+    """
+    dtype = x.dtype
+    other = jax.lax.optimization_barrier(x) if again else x
     change = change.astype(jnp.float32)
     if rectify:
         change = jnp.where(x > 0, change, 0)
-    x, again = (_rectify(v.astype(jnp.float32), rectify) for v in (x, again))
+    x, other = (_rectify(v.astype(jnp.float32), rectify) for v in (x, other))
+    around = _sum_around(x * change, layer)
     # In the gradient the barrier keeps XLA from computing each summand anew for each neighbour.
-    around = jax.lax.optimization_barrier(_sum_around(x * change, layer).astype(dtype))
-    scale = _scale(again, layer)
+    around = jax.lax.optimization_barrier(around.astype(dtype) if again else around)
+    scale = _scale(other, layer)
     factor = 2 * layer.beta * layer.alpha / layer.cells
-    pull = factor * again * _inverse_power(scale, layer.beta) / scale * around.astype(jnp.float32)
+    pull = factor * other * _inverse_power(scale, layer.beta) / scale * around.astype(jnp.float32)
     return (change * _inverse_power(_scale(x, layer), layer.beta) - pull).astype(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions and dense layers, whose parameters' gradients are summed over devices in float32.
+"""Convolutions and dense layers; training sums their gradients over devices in float32.
 
 Shapes: N maps · (H, W) cells · C to D channels · (k, k) kernel. R rows · P to F features.
 """
@@ -78,7 +78,9 @@ def _on_each_device(
     """Returns `function` of x and parameters, the rows of each device computed by themselves.
 
     XLA sums a gradient over devices where it is computed, in the dtype of the product. Here it is
-    the function that casts parameters: their gradients leave it, and are summed, as float32.
+    the function that casts parameters: their gradients leave it, and are summed, as float32. So it
+    is within `jax.sharding.use_abstract_mesh` of a mesh of automatic axes that divides the rows, as
+    training programs are traced; everywhere else the function is called as it is.
     """
     mesh = jax.sharding.get_abstract_mesh()
     is_split = mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto}

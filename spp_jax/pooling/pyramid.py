@@ -104,6 +104,8 @@ def _merge_bins_jvp(n: int, primals: tuple, tangents: tuple):
     def merge(grid: jax.Array) -> jax.Array:
         blocks = _blocks(grid, n)
         k = blocks.shape[-2]
+        if k > _MAX_PARTS:
+            return blocks.max(axis=(-4, -2))
         return maximum.maximum_of([blocks[..., i, :, j, :] for i in range(k) for j in range(k)])
 
     _, change = jax.jvp(merge, primals, tangents)

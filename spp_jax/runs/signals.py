@@ -24,9 +24,9 @@ def number_of(interrupt: KeyboardInterrupt) -> int:
 
 
 class Stop:
-    """Whether long work is asked to stop; this one never is.
+    """Whether a signal has come; nothing sets the `signal` of this one by itself.
 
-    Long work enters it as a context, and looks at `signal` after each step.
+    Long work enters it as a context, and looks at `signal` after each step to see whether to stop.
 
     Attributes:
         signal: the number of the signal that asked, or None.

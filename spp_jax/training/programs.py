@@ -64,7 +64,7 @@ def compile_programs(
         deterministic: forbid operations whose result depends on the order of threads (GPU).
         stop: ends the work after the programs under way.
     """
-    options = _options(mesh, deterministic)
+    options = compiler_options(mesh, deterministic=deterministic)
 
     def compile_one(size: Size) -> Program | None:
         if stop is not None and stop.signal is not None:
@@ -97,8 +97,8 @@ def compile_programs(
         return {p.size: p for p in pool.map(compile_one, distinct) if p is not None}
 
 
-def _options(mesh: Mesh, deterministic: bool) -> dict[str, Any]:
-    """Returns the compiler's options; those of CPUs are its defaults."""
+def compiler_options(mesh: Mesh, *, deterministic: bool) -> dict[str, Any]:
+    """Returns the options a step is compiled with; on CPUs there are none."""
     if mesh.devices.flat[0].platform not in ("gpu", "cuda"):
         return {}
     options: dict[str, Any] = {"xla_gpu_deterministic_ops": True} if deterministic else {}
