@@ -1,5 +1,7 @@
 """Signals end a command wherever it is, as one exception."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -92,3 +94,14 @@ def test_callbacks_of_a_write_that_failed_print_nothing():
     assert (process.returncode, process.stdout) == (0, "")
     assert "something else" in process.stderr
     assert "Event loop is closed" not in process.stderr
+
+
+def test_a_closed_pipe_is_no_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "imagenet2012_256" / "1.0.0").mkdir(parents=True)
+    arguments = ["spp_jax.data.prepare", "imagenet2012_256", f"--data_dir={tmp_path}"]
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| true` does
+    command = [sys.executable, "-m", *arguments]
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, b"")

@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
             print(f"{name} is prepared")
         else:
             print(stock.prepare(name, manual_dir, data_dir))
+    except BrokenPipeError:
+        raise  # of what is printed
     except OSError as e:
         raise errors.InputError(f"{name} cannot be prepared: {e}") from e
     except KeyboardInterrupt as e:
