@@ -1,8 +1,8 @@
 """Set before JAX starts: four CPU devices, so that sharding is really tested; code that is compiled
 fast, as most of a test is compiling, and not optimised; and a compilation cache, so that tests
 that train the same small network, here or in a command, compile it once. Arrays of unlike ranks
-are an error, and in the rooms of pure functions those of unlike dtypes as well, as a user may set
-JAX. Devices other than CPUs, if they are asked for, run the code that users get.
+are an error: a user who sets JAX so must be able to call everything. Devices other than CPUs, if
+they are asked for, run the code that users get.
 """
 
 import atexit
@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import tempfile
-
-import pytest
 
 # Commands ignore signals where their parent does, as under nohup: what tests start must not.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -30,17 +28,3 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
-
-# Optax itself mixes dtypes in training.
-_STRICT = ("tests.canvas", "tests.models", "tests.pooling")
-
-
-@pytest.fixture(autouse=True)
-def _strict_dtypes(request):
-    if not request.module.__name__.startswith(_STRICT):
-        yield
-        return
-    import jax  # after the environment above
-
-    with jax.numpy_dtype_promotion("strict"):
-        yield
