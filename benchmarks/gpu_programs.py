@@ -4,8 +4,8 @@
         [--output=docs/results/gpu_programs.json]
 
 `make gpu-programs` installs JAX for GPUs in .venv-gpu and runs it. Nothing here is measured: times
-are those that moving the counted bytes, or computing the counted operations, takes at least on the
-described device (docs/results/gpu_programs.md). The JSON keeps what earlier calls wrote of others.
+are estimates of moving the counted bytes, or of computing the counted operations, on the described
+device (docs/results/gpu_programs.md). The JSON keeps the rows of earlier calls.
 """
 
 import json

@@ -1,10 +1,11 @@
-"""Measured times against the least times that benchmarks.gpu_programs gives the same programs.
+"""Measured times against those that benchmarks.gpu_programs estimates for the same programs.
 
     python -m benchmarks.limits --folder=DIR --programs=docs/results/gpu_programs.json
 
-The least time of a program is that of moving the bytes that its operations name, or of computing
-them. A program that was measured to be faster shows that the model is wrong; the exit code is
-then 1. Limits of other devices than the measured one are left out.
+The estimate is the time of moving the bytes that a program's operations name, or of computing them.
+A program that was measured to be faster shows that the model is wrong for it, as where its arrays
+stay in the cache; the exit code is then 1. Limits of other devices than the measured one are left
+out.
 """
 
 import json
@@ -32,7 +33,7 @@ NAMES = {
     "detection: SVMs, regression, suppression": ("detection", "5 scales: SVMs, regression, NMS"),
 }
 
-# A measured copy gave the bandwidth, and copies differ by some hundredths from run to run.
+# The bandwidth is a share of the vendor's peak, and copies differ by some hundredths between runs.
 LEAST = 0.95
 
 

@@ -66,13 +66,22 @@ def _variables(model: sppnet.SPPNet, mesh: Mesh) -> Any:
     return _spec(cast, sharding.replicated(mesh))
 
 
-def _state(model: sppnet.SPPNet, optimizer: Any, mesh: Mesh) -> state_lib.TrainState:
-    def init() -> state_lib.TrainState:
-        zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
-        params = jax.tree.map(lambda x: zeros(x.shape), sppnet.param_shapes(model))
-        return state_lib.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), {})
-
-    return _spec(jax.eval_shape(init), sharding.replicated(mesh))
+def _compile_step(
+    model: sppnet.SPPNet,
+    optimizer: Any,
+    run: steps.TrainStep,
+    batch: dict[str, tuple[tuple[int, ...], Any]],
+    mesh: Mesh,
+    deterministic: bool,
+) -> list[Compiled]:
+    """Returns the program of a training step, as a run compiles it."""
+    size = model.backbone.size  # of the image that initialises the network; any will do
+    state = jax.eval_shape(lambda: state_lib.init_state(model, optimizer, 0, size, mesh))
+    spec = _spec(state, sharding.replicated(mesh))
+    compiled = programs.compile_programs(
+        run, spec, [size], lambda _: batch, mesh, deterministic=deterministic
+    )
+    return [compiled[size].run]
 
 
 def step(name: str, side: int, dtype: str) -> Case:
@@ -88,11 +97,7 @@ def step(name: str, side: int, dtype: str) -> Case:
             "label": ((count,), jnp.int32),
             "weight": ((count,), jnp.float32),
         }
-        state = _state(model, optimizer, mesh)
-        compiled = programs.compile_programs(
-            run, state, [side], lambda _: batch, mesh, deterministic=deterministic
-        )
-        return [compiled[side].run]
+        return _compile_step(model, optimizer, run, batch, mesh, deterministic)
 
     return Case(f"{name} {side} {dtype}", dtype, make, trains=True)
 
@@ -114,11 +119,7 @@ def tuning(dtype: str) -> Case:
             "labels": ((count, 64), jnp.int32),
             "weights": ((count, 64), jnp.float32),
         }
-        state = _state(model, masked, mesh)
-        compiled = programs.compile_programs(
-            run, state, [canvas], lambda _: batch, mesh, deterministic=deterministic
-        )
-        return [compiled[canvas].run]
+        return _compile_step(model, masked, run, batch, mesh, deterministic)
 
     return Case(f"fine-tuning of zf5 from conv4 {dtype}", dtype, make, trains=True)
 

@@ -66,7 +66,6 @@ def count(program: hlo.Program) -> dict[str, Any]:
     maps = [
         (array, s.times)
         for s in steps
-        if s.instruction.opcode != "copy-done"
         for array in s.instruction.arrays
         if array.dtype == "f32" and len(array.shape) == 4 and array.bytes >= _LARGE
     ]
@@ -153,9 +152,9 @@ def _collective(step: Step) -> dict[str, Any]:
 def _operations(program: hlo.Program, steps: list[Step]) -> int:
     """Returns the operations of library calls, and of products in kernels that XLA writes."""
     total = 0
+    times = {s.instruction.name: s.times for s in steps}
     for computation, instructions in program.computations.items():
         results = {i.name: i for i in instructions}
-        times = {s.instruction.name: s.times for s in steps}
         for instruction in instructions:
             is_product = instruction.opcode in ("dot", "convolution")
             if not is_product and not _library(instruction):

@@ -64,7 +64,7 @@ class Device:
     details: dict[str, Any]
 
     def seconds(self, num_bytes: float, operations: float, dtype: str) -> tuple[float, float]:
-        """Returns the least times of moving bytes and of computing operations."""
+        """Returns the times, in seconds, of moving bytes and of computing operations at best."""
         moving = num_bytes / (BANDWIDTH_SHARE * self.bandwidth)
         return moving, operations / (OPERATIONS_SHARE * self.peak[dtype])
 

@@ -52,6 +52,7 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
         print(help_text(command, argv[0]))
         sys.exit(0)
     console.guard_streams()
+    ended = signals.end_like_interrupts()
     rest: list[str] = []
 
     def interrupted_or(function: Callable[..., Any], *given: Any) -> Any:
@@ -81,7 +82,6 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
                 raise
             fail(f"{e.filename or 'reading or writing failed'}: {e.strerror}")
 
-    ended = signals.end_like_interrupts()
     _say_warnings()
     _drop_late_callbacks()
     _use_compilation_cache()

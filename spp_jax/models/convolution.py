@@ -28,7 +28,10 @@ def _apply(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D)."""
+    """Convolves (N, H, W, C) with (k, k, C, D) to (N, H', W', D).
+
+    Stride and padding, in cells, are alike on all sides.
+    """
     return _apply(x, kernel, stride, padding)
 
 

@@ -99,7 +99,7 @@ def compile_programs(
 
 def compiler_options(mesh: Mesh, *, deterministic: bool) -> dict[str, Any]:
     """Returns the options a step is compiled with; on CPUs there are none."""
-    if mesh.devices.flat[0].platform not in ("gpu", "cuda"):
+    if mesh.devices.flat[0].platform != "gpu":
         return {}
     options: dict[str, Any] = {"xla_gpu_deterministic_ops": True} if deterministic else {}
     if mesh.size > 1:
