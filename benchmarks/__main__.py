@@ -22,6 +22,7 @@ _IMAGES = flags.DEFINE_string("images", "", "Folder of JPEG files to read; see b
 # them: training in bfloat16 and beside torch.compile, which compiles for a minute.
 COMMANDS = {
     "windows": ["--rounds=5"],
+    "windows_fresh": ["--rounds=5", "--drawn=uniform", "--fresh"],
     "pooling": ["--rounds=9"],
     "training_step": ["--rounds=5", "--dtypes=float32", "--nocompile"],
     "input": ["--rounds=3"],
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
     begin = time.monotonic()
     for name, arguments in choose().items():
         print(f"\n## {name}\n", flush=True)
-        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+        command = [sys.executable, "-m", f"benchmarks.{name.removesuffix('_fresh')}", *arguments]
         command.append(f"--output={os.path.join(_OUTPUT.value, f'speed_{name}.json')}")
         if name == "input" and _IMAGES.value:
             command.append(f"--images={_IMAGES.value}")

@@ -5,7 +5,8 @@
 Weights are random: they do not matter to time. Windows are drawn as proposals are: log-uniform
 sides, anywhere. A network run per window warps each to the network's size, as R-CNN does; it is
 timed on some windows, and its time for all is in proportion. Proposals and resizing are timed where
-OpenCV is installed; nothing else here needs it.
+OpenCV is installed; nothing else here needs it. With `--fc6_rank` the head is timed once more, fc6
+as two matrices of this rank (config.test.fc6_rank).
 """
 
 import statistics
@@ -18,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import facts, steps, timing
+from spp_jax import errors
 from spp_jax.detection import boxes, device
 from spp_jax.models import sppnet, topology
 
@@ -30,31 +32,38 @@ _WINDOWS = flags.DEFINE_integer("windows", 2000, "Windows of the image.", lower_
 _ALONE = flags.DEFINE_integer("alone", 32, "Windows run one by one.", lower_bound=1)
 _CLASSES = flags.DEFINE_integer("classes", 20, "SVMs.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each is run, in turns.", lower_bound=1)
+_RANK = flags.DEFINE_integer("fc6_rank", 0, "Of a smaller fc6; 0: none is timed.", lower_bound=0)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the network.")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
+
+SMALLER = "smaller head"
 
 
 def main(_: list[str]) -> None:
     model = steps.make_model(_NETWORK.value, dtype=_DTYPE.value)
     size = model.backbone.size
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3), jnp.uint8))
-    variables = sppnet.cast_params(model, variables)
     height, width = timing.numbers("size", ",".join(_SIZE.value), ",", 2)
     rng = np.random.default_rng(0)
     windows = draw_windows(rng, height, width, _WINDOWS.value)
     image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     scales = timing.numbers("scales", ",".join(_SCALES.value), ",", 5)
     kinds = {"1 scale": scales[2:3], "5 scales": scales}
-    stages = {
-        kind: make_stages(model, variables, image, windows, chosen)
-        for kind, chosen in kinds.items()
-    }
+    networks = {"head": (model, variables)}
+    if _RANK.value:
+        try:
+            networks[SMALLER] = sppnet.factor_fc6(model, variables, _RANK.value)
+        except ValueError as e:
+            raise errors.InputError(f"--fc6_rank: {e}") from e
+    # Parameters are cast once, as detectors cast theirs.
+    heads = {name: (m, sppnet.cast_params(m, v)) for name, (m, v) in networks.items()}
+    stages = {kind: make_stages(heads, image, windows, chosen) for kind, chosen in kinds.items()}
     runs = {
         f"{kind}: {name}": timing.Run(call)
         for kind, calls in stages.items()
         for name, call in calls.items()
     }
-    runs["per window"] = make_alone(model, variables, _ALONE.value, len(windows))
+    runs["per window"] = make_alone(*heads["head"], _ALONE.value, len(windows))
     seconds = timing.alternate(runs, _ROUNDS.value)
     times = {
         kind: {name: seconds[f"{kind}: {name}"] for name in calls} for kind, calls in stages.items()
@@ -70,9 +79,16 @@ def draw_windows(rng: np.random.Generator, height: int, width: int, count: int) 
 
 
 def make_stages(
-    model: Any, variables: Any, image: np.ndarray, windows: np.ndarray, scales: tuple[int, ...]
+    heads: dict[str, tuple[Any, Any]],
+    image: np.ndarray,
+    windows: np.ndarray,
+    scales: tuple[int, ...],
 ) -> dict[str, Callable[[], Any]]:
-    """Returns what each stage runs; later ones start from results of the earlier ones."""
+    """Returns what each stage runs; later ones start from results of the earlier ones.
+
+    `heads` are {stage: (model, variables)}, which differ in fc6.
+    """
+    model, variables = heads["head"]
     height, width, _ = image.shape
     layer = model.backbone.layers[-1].name
     shown = [
@@ -105,9 +121,13 @@ def make_stages(
 
     maps = make_maps()
     pooled, _ = device.pool_maps(model, pyramid, "pool", variables, maps, placed)
-    count = pooled.shape[2]
-    head = jax.jit(lambda x: model.apply(variables, x, method="head_layers"))
-    features = head(pooled[0]).get("fc7", pooled[0])
+
+    def make_head(model: Any, variables: Any) -> Callable[[], Any]:
+        head = jax.jit(lambda variables, x: model.apply(variables, x, method="head_layers"))
+        return lambda: head(variables, pooled[0])
+
+    run_heads = {name: make_head(*network) for name, network in heads.items()}
+    features = run_heads["head"]().get("fc7", pooled[0])
     rng = np.random.default_rng(1)
     svm = {
         "weights": rng.normal(0, 1, (features.shape[1], _CLASSES.value)).astype(np.float32),
@@ -115,7 +135,7 @@ def make_stages(
     }
     svm["weights"] /= np.sqrt(np.square(np.asarray(features)).sum(axis=1).mean())
     regressor = {
-        "weights": np.zeros((count, _CLASSES.value, 4), np.float32),
+        "weights": np.zeros((pooled.shape[2], _CLASSES.value, 4), np.float32),
         "bias": np.zeros((_CLASSES.value, 4), np.float32),
     }
     part = {
@@ -152,7 +172,7 @@ def make_stages(
     return calls | {
         "convolutions": make_maps,
         "pooling": lambda: device.pool_maps(model, pyramid, "pool", variables, maps, placed),
-        "head": lambda: head(pooled[0]),
+        **run_heads,
         "SVMs, regression, NMS": detect,
         "NMS alone": suppress,
     }
@@ -190,22 +210,25 @@ def report(times: dict[str, dict[str, list[float]]], alone: list[float], num_win
     names = list(dict.fromkeys(name for seconds in times.values() for name in seconds))
     print(f"ms an image | {' | '.join(names)} | total without proposals | x per window (spread)")
     for kind, seconds in times.items():
-        # Suppression is in the stage before as well.
-        on_device = [n for n in seconds if n not in ("proposals", "NMS alone")]
-        totals = [sum(seconds[n][i] for n in on_device) for i in range(_ROUNDS.value)]
-        ratio, least, greatest = timing.ratio(alone, totals)
         medians = {name: statistics.median(seconds[name]) for name in seconds}
         shown = [f"{1e3 * medians[n]:.1f}" if n in medians else "-" for n in names]
-        print(
-            f"{kind} | {' | '.join(shown)} | {1e3 * statistics.median(totals):.1f} | "
-            f"{ratio:.1f} ({least:.1f}-{greatest:.1f})"
-        )
-        result["kinds"][kind] = {
-            "seconds": medians,
-            "total_seconds": statistics.median(totals),
-            "ratio": ratio,
-            "ratio_range": [least, greatest],
-        }
+        for head in sorted({"head", SMALLER} & seconds.keys()):
+            # Suppression is in the stage before as well.
+            left_out = {"proposals", "NMS alone", "head", SMALLER} - {head}
+            on_device = [n for n in seconds if n not in left_out]
+            totals = [sum(seconds[n][i] for n in on_device) for i in range(_ROUNDS.value)]
+            ratio, least, greatest = timing.ratio(alone, totals)
+            row = kind if head == "head" else f"{kind}, {head}"
+            print(
+                f"{row} | {' | '.join(shown)} | {1e3 * statistics.median(totals):.1f} | "
+                f"{ratio:.1f} ({least:.1f}-{greatest:.1f})"
+            )
+            result["kinds"][row] = {
+                "seconds": medians,
+                "total_seconds": statistics.median(totals),
+                "ratio": ratio,
+                "ratio_range": [least, greatest],
+            }
     print(f"once per window: {statistics.median(alone):.1f} s")
     if _OUTPUT.value:
         facts.write(_OUTPUT.value, result)

@@ -139,9 +139,13 @@ def numbers(flag: str, text: str, separator: str, count: int) -> tuple[int, ...]
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a benchmark as the commands run: with their memory, and errors as one sentence.
 
-    Called before JAX looks for its devices: what it allocates in threads by then stays outside.
+    With `--fresh` freed memory is handed back, as in a user's program that does not call
+    `spp_jax.keep_freed`. It is called before JAX looks for its devices, and so before flags are
+    read: what JAX allocates in threads by then stays outside.
     """
-    memory.keep_freed()
+    flags.DEFINE_bool("fresh", False, "Hand back the memory that is freed.")
+    if "--fresh" not in sys.argv:
+        memory.keep_freed()
     # Else JAX takes three quarters of a GPU's memory, and leaves a peer the rest.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

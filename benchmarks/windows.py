@@ -3,7 +3,8 @@
     python -m benchmarks.windows --output=docs/results/speed_windows.json
 
 Slow peers are timed on some of the windows and scaled. The limit is the time to write the result
-and read the map once. The C loop runs on one core.
+and read the map once. The C loop runs on one core, and makes a new result each time, as ours does.
+`--drawn=uniform --fresh` is what a program sees that does not keep the memory it frees.
 """
 
 import ctypes
@@ -26,6 +27,9 @@ from spp_jax.pooling import windows
 _SIZES = flags.DEFINE_list("sizes", ["38x50", "75x100"], "Heights and widths of the maps, cells.")
 _CHANNELS = flags.DEFINE_integer("channels", 256, "Of the map.", lower_bound=1)
 _WINDOWS = flags.DEFINE_integer("windows", 2000, "Windows of the map.", lower_bound=20)
+_DRAWN = flags.DEFINE_enum(
+    "drawn", "log", ["log", "uniform"], "Sides of windows: as proposals have them, or any alike."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times each is run, in turns.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "", "JSON to write.")
 
@@ -54,10 +58,13 @@ void pool(const float *restrict map, int width, int channels, const int *windows
 """
 
 
-def draw_windows(height: int, width: int, count: int) -> np.ndarray:
-    """Returns (count, 4) windows with log-uniform sides of two cells to all, anywhere."""
+def draw_windows(height: int, width: int, count: int, drawn: str = "log") -> np.ndarray:
+    """Returns (count, 4) windows with sides of two cells to all, log-uniform or uniform."""
     rng = np.random.default_rng(0)
-    sides = np.exp(rng.uniform(np.log(2), np.log([width, height]), (count, 2)))
+    if drawn == "log":
+        sides = np.exp(rng.uniform(np.log(2), np.log([width, height]), (count, 2)))
+    else:
+        sides = rng.uniform(2, [width, height], (count, 2))
     corner = rng.uniform(0, [width, height] - sides)
     boxes = np.concatenate([np.floor(corner), np.ceil(corner + sides)], axis=1)
     return np.clip(boxes, 0, [width, height] * 2).astype(np.int32)
@@ -136,7 +143,7 @@ def pool_torchvision(fmap: Any, boxes: Any) -> None:
 
 def make_cases(height: int, width: int, dtype: str) -> list[timing.Case]:
     """Returns forward, and in float32 forward and backward, on one map."""
-    boxes = draw_windows(height, width, _WINDOWS.value)
+    boxes = draw_windows(height, width, _WINDOWS.value, _DRAWN.value)
     some = boxes[:: max(1, len(boxes) // 100)]
     scale = len(boxes) / len(some)
     plain = np.random.default_rng(1).normal(size=(height, width, _CHANNELS.value))
@@ -188,7 +195,7 @@ def main(_: list[str]) -> None:
         for dtype in ("float32", "bfloat16"):
             for case in make_cases(height, width, dtype):
                 rows.append(timing.measure(case, _ROUNDS.value))
-    what = f"{_WINDOWS.value} windows, {_CHANNELS.value} channels"
+    what = f"{_WINDOWS.value} windows ({_DRAWN.value}), {_CHANNELS.value} channels"
     timing.report(rows, what, "python -m benchmarks.windows", _OUTPUT.value)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spp_jax.pooling.max_pool import max_pool
     from spp_jax.pooling.pyramid import spatial_pyramid_pool
     from spp_jax.pooling.windows import pool_windows
+    from spp_jax.runs.memory import keep_freed
 
 __version__ = "0.2.0.dev0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "SpatialPyramidPooling",
     "class_names",
     "extract",
+    "keep_freed",
     "load",
     "load_detector",
     "make_model",
@@ -54,6 +56,7 @@ _HOMES = {
     "SpatialPyramidPooling": "models.layers",
     "class_names": "checkpoint",
     "extract": "evaluation.features",
+    "keep_freed": "runs.memory",
     "load": "checkpoint",
     "load_detector": "detection.detector",
     "make_model": "models.sppnet",

@@ -282,6 +282,14 @@ class TestConfig:
         may_change=True,
         ceiling=MAX_FLOAT,
     )
+    fc6_rank: int = field(
+        0,
+        "Beyond the paper: fc6's matrix is replaced by two that are nearest to it of this rank, "
+        "1024 say, which takes a CPU a third of the time (docs/detection.md); 0: it is not.",
+        at_least=0,
+        may_change=True,
+        ceiling=MAX_SIDE,
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -319,6 +327,11 @@ class DetectionConfig:
             raise errors.InputError(
                 f"config.finetune.batch_size must be a multiple of config.finetune."
                 f"images_per_batch={tune.images_per_batch}, got {tune.batch_size}"
+            )
+        if self.test.fc6_rank and features.layer == "pool":
+            raise errors.InputError(
+                f"config.test.fc6_rank={self.test.fc6_rank}: config.features.layer=pool does not "
+                "use fc6"
             )
         if features.map and features.layer != "pool":
             raise errors.InputError(

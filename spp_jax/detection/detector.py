@@ -190,8 +190,9 @@ def load(workdir: str, config: config_lib.DetectionConfig | None = None) -> Dete
     check_same(read_config(workdir), config, workdir)
     # SVMs that know their network are compared with all its numbers below.
     model, variables, _ = checkpoint.load(network, verify="origin" not in svm)
-    names, pools = read_classes(workdir), regions.Regions(model, variables, config.features)
-    count, width = len(names), pools.num_features
+    pools = regions.Regions(model, variables, config.features, fc6_rank=config.test.fc6_rank)
+    names, width = read_classes(workdir), pools.num_features
+    count = len(names)
     _check_arrays(os.path.join(workdir, SVM_FILE), svm, (width[1], count), (count,))
     learnt_from = origin(config, workdir, variables)
     try:

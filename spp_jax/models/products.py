@@ -43,12 +43,15 @@ class Convolution(nn.Module):
 
 
 class Dense(nn.Module):
-    """Multiplies (..., P) to (..., F) and adds a bias; attributes as those of `Convolution`."""
+    """Multiplies (..., P) to (..., F) and adds a bias; attributes as those of `Convolution`.
+
+    With a `bias_init` of None there is no bias.
+    """
 
     features: int
     dtype: str
     kernel_init: nn.initializers.Initializer
-    bias_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,15 +64,18 @@ def _product(
     x: jax.Array,
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Returns `multiply` of x and a kernel of the shape, and a bias added to it."""
-    kernel = layer.param("kernel", layer.kernel_init, shape, jnp.float32)
-    bias = layer.param("bias", layer.bias_init, (layer.features,), jnp.float32)
+    """Returns `multiply` of x and a kernel of the shape, and the layer's bias added to it."""
+    parameters = [layer.param("kernel", layer.kernel_init, shape, jnp.float32)]
+    if layer.bias_init is not None:
+        parameters.append(layer.param("bias", layer.bias_init, (layer.features,), jnp.float32))
 
-    def compute(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    def compute(x: jax.Array, kernel: jax.Array, *biases: jax.Array) -> jax.Array:
         y = multiply(x, kernel.astype(layer.dtype))
-        return y + bias.astype(layer.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        for bias in biases:
+            y += bias.astype(layer.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return y
 
-    return _on_each_device(compute, x.astype(layer.dtype), kernel, bias)
+    return _on_each_device(compute, x.astype(layer.dtype), *parameters)
 
 
 def _on_each_device(

@@ -3,12 +3,15 @@
 Shapes: N images · (H, W) pixels · P = B * C pooled features · K classes. Images are RGB, 0 to 255.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
 
 from spp_jax.models import backbones, layers, products, stack, topology
 from spp_jax.pooling import max_pool, pyramid
@@ -29,6 +32,7 @@ class SPPNet(nn.Module):
         reduce: "max" as in the paper, or "mean".
         dropout: share of fc6's and fc7's outputs dropped in training.
         dtype: of the computation; parameters and logits are float32.
+        fc6_rank: of the two matrices whose product is fc6's kernel (`factor_fc6`); 0: one matrix.
 
     Beside "params", a collection "constants" may hold `mean`: (3,) or an image (s, s, 3), which is
     warped to each image's size (appendix A). It is then subtracted in place of `backbone.mean`.
@@ -40,6 +44,7 @@ class SPPNet(nn.Module):
     reduce: pyramid.Reduce = "max"
     dropout: float = 0.5
     dtype: str = "float32"
+    fc6_rank: int = 0
 
     def __post_init__(self):
         # A tuple of Python's integers can be hashed, as a module that is a static argument must be.
@@ -52,7 +57,7 @@ class SPPNet(nn.Module):
         if self.levels is not None:
             self._pyramid = layers.SpatialPyramidPooling(self.levels, self.reduce)
         self._fully_connected = _Head(
-            self.backbone, self.num_classes, self.dropout, self.dtype, name="head"
+            *(self.backbone, self.num_classes, self.dropout, self.dtype, self.fc6_rank), name="head"
         )
 
     def __call__(
@@ -269,6 +274,49 @@ def cast_params(model: SPPNet, variables: Mapping[str, Any]) -> dict[str, Any]:
     return {**variables, "params": params}
 
 
+def factor_fc6(
+    model: SPPNet, variables: Mapping[str, Any], rank: int
+) -> tuple[SPPNet, dict[str, Any]]:
+    """Returns a network whose fc6 is two smaller products, by its truncated SVD.
+
+    fc6's kernel (P, F) becomes (P, rank) and (rank, F), the nearest to it of all that have the
+    rank. A vector then costs rank * (P + F) multiplications for P * F.
+
+    Raises:
+        ValueError: of `check_fc6_rank`.
+    """
+    check_fc6_rank(model, rank)
+    fc6 = variables["params"]["head"]["fc6"]
+    kernel = np.asarray(fc6["kernel"], np.float32)
+    last = kernel.shape[1] - 1
+    # The right singular vectors of the largest values. The kernel times them, times them
+    # transposed, is the truncated SVD.
+    _, vectors = scipy.linalg.eigh(kernel.T @ kernel, subset_by_index=[last + 1 - rank, last])
+    head = {
+        **variables["params"]["head"],
+        "fc6_first": {"kernel": kernel @ vectors},
+        "fc6": {"kernel": vectors.T, "bias": fc6["bias"]},
+    }
+    params = {**variables["params"], "head": head}
+    return model.clone(fc6_rank=rank), {**variables, "params": params}
+
+
+def check_fc6_rank(model: SPPNet, rank: int) -> None:
+    """Raises ValueError unless fc6 of the network can be factored to the rank and so be cheaper.
+
+    It can where it is one matrix (P, F), and the rank is less than P * F / (P + F).
+    """
+    if not model.backbone.hidden or model.classifies_cells or model.fc6_rank:
+        raise ValueError(f"{model.backbone.name} has no fc6 that is one matrix")
+    inputs, outputs = param_shapes(model)["head"]["fc6"]["kernel"].shape
+    most = math.ceil(inputs * outputs / (inputs + outputs)) - 1
+    if not 1 <= rank <= most:
+        raise ValueError(
+            f"fc6 of {model.backbone.name} is {inputs} x {outputs}: its rank is from 1 to {most}, "
+            f"got {rank}"
+        )
+
+
 def check_images(
     backbone: topology.Backbone, shape: Sequence[int], *, any_size: bool = True
 ) -> None:
@@ -315,18 +363,22 @@ class _Head(nn.Module):
     num_classes: int
     dropout: float
     dtype: str
+    fc6_rank: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
         outputs = {}
         widths = (*self.backbone.hidden, self.num_classes)
+        init = stack.kernel_init(self.backbone)
+        if self.fc6_rank:
+            x = products.Dense(self.fc6_rank, self.dtype, init, None, name="fc6_first")(x)
         for number, width in enumerate(widths, start=6):
             if number > 6 or len(widths) == 1:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = products.Dense(
                 width,
                 self.dtype,
-                stack.kernel_init(self.backbone),
+                init,
                 nn.initializers.constant(self.backbone.hidden_bias),
                 name=f"fc{number}",
             )(x)

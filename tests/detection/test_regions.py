@@ -74,6 +74,30 @@ def test_features_are_those_of_each_image_alone(setup):
     assert len(np.unique(own.row)) == len(np.unique(np.c_[chosen, cells], axis=0))
 
 
+def test_fc6_of_a_rank_is_that_of_the_nearest_matrix(setup):
+    data, model, variables = setup
+    config = config_lib.FeatureConfig(levels=(2, 1), layer="fc6", scales=(96,), num_canvases=1)
+    pools = regions.Regions(model, variables, config, fc6_rank=30)
+    assert pools.num_features == (480, 256)
+    (pooled,) = pools.stream(
+        data.source,
+        pools.plan({0: data.sizes[0]}),
+        lambda data, name, image: np.zeros((0, 4), np.float32),
+        lambda index, loaded: _windows(loaded.size, index),
+        lambda index, sentence: pytest.fail(sentence),
+    )
+    fc6 = variables["params"]["head"]["fc6"]
+    left, values, right = np.linalg.svd(fc6["kernel"], full_matrices=False)
+    product = pooled.pool @ (left[:, :30] * values[None, :30]) @ right[:30]
+    layer = np.maximum(product + fc6["bias"][None], 0)
+    scale = float(layer.max())
+    np.testing.assert_allclose(pooled.layer, layer, atol=1e-4 * scale)
+    whole = np.maximum(pooled.pool @ fc6["kernel"] + fc6["bias"][None], 0)
+    assert abs(whole - layer).max() > 0.1 * scale
+    with pytest.raises(errors.InputError, match=r"config\.test\.fc6_rank=167: fc6 of digits is "):
+        regions.check_features(model, config, fc6_rank=167)
+
+
 def test_images_without_windows_come_out_empty_and_unreadable_ones_not(setup):
     data, model, variables = setup
     config = config_lib.FeatureConfig(layer="pool", scales=(64,), num_canvases=1)

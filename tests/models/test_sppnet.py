@@ -309,6 +309,39 @@ def test_cast_parameters_give_the_same_logits(tiny):
     assert jax.tree.leaves(same)[0] is jax.tree.leaves(variables)[0]
 
 
+def test_fc6_of_two_matrices_is_the_nearest_of_its_rank(tiny):
+    model, variables = tiny
+    kernel = np.asarray(variables["params"]["head"]["fc6"]["kernel"])
+    left, values, right = np.linalg.svd(kernel, full_matrices=False)
+    factored, smaller = sppnet.factor_fc6(model, variables, 3)
+    head = smaller["params"]["head"]
+    product = head["fc6_first"]["kernel"] @ head["fc6"]["kernel"]
+    # By the eigenvectors of kernel' @ kernel, whose rounding is that of the largest value's square.
+    expected = (left[:, :3] * values[:3]) @ right[:3]
+    np.testing.assert_allclose(product, expected, rtol=0, atol=1e-4 * values[0])
+    # A network whose fc6 has this rank gives the same logits either way, and any dtype.
+    low = variables["params"]["head"] | {"fc6": {**head["fc6"], "kernel": jnp.asarray(expected)}}
+    exact = {"params": variables["params"] | {"head": low}}
+    images = _canvas(SIZES)[1]
+    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        logits: Any = model.clone(dtype=dtype).apply(exact, images)
+        as_two: Any = factored.clone(dtype=dtype).apply(smaller, images)
+        np.testing.assert_allclose(as_two, logits, atol=tolerance * float(abs(logits).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "message"),
+    [
+        ("zf5", 0, "fc6 of zf5 is 12800 x 4096: its rank is from 1 to 3103, got 0"),
+        ("zf5", 3104, "its rank is from 1 to 3103, got 3104"),
+        ("googlenet", 5, "googlenet has no fc6 that is one matrix"),
+    ],
+)
+def test_ranks_that_save_nothing_are_refused(name, rank, message):
+    with pytest.raises(ValueError, match=message):
+        sppnet.check_fc6_rank(spp_jax.make_model(name), rank)
+
+
 def test_without_spp_one_size_is_taken_and_others_are_named():
     model = spp_jax.make_model("zf5", levels=None)
     with pytest.raises(ValueError, match="takes 224x224 images only, got 180x224"):

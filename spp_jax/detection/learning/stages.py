@@ -92,7 +92,7 @@ def check(
             f"config.checkpoint={config.checkpoint!r} is no checkpoint: the detector goes on with "
             f"its own copy of the network, {start.step_dir}"
         )
-    regions.check_features(start.model, config.features)
+    regions.check_features(start.model, config.features, fc6_rank=config.test.fc6_rank)
     if config.finetune.enabled:
         finetune.check(config.finetune, start.model)
     objects.make_embedded(config.data, progress)

@@ -98,10 +98,17 @@ class Regions:
     """
 
     def __init__(
-        self, model: sppnet.SPPNet, variables: Mapping[str, Any], config: config_lib.FeatureConfig
+        self,
+        model: sppnet.SPPNet,
+        variables: Mapping[str, Any],
+        config: config_lib.FeatureConfig,
+        *,
+        fc6_rank: int = 0,
     ):
+        self.map, self._pyramid = check_features(model, config, fc6_rank=fc6_rank)
+        if fc6_rank:
+            model, variables = sppnet.factor_fc6(model, variables, fc6_rank)
         self.model, self.backbone, self.config = model, model.backbone, config
-        self.map, self._pyramid = check_features(model, config)
         self._mesh = sharding.make_mesh()
         cast = sppnet.cast_params(model, variables)
         self._variables = sharding.put_replicated(cast, self._mesh)
@@ -275,9 +282,14 @@ def default_target(backbone: topology.Backbone, rule: str) -> int:
 
 
 def check_features(
-    model: sppnet.SPPNet, config: config_lib.FeatureConfig
+    model: sppnet.SPPNet, config: config_lib.FeatureConfig, *, fc6_rank: int = 0
 ) -> tuple[str, tuple[tuple[int, ...], Any]]:
     """Returns the name of the map to pool, and (levels, reduction of each bin).
+
+    Args:
+        model: the network.
+        config: how windows are pooled.
+        fc6_rank: of `config.test`.
 
     Raises:
         InputError: the network has no such map or layer, or does not take images so small.
@@ -303,6 +315,11 @@ def check_features(
                 f"config.features.levels={levels}, reduce={config.reduce}: {config.layer} of this "
                 f"network stands on {tuple(model.levels)}, {model.reduce}"
             )
+    if fc6_rank:
+        try:
+            sppnet.check_fc6_rank(model, fc6_rank)
+        except ValueError as e:
+            raise errors.InputError(f"config.test.fc6_rank={fc6_rank}: {e}") from e
     smallest = topology.smallest_side(model.backbone)
     if config.scales[0] < smallest:
         raise errors.InputError(
