@@ -17,6 +17,7 @@ from spp_jax import checkpoint
 from tests import folders
 from tests.data import test_voc
 from tests.detection import shapes
+from tests.support import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -52,16 +53,10 @@ def _command(script, *arguments):
     return [sys.executable, str(ROOT / script), *arguments]
 
 
-def _run(script, *arguments):
-    return subprocess.run(
-        _command(script, *arguments), capture_output=True, text=True, cwd=ROOT, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, preset, folder):
     workdir = str(tmp_path_factory.mktemp("trained"))
-    result = _run(
+    result = commands.run(
         "train.py", f"--config={preset}", f"--workdir={workdir}", f"--config.data.path={folder}"
     )
     assert result.returncode == 0, result.stderr
@@ -87,7 +82,7 @@ def test_what_a_user_sees(trained):
 @pytest.mark.parametrize("protocol", ["center", "full"])
 def test_eval_writes_its_numbers(trained, protocol):
     workdir, _ = trained
-    result = _run("eval.py", f"--workdir={workdir}", f"--protocol={protocol}")
+    result = commands.run("eval.py", f"--workdir={workdir}", f"--protocol={protocol}")
     assert result.returncode == 0, result.stderr
     with open(f"{workdir}/eval_{protocol}.json") as f:
         values = json.load(f)
@@ -99,7 +94,7 @@ def test_eval_writes_its_numbers(trained, protocol):
 
 def test_eval_of_another_folder_and_scale(trained, folder):
     workdir, _ = trained
-    result = _run(
+    result = commands.run(
         "eval.py", f"--workdir={workdir}", "--protocol=full", "--config.eval.scale=48",
         f"--config.data.path={folder}/train",
     )  # fmt: skip
@@ -112,7 +107,7 @@ def test_eval_of_another_folder_and_scale(trained, folder):
 def test_eval_of_nothing_but_broken_images_is_an_error(trained, tmp_path):
     (tmp_path / "dark").mkdir()
     (tmp_path / "dark" / "0.png").write_bytes(b"rubbish")
-    result = _run(
+    result = commands.run(
         "eval.py", f"--workdir={trained[0]}", "--protocol=warp", f"--config.data.path={tmp_path}"
     )
     assert result.returncode == 2
@@ -121,7 +116,7 @@ def test_eval_of_nothing_but_broken_images_is_an_error(trained, tmp_path):
 
 
 def test_eval_keeps_the_network_of_the_checkpoint(trained):
-    result = _run("eval.py", f"--workdir={trained[0]}", "--config.model.levels=(3,)")
+    result = commands.run("eval.py", f"--workdir={trained[0]}", "--config.model.levels=(3,)")
     assert result.returncode == 2
     assert result.stderr == "error: config.model is the checkpoint's and cannot be changed here\n"
 
@@ -132,7 +127,7 @@ def test_extract(trained, folder, tmp_path):
         f"--checkpoint={trained[0]}", f"--images={folder}", "--layer=conv5,fc6", "--levels=2,1",
         "--scale=36", "--num_programs=2", "--normalize", f"--output={output}",
     )  # fmt: skip
-    result = _run("extract.py", *arguments)
+    result = commands.run("extract.py", *arguments)
     assert result.returncode == 0, result.stderr
     assert re.search(r"36 images, \d+ sizes as shown: [12] programs, [\d.]+ % of", result.stdout)
     assert re.search(r"\(36, 736\) float32, 0 refused -> .*features.npz\n$", result.stdout)
@@ -140,13 +135,13 @@ def test_extract(trained, folder, tmp_path):
         lengths = np.linalg.norm(archive["features"], axis=1)
         np.testing.assert_allclose(lengths, np.sqrt(2), rtol=1e-5)
         assert sorted(set(archive["labels"].tolist())) == [0, 1]
-    result = _run("extract.py", *arguments[:-1], f"--output={output}", "--dtype=float16")
+    result = commands.run("extract.py", *arguments[:-1], f"--output={output}", "--dtype=float16")
     assert result.returncode == 2
     assert "is there and holds something else (dtype was 'float32' and is 'f" in result.stderr
 
 
 def test_eval_with_svms(trained, folder, tmp_path):
-    result = _run(
+    result = commands.run(
         "eval.py", "--protocol=svm", "--config=configs/caltech101_svm.py",
         f"--checkpoint={trained[0]}", f"--workdir={tmp_path}", f"--config.data.path={folder}",
         "--config.scales=36,", "--config.main_scale=36", "--config.num_programs=1",
@@ -211,7 +206,7 @@ def test_wrong_input_is_one_sentence(script, arguments, sentence, preset, tmp_pa
             defaults.append("--images=/nowhere")
     if script == "train.py" and not any(a.startswith("--config=") for a in arguments):
         defaults.append(f"--config={preset}")
-    result = _run(script, *defaults, *arguments)
+    result = commands.run(script, *defaults, *arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     lines = result.stderr.strip().split("\n")
@@ -333,7 +328,7 @@ WRONG_DETECTION = [
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG_DETECTION)
 def test_wrong_detection_is_one_sentence(arguments, sentence):
-    result = _run("detect.py", *arguments)
+    result = commands.run("detect.py", *arguments)
     assert result.returncode == 2
     assert sentence in result.stderr
     assert result.stderr.startswith("error: ")
@@ -361,7 +356,7 @@ def test_a_published_fixture_through_the_command(tmp_path, min_iou, eleven):
             lines.append(f"{path.stem} {score} {x} {y} {x + width} {y + height}")
     (tmp_path / "comp4_det_test_object.txt").write_text("\n".join(lines))
     output = tmp_path / "score.json"
-    result = _run(
+    result = commands.run(
         *("detect.py", "score", f"--data={root}", f"--detections={tmp_path}"),
         *(f"--output={output}", f"--min_iou={min_iou}"),
     )
@@ -386,7 +381,7 @@ def test_a_detector_from_the_command_line(tmp_path):
         "--config.proposals.min_side=8",
         "--config.svm.c=0.1",
     )
-    result = _run("detect.py", "train", *flags)
+    result = commands.run("detect.py", "train", *flags)
     assert result.returncode == 0, result.stderr
     assert re.search(r"trainval: 8 images, 16 objects of 2 classes \(0 difficult\)", result.stdout)
     for name in ("proposals", "regression.npz", "svm.npz", "eval.json"):
@@ -394,12 +389,14 @@ def test_a_detector_from_the_command_line(tmp_path):
     first = json.loads((tmp_path / "detector/eval.json").read_text())
     assert first["map_11point"] > 0.8
     assert (tmp_path / "detector/detections/curves_test.png").exists()
-    result = _run("detect.py", "eval", f"--workdir={workdir}", "--config.test.max_detections=1")
+    result = commands.run(
+        "detect.py", "eval", f"--workdir={workdir}", "--config.test.max_detections=1"
+    )
     assert result.returncode == 0, result.stderr
     fewer = json.loads((tmp_path / "detector/eval.json").read_text())
     assert max(fewer["num_detections"].values()) <= 4
     output = tmp_path / "score.json"
-    result = _run(
+    result = commands.run(
         "detect.py",
         "score",
         f"--data={root}",
@@ -410,6 +407,8 @@ def test_a_detector_from_the_command_line(tmp_path):
     assert result.returncode == 0, result.stderr
     assert json.loads(output.read_text())["map_11point"] == pytest.approx(fewer["map_11point"])
     images = f"{root}/VOC2007/JPEGImages"
-    result = _run("detect.py", "predict", images, f"--workdir={workdir}", f"--output={tmp_path}/p")
+    result = commands.run(
+        "detect.py", "predict", images, f"--workdir={workdir}", f"--output={tmp_path}/p"
+    )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "p").glob("*.png"))) == 12

@@ -10,6 +10,7 @@ import pytest
 import spp_jax
 from spp_jax import config as config_lib
 from tests import folders
+from tests.support import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = (
@@ -19,14 +20,7 @@ COMMANDS = (
 
 
 def _spp(*arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-m", "spp_jax", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    return commands.run("-m", "spp_jax", *arguments, folder=cwd)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

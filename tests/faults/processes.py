@@ -167,15 +167,25 @@ def _starter() -> _Starter:
     return _Starter()
 
 
-def start(command: Sequence[str], output: pathlib.Path, faults: Faults | None = None) -> Process:
+def start(
+    command: Sequence[str],
+    output: pathlib.Path,
+    faults: Faults | None = None,
+    *,
+    errors: pathlib.Path | None = None,
+    folder: pathlib.Path = ROOT,
+) -> Process:
     """Starts a command of the repository.
 
     Args:
         command: the script, or "-m" and a module, and its arguments: ["eval.py", "--workdir=x"].
         output: the file that gets what it prints.
         faults: what it suffers.
+        errors: the file that gets what it prints to standard error; None: `output` as well.
+        folder: it works in.
     """
-    order = {"command": list(command), "output": str(output)}
+    files = {"output": str(output), "errors": str(errors or output), "folder": str(folder)}
+    order = {"command": list(command), **files}
     return _starter().start(order | dataclasses.asdict(faults or Faults()))
 
 

@@ -79,9 +79,13 @@ def become(order: dict[str, Any]) -> None:
     """Makes this process the one that an order asks for, and runs its command."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number, opened in ((0, nothing), (1, output), (2, output)):
+    output, errors = (
+        os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        for name in ("output", "errors")
+    )
+    for number, opened in ((0, nothing), (1, output), (2, errors)):
         os.dup2(opened, number)
+    os.chdir(order["folder"])
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # asks a process that hangs
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):  # ignored under nohup
         signal.signal(number, signal.SIG_DFL)

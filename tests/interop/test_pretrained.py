@@ -3,8 +3,6 @@
 import hashlib
 import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,6 +13,7 @@ from spp_jax import checkpoint, errors
 from spp_jax.interop import pretrained
 from tests import folders
 from tests.interop import encoder
+from tests.support import commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ("dark", "light")
@@ -31,7 +30,7 @@ def files(tmp_path_factory):
 
 
 def _command(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    return commands.run(*arguments)
 
 
 def _import(files, output, *arguments):
