@@ -244,7 +244,7 @@ def stored_spec(
 
 def read_constants(step_dir: str) -> dict[str, Any]:
     """Returns the constants of a network, {"mean": array on every device}, or {}."""
-    spec = stored_spec(step_dir, "constants", sharding.replicated(sharding.make_mesh()))
+    spec = stored_spec(step_dir, "constants", sharding.replicated(sharding.make_local_mesh()))
     return restore(step_dir, constants=spec)["constants"] if spec else {}
 
 
@@ -278,7 +278,7 @@ def load_with_meta(
     meta = read_meta(step_dir)
     model = network.make(meta.config.model, len(meta.class_names))
     shapes = sppnet.param_shapes(model)
-    whole = sharding.replicated(sharding.make_mesh())
+    whole = sharding.replicated(sharding.make_local_mesh())
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
     variables = restore(step_dir, verify=verify, params=spec)
     constants = read_constants(step_dir)

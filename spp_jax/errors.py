@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class OthersError(InputError):
+    """An InputError of all processes of a command, in one that leaves it to the first to say."""
+
+
 class ImageError(InputError):
     """A file that cannot be used as an image; the message is "NAME: reason"."""
 

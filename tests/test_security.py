@@ -60,6 +60,9 @@ ALLOWED = {
     ("spp_jax/detection/proposals/window_files.py", "import of subprocess"): (
         "scipy reads .mat files in a process of its own"
     ),
+    ("spp_jax/cluster.py", "import of socket"): "the host's name, for sentences",
+    ("spp_jax/commands/launch.py", "import of socket"): "a free port, for the processes it starts",
+    ("spp_jax/commands/launch.py", "import of subprocess"): "runs the project's own commands",
     ("spp_jax/runs/lock.py", "import of socket"): "the host's name, for the lock's holder",
     ("spp_jax/training/logs.py", "import of socket"): "the host's name, for TensorBoard",
     ("spp_jax/training/logs.py", "name of time.time"): "the name that TensorBoard looks for",

@@ -6,6 +6,7 @@ a config has `KIND`, the name of the config's class, and, unless that comes from
 `define_config()`. Heavy imports stand inside functions: help is there at once.
 """
 
+import contextlib
 import difflib
 import os
 import pathlib
@@ -33,6 +34,8 @@ COMMANDS = {
     "SvmConfig": "eval --protocol=svm",
 }
 _PRESET = "--config="
+# Set where a cluster may have started several processes.
+_CLUSTERS = {"SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX"}
 HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -48,12 +51,15 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
         arguments: whether the command takes what is no flag.
     """
     command.define_flags()
+    if getattr(command, "SEVERAL", False):
+        _define_places()
     if HELP & set(argv[1:]):
         print(help_text(command, argv[0]))
         sys.exit(0)
     console.guard_streams()
     ended = signals.end_like_interrupts()
     rest: list[str] = []
+    processes = contextlib.ExitStack()
 
     def interrupted_or(function: Callable[..., Any], *given: Any) -> Any:
         try:
@@ -65,14 +71,18 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
             raise signals.Ended(ended.signal) from None
 
     def parse(argv: Sequence[str]) -> list[str]:
-        rest.extend(interrupted_or(_parse, command, argv))
+        rest.extend(interrupted_or(_parse, command, argv, processes))
         if rest and not arguments:
             fail(f"unexpected argument {rest[0]!r}")
         return [argv[0]]
 
     def guarded(_: Sequence[str]) -> None:
         try:
-            sys.exit(interrupted_or(command.main, rest))
+            with processes:
+                code = interrupted_or(command.main, rest)
+            sys.exit(code)
+        except errors.OthersError:
+            sys.exit(2)
         except errors.InputError as e:
             fail(str(e))
         except BrokenPipeError:
@@ -94,13 +104,20 @@ def run(command: Any, argv: Sequence[str], *, arguments: bool = False) -> NoRetu
     raise AssertionError("app.run ends the process")
 
 
-def _parse(command: Any, argv: Sequence[str]) -> list[str]:
-    """Parses the flags and returns what is none; ends the process where they are wrong."""
+def _parse(command: Any, argv: Sequence[str], processes: contextlib.ExitStack) -> list[str]:
+    """Parses the flags and returns what is none; ends the process where they are wrong.
+
+    `processes` are the others of the command, if there are any: what is read for flags, a
+    checkpoint's config, may already need them.
+    """
     argv = _join_config(argv)
     presets = [argument for argument in argv if argument.startswith(_PRESET)]
     if len(presets) > 1:
         fail(f"--config is given {len(presets)} times")
     try:
+        if getattr(command, "SEVERAL", False):
+            flags.FLAGS(argv, known_only=True)
+            _start_processes(processes)
         if hasattr(command, "KIND"):
             flags.FLAGS(argv, known_only=True)
             getattr(command, "define_config", define_config_file)()
@@ -128,6 +145,42 @@ def _parse(command: Any, argv: Sequence[str]) -> list[str]:
     return rest
 
 
+def _define_places() -> None:
+    """Defines where a process is among several of its command."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+    flags.DEFINE_integer("num_processes", None, "Processes of the command.")
+    flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+    flags.DEFINE_integer("start_seconds", 300, "Seconds to wait for the others.", lower_bound=1)
+    flags.DEFINE_integer(
+        "heartbeat_seconds", 30, "Seconds without a sign of life: lost.", lower_bound=1
+    )
+
+
+def _start_processes(processes: contextlib.ExitStack) -> None:
+    """Starts this process as one of several, if it is one; they end when `processes` closes."""
+    given = flags.FLAGS
+    place = given.coordinator, given.num_processes, given.process_id
+    if place == (None, None, None) and not _CLUSTERS & set(os.environ):
+        return  # what is wrong with a command is said before JAX is imported
+    # Our error says in a sentence what C++ says of a lost process. JAX reads it as it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from spp_jax import cluster
+
+    console.keep_stdout()
+    console.end_aborts(
+        "process 0, through which the others know each other, ended, or JAX failed for the reason "
+        "above; started again, the run goes on from its last checkpoint"
+    )
+    processes.enter_context(
+        cluster.start(
+            cluster.Place(*place),
+            console.end_at_once,
+            start_seconds=given.start_seconds,
+            heartbeat_seconds=given.heartbeat_seconds,
+        )
+    )
+
+
 def help_text(command: Any, program: str) -> str:
     """Returns the help of a command: its docstring, its flags and its examples."""
     own = flags.FLAGS.flags_by_module_dict().get(command.__name__, [])
@@ -137,6 +190,9 @@ def help_text(command: Any, program: str) -> str:
     if hasattr(command, "KIND"):
         lines.append("  --config=PRESET        a preset's name or file; `spp presets` lists them")
         lines.append("  --config.FIELD=VALUE   a field of the config; `spp fields` lists them")
+    if getattr(command, "SEVERAL", False):
+        lines.append("  --coordinator=HOST:PORT --num_processes=N --process_id=I")
+        lines.append("                         one of several processes (docs/cluster.md)")
     for flag in own:
         value = "" if flag.boolean else "=" + flag.name.upper()
         default = "" if flag.default in (None, "", [], False) else f" (default: {flag.default})"

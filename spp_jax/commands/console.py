@@ -1,14 +1,16 @@
 """The console: lines as they come, and bars, or one line per minute where there is no terminal."""
 
 import contextlib
+import ctypes
 import errno
+import faulthandler
 import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from spp_jax.runs import progress as progress_lib
 
@@ -60,6 +62,17 @@ def guard_streams() -> None:
             setattr(sys, name, Output(stream.detach(), **options))
 
 
+def keep_stdout() -> None:
+    """Keeps standard output for what Python prints: gloo tells there of every connection."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    options: Any = {"errors": "backslashreplace", "encoding": sys.stdout.encoding}
+    sys.stdout = Output(os.fdopen(own, "wb", 0), write_through=True, **options)
+
+
 def complain(sentence: str) -> None:
     """Prints a sentence to standard error, if anybody reads that."""
     with contextlib.suppress(BrokenPipeError):
@@ -105,6 +118,35 @@ class Console(progress_lib.Progress):
                     last_line = now
 
             yield advance
+
+
+def for_all() -> progress_lib.Progress:
+    """Returns what shows the work of all processes: the console of the first, nothing else."""
+    from spp_jax import cluster
+
+    return Console() if cluster.is_first() else progress_lib.SILENT
+
+
+def end_at_once(sentence: str, *, show_threads: bool = False) -> NoReturn:
+    """Says an error and, if asked to, where each thread stands; the exit code is 3.
+
+    For threads: the main one may wait for another process, where no exception reaches it.
+    """
+    complain(f"error: {sentence}")
+    if show_threads:
+        faulthandler.dump_traceback(2)
+    os._exit(3)
+
+
+def end_aborts(sentence: str) -> None:
+    """Makes an abort of a library in C++ say an error, and end this process with exit code 3."""
+    global _end_abort
+    _end_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: end_at_once(sentence))
+    # Python's own handlers would wait for the main thread.
+    ctypes.CDLL(None).signal(signal.SIGABRT, _end_abort)
+
+
+_end_abort: Any = None  # C holds no reference to it
 
 
 def _hang_up() -> None:

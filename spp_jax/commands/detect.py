@@ -92,14 +92,16 @@ def _workdir() -> str:
 
 
 def _train(config: config_lib.DetectionConfig) -> int:
-    from spp_jax.commands import console, dry_run
+    from spp_jax.commands import console
     from spp_jax.detection import workdir as workdirs
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
-    workdir, progress = _workdir(), console.Console()
+    workdir, progress = _workdir(), console.for_all()
     workdirs.validate(config, workdir)
     if flags.FLAGS.dry_run:
+        from spp_jax.commands import dry_run
+
         dry_run.detect(config, workdir, progress)
         return 0
     stop = signals.StopSignal(progress.say)
@@ -115,7 +117,7 @@ def _evaluate(config: config_lib.DetectionConfig) -> int:
     from spp_jax.detection.scoring import testing
     from spp_jax.runs import files
 
-    workdir, progress = _workdir(), console.Console()
+    workdir, progress = _workdir(), console.for_all()
     others = [os.path.expanduser(d) for d in flags.FLAGS["with"].value or ()]
     objects.make_embedded(config.data, progress)
     tested = testing.score_split(workdir, config, others, progress=progress)
@@ -133,7 +135,7 @@ def _predict(config: config_lib.DetectionConfig, arguments: list[str]) -> int:
     from spp_jax.commands import console, pictures
     from spp_jax.detection import prediction
 
-    progress = console.Console()
+    progress = console.for_all()
     output = cli.require("output", "it is the folder that pictures and lists go to")
     names = prediction.list_images(arguments, progress)
     _check_output(output, names)
@@ -195,7 +197,7 @@ def _score() -> int:
     if not os.path.isdir(os.path.dirname(output) or ".") or os.path.isdir(output):
         raise errors.InputError(f"--output={output} is a folder, or lies in none")
     result = testing.score_files(
-        data, folder, split=split, min_iou=min_iou, progress=console.Console()
+        data, folder, split=split, min_iou=min_iou, progress=console.for_all()
     )
     try:
         files.write_json(output, result, indent=2)

@@ -58,7 +58,7 @@ def detect(
     start, data, *_ = stages.check(config, workdir, progress)
     count = sum(x.size for x in jax.tree.leaves(start.variables))
     progress.say(f"{start.model.backbone.name}: {count:,} parameters")
-    batches = regions.plan(data.sizes, config.features, jax.device_count())
+    batches = regions.plan(data.sizes, config.features, jax.local_device_count())
     scales = config.features.scales
     for canvas in dict.fromkeys(batch.canvas for batch in batches):
         num_images = sum(len(b.indices) for b in batches if b.canvas == canvas)

@@ -8,6 +8,7 @@ checkpoint; it writes OUT/eval_svm.json.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -23,6 +24,7 @@ EXAMPLES = (
     "--protocol=svm --config=caltech101_svm --checkpoint=runs/mine --workdir=runs/svm",
 )
 KIND = "Config"
+SEVERAL = True
 
 _WORKDIR = "it is the workdir of training; with svm, where results go"
 
@@ -73,49 +75,60 @@ def main(arguments: list[str]) -> int:
 
 def _score(workdir: str, config: config_lib.Config, names: list[str]) -> None:
     """Writes WORKDIR/eval_PROTOCOL.json for each protocol and prints a table of all."""
-    from spp_jax import checkpoint, network
+    from spp_jax import checkpoint, cluster, network
     from spp_jax.commands import console, tables
     from spp_jax.data.sources import opening
     from spp_jax.evaluation import classify, protocols
     from spp_jax.runs import places
 
-    places.check(workdir, files=[f"eval_{name}.json" for name in names])
-    stored = checkpoint.read_meta(checkpoint.latest_step_dir(workdir) or workdir).config
-    config_lib.validate(config, stored=stored)
-    network.check(config)
-    for name in names:
-        protocols.check_protocol(config, name)
-    model, variables, meta = checkpoint.load_with_meta(workdir)
-    if config.model != meta.config.model:
-        raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
-    data, progress = config.data, console.Console()
-    splits = (data.eval_split,)
-    opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
-    source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
+    with cluster.together():
+        places.check(workdir, files=[f"eval_{name}.json" for name in names])
+        stored = checkpoint.read_meta(checkpoint.latest_step_dir(workdir) or workdir).config
+        config_lib.validate(config, stored=stored)
+        network.check(config)
+        for name in names:
+            protocols.check_protocol(config, name)
+        model, variables, meta = checkpoint.load_with_meta(workdir)
+        if config.model != meta.config.model:
+            raise errors.InputError("config.model is the checkpoint's and cannot be changed here")
+        data, progress = config.data, console.for_all()
+        splits = (data.eval_split,)
+        opening.make_embedded(data.name, data.path, splits, opening.read_class_names, progress)
+        source = opening.open_eval(data.name, data.path, data.eval_split, meta.class_names)
+    cluster.agree("the examples", len(source))
+    cluster.agree("the checkpoint", checkpoint.checksum(variables))
     where = f"{data.name} {data.path} {source.split}".replace("  ", " ").rstrip()
-    _introduce(workdir, config, meta, source, where)
+    _introduce(workdir, config, meta, source, where, progress.say)
     results = []
     for name in names:
         result = classify.evaluate(model, variables, config, source, name, progress=progress)
         if not result["num_examples"]:
             raise errors.InputError(f"no example of {where} can be read: {result['refused'][0]}")
         results.append({"step": meta.step, "data": where, **result})
-        _report(results[-1], os.path.join(workdir, f"eval_{name}.json"))
-    print(tables.of_protocols(results))
+        if cluster.is_first():
+            _report(results[-1], os.path.join(workdir, f"eval_{name}.json"))
+    progress.say(tables.of_protocols(results))
 
 
-def _introduce(workdir: str, config: config_lib.Config, meta: Any, source: Any, where: str) -> None:
+def _introduce(
+    workdir: str,
+    config: config_lib.Config,
+    meta: Any,
+    source: Any,
+    where: str,
+    say: Callable[[str], None],
+) -> None:
     from spp_jax.data.loading import reading
 
     data, trained = config.data, meta.config.data
     scored = len(reading.even_sample(len(source), config.eval.num_examples))
     of = f" of {len(source)}" if scored < len(source) else ""
-    print(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}", flush=True)
+    say(f"step {meta.step} of {workdir}: {scored}{of} examples of {where}")
     for note in source.notes:
-        print(note)
+        say(note)
     is_same = (data.name, data.path) == (trained.name, trained.path)
     if is_same and source.split in ("", data.split):
-        print("these are the examples of training, or hold them: no measure of what it learned")
+        say("these are the examples of training, or hold them: no measure of what it learned")
 
 
 def _report(result: dict[str, Any], path: str) -> None:
@@ -145,7 +158,7 @@ def _score_svms(workdir: str) -> None:
     if not flags.FLAGS.checkpoint:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(flags.FLAGS.checkpoint))
-    result = benchmark.run(model, variables, config, workdir, progress=console.Console())
+    result = benchmark.run(model, variables, config, workdir, progress=console.for_all())
     path = os.path.join(workdir, "eval_svm.json")
     files.write_json(path, result, indent=2)
     for sentence in result["refused"]:

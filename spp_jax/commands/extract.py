@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     from spp_jax.evaluation import extraction
     from spp_jax.runs import workers
 
-    given, progress = flags.FLAGS, console.Console()
+    given, progress = flags.FLAGS, console.for_all()
     workers.use_one_thread()
     output = cli.require("output", "it is the FILE.npz or FILE.npy to write")
     network = cli.require("checkpoint", "it is the workdir of the network")

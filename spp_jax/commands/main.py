@@ -4,6 +4,7 @@
     eval       scores a network, by one or several protocols
     extract    extracts features of images of any size
     detect     trains, scores and uses detectors: detect train|eval|predict|score
+    launch     runs a command as several processes on this machine
     import     imports published weights
     networks   lists the networks
     prepare    prepares a data set once
@@ -25,7 +26,7 @@ from spp_jax.commands import cli
 
 _MODULES = {
     **{name: name for name in ("train", "eval", "extract", "detect", "networks", "prepare")},
-    **{name: name for name in ("crops", "fields", "presets")},
+    **{name: name for name in ("crops", "fields", "launch", "presets")},
     "import": "import_weights",
 }
 _WITH_ARGUMENTS = ("prepare", "fields")
@@ -40,6 +41,6 @@ def run() -> None:
     name = cli.take_command(argv, tuple(_MODULES))
     command = importlib.import_module(f"spp_jax.commands.{_MODULES[name]}")
     argv = [f"spp {name}", *argv[1:]]
-    if name == "detect":
+    if name in ("detect", "launch"):
         command.start(argv)
     cli.run(command, argv, arguments=name in _WITH_ARGUMENTS)

@@ -4,9 +4,11 @@ import functools
 
 from absl import flags
 
+from spp_jax import config as config_lib
 from spp_jax.commands import cli
 
 KIND = "Config"
+SEVERAL = True
 EXAMPLES = (
     "--config=configs/digits_multisize.py --workdir=runs/digits",
     "--config=folder_multisize --workdir=runs/mine --config.data.path=PHOTOGRAPHS",
@@ -23,26 +25,27 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> int:
     del arguments
+    config = cli.read_config(config_lib.Config)
+    workdir = cli.require("workdir", "it is the folder that checkpoints and metrics go to")
     import jax
 
-    from spp_jax import config as config_lib
     from spp_jax import network
-    from spp_jax.commands import console, dry_run
+    from spp_jax.commands import console
     from spp_jax.evaluation import classify, protocols
     from spp_jax.runs import signals, workers
     from spp_jax.training import checks, classifier
 
-    config = cli.read_config(config_lib.Config)
-    workdir = cli.require("workdir", "it is the folder that checkpoints and metrics go to")
     if config.run.smoke:
         config_lib.make_smoke(config, jax.device_count())
     config_lib.validate(config, stored=checks.stored_config(workdir))
     network.check(config)
     protocols.check_protocol(config, config.train.eval_protocol)
-    progress = console.Console()
+    progress = console.for_all()
     workers.use_one_thread()
     evaluate = functools.partial(classify.evaluate, protocol=config.train.eval_protocol)
     if flags.FLAGS.dry_run:
+        from spp_jax.commands import dry_run
+
         dry_run.train(config, workdir, evaluate, progress)
         return 0
     stop = signals.StopSignal(progress.say)

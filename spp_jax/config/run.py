@@ -278,6 +278,14 @@ class RunConfig:
         "whatever the other fields say: to see that a preset, its data and its checkpoints work, "
         "in minutes on two cores.",
     )
+    max_step_seconds: float = field(
+        1800.0,
+        "Of several processes, one whose step takes longer ends, says where its threads stand, and "
+        "the others end with it; 0: however long it takes.",
+        at_least=0,
+        may_change=True,
+        ceiling=MAX_FLOAT,
+    )
 
 
 @dataclasses.dataclass(slots=True)

@@ -9,15 +9,15 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spp_jax import cluster, sharding
 from spp_jax import config as config_lib
-from spp_jax import sharding
 from spp_jax.canvas import arithmetic, flight, packing, planning
 from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
@@ -48,7 +48,7 @@ def evaluate(
         model: the network.
         variables: its parameters, on one device or on each of several.
         config: of the run; its data.*, eval.* and train.sizes[0] make the views.
-        source: the examples.
+        source: the examples; of several processes each scores its share, and all return the same.
         protocol: of `config.PROTOCOLS`, explained at `protocols.Protocol`.
         progress: is told how far it is.
 
@@ -67,19 +67,18 @@ def evaluate(
     indices = reading.even_sample(len(source), config.eval.num_examples)
     sizes, refused = dict.fromkeys(indices, (views.size, views.size)), []
     if views.takes_whole_images:
-        heads, refused = reading.read_heads(
-            source, config.data.num_workers, indices, limits=views.limits
-        )
-        sizes = {index: head.size for index, head in heads.items()}
-    plan = _Plan(views, model.backbone, config, sizes.values(), jax.device_count())
+        sizes, refused = _read_sizes(source, config.data.num_workers, indices, views)
+    plan = _Plan(views, model.backbone, config, sizes.values(), jax.local_device_count())
     tally = _Tally(views.num_images * (2 if views.is_mirrored else 1))
-    examples = reading.eval_examples(source, views, config.data.num_workers, list(sizes))
-    bar = progress.bar(f"protocol {protocol}", len(sizes))
+    own = cluster.share(list(sizes))
+    examples = reading.eval_examples(source, views, config.data.num_workers, own)
+    bar = progress.bar(f"protocol {protocol}", len(own))
     with contextlib.closing(examples), bar as advance:
-        rows = _rows(zip(sizes, examples), plan, refused, advance)
+        rows = _rows(zip(own, examples), plan, refused, advance)
         for batch, scores in flight.behind(_start(model, variables, plan, rows)):
             for row, log_sum in zip(batch.rows, np.asarray(scores)):
                 tally.add(row.index, row.label, log_sum, batch.num_views)
+    refused = sorted(sentence for part in cluster.gather(refused) for sentence in part)
     return {
         "protocol": protocol,
         **tally.means(),
@@ -89,9 +88,21 @@ def evaluate(
         "full_scale": views.scale if protocol == "full" or views.has_full_views else None,
         "size": views.size,
         "num_canvases": len(plan.num_rows),
-        "padded_share": plan.padded_share,
+        "padded_share": plan.padded_share(),
         "seconds": time.monotonic() - start,
     }
+
+
+def _read_sizes(
+    source: base.Source, num_workers: int, indices: Sequence[int], views: protocols.Protocol
+) -> tuple[dict[int, Size], list[str]]:
+    """Returns the size of each image that is one, in order, and what this process has refused."""
+    heads, refused = reading.read_heads(
+        source, num_workers, cluster.share(indices), limits=views.limits
+    )
+    own = [[index, *head.size] for index, head in heads.items()]
+    sizes = {index: (h, w) for part in cluster.gather(own) for index, h, w in part}
+    return {index: sizes[index] for index in indices if index in sizes}, refused
 
 
 def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -114,8 +125,8 @@ class _Tally:
     def __init__(self, num_parts: int):
         self._num_parts = num_parts
         self._open: dict[int, list[tuple[np.ndarray, int]]] = collections.defaultdict(list)
-        self._sums = dict.fromkeys(("top1", "top5", "loss"), 0.0)
-        self._count = 0
+        self._ranks: list[int] = []
+        self._losses: list[float] = []
         self._num_views = 0
 
     def add(self, index: int, label: int, log_sum: np.ndarray, num_views: int) -> None:
@@ -125,17 +136,31 @@ class _Tally:
             return
         parts = self._open.pop(index)
         self._num_views = sum(n for _, n in parts)
-        log_sums = np.asarray([p for p, _ in parts], np.float64)
+        # In an order that does not depend on what they were computed with, for the same last digit.
+        log_sums = np.sort(np.asarray([p for p, _ in parts], np.float64), axis=0)
         scores = np.logaddexp.reduce(log_sums, axis=0) - math.log(self._num_views)
-        rank = ranks(scores[None], np.asarray([label]))[0]
-        self._count += 1
-        self._sums["top1"] += float(rank < 1)
-        self._sums["top5"] += float(rank < 5)
-        self._sums["loss"] -= float(scores[label])
+        self._ranks.append(int(ranks(scores[None], np.asarray([label]))[0]))
+        self._losses.append(-float(scores[label]))
 
     def means(self) -> dict[str, Any]:
-        means = {name: value / max(self._count, 1) for name, value in self._sums.items()}
-        return {**means, "num_examples": self._count, "num_views": self._num_views}
+        """Returns the means over the examples of all processes."""
+        parts = cluster.gather_arrays(
+            {
+                "ranks": np.asarray(self._ranks, np.int64),
+                "losses": np.asarray(self._losses, np.float64),
+                "num_views": np.asarray(self._num_views),
+            }
+        )
+        of_examples = np.concatenate([part["ranks"] for part in parts])
+        count = len(of_examples)
+        return {
+            "top1": int(np.sum(of_examples < 1)) / max(count, 1),
+            "top5": int(np.sum(of_examples < 5)) / max(count, 1),
+            # Of the exact sum, whose order does not matter.
+            "loss": math.fsum(x for part in parts for x in part["losses"]) / max(count, 1),
+            "num_examples": count,
+            "num_views": max(int(part["num_views"]) for part in parts),
+        }
 
 
 class _Program(NamedTuple):
@@ -206,10 +231,10 @@ class _Plan:
                 rows = planning.num_rows(canvas, count, max_pixels, num_devices)
                 self.num_rows[_Program(canvas, num_views)] = rows
 
-    @property
     def padded_share(self) -> float:
-        """The share of the pixels computed so far that belong to no image."""
-        return 1 - self._num_used / max(self._num_computed, 1)
+        """Returns the share of the pixels computed by all processes that belong to no image."""
+        used, computed = np.sum(cluster.gather([self._num_used, self._num_computed]), axis=0)
+        return 1 - int(used) / max(int(computed), 1)
 
     def row(self, index: int, label: int, image: np.ndarray) -> _Row:
         """Returns an image with the program that scores it."""
@@ -270,7 +295,7 @@ def _start(
     model: sppnet.SPPNet, variables: Mapping[str, Any], plan: _Plan, rows: Iterable[_Row]
 ) -> Iterator[tuple[_Batch, jax.Array]]:
     """Yields each batch with its scores, which the device may still be computing."""
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_local_mesh()
     variables = sharding.put_replicated(sppnet.cast_params(model, variables), mesh)
     for batch in plan.batches(rows):
         placed = sharding.put_batch(batch.arrays, mesh)

@@ -152,7 +152,7 @@ class _Plan:
         self.sizes = {i: request.view.shown_size(*head.size) for i, head in heads.items()}
         max_pixels = request.batch_size * request.view.size**2
         self.batches = planning.plan(
-            self.sizes, request.num_programs, max_pixels, jax.device_count()
+            self.sizes, request.num_programs, max_pixels, jax.local_device_count()
         )
         self.summary = {
             "num_programs": len({(b.canvas, b.num_rows) for b in self.batches}),

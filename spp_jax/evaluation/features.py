@@ -112,7 +112,7 @@ def _extract(
         raise errors.ImageError(_first_few(reasons))
     for i, (height, width) in sizes.items():
         check_size(model, height, width, errors.printable(given[i].name))
-    batches = planning.plan(sizes, num_programs, max_pixels, jax.device_count())
+    batches = planning.plan(sizes, num_programs, max_pixels, jax.local_device_count())
     features = np.full((len(given), num_features(model, parts)), np.nan, np.float32)
     order = [i for batch in batches for i in batch.indices]
     shown = inputs.load_all(given, order, scale, None if raises else reasons)
@@ -226,7 +226,7 @@ def compute(
         normalize: as in `extract`.
         extents: whether images may be smaller than their canvas.
     """
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_local_mesh()
     variables = sharding.put_replicated(sppnet.cast_params(model, variables), mesh)
     in_order = iter(images)
 

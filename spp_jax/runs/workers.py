@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -108,6 +109,12 @@ def begin() -> None:
     use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Makes this process get SIGTERM when the one that started it ends, however that ends."""
+    death_signal = 1  # Linux's PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
 
 
 def use_one_thread() -> None:

@@ -1,18 +1,18 @@
 """Trains a classifier as its config says: opens the data, makes the network, runs the loop."""
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
+from spp_jax import cluster, errors, network, sharding
 from spp_jax import config as config_lib
-from spp_jax import errors, network, sharding
 from spp_jax.data.loading import reading, streams, views
 from spp_jax.data.sources import base, opening
 from spp_jax.models import sppnet
+from spp_jax.runs import files, signals
 from spp_jax.runs import progress as progress_lib
-from spp_jax.runs import signals
 from spp_jax.training import checks, loop, schedule, steps, transfer
 
 # (model, variables, config, source) -> {"protocol": ..., "top1": ...}; evaluation.classify has it.
@@ -51,14 +51,25 @@ def prepare(
 
     Writes nothing but an embedded set that is not there yet. Arguments and errors as `train`.
     """
-    sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
-    saved = checks.find_saved(config, workdir)
-    if config.init_from and not saved:
-        transfer.find_step_dir(config.init_from)
-    job = _make_job(config, evaluate, progress)
-    stream: Any = job.stream
-    if saved and config.data.name == "folder" and not stream.source.split:
-        checks.check_held_out(saved, workdir, stream.num_steps)
+    with cluster.together():
+        sharding.check_batch_size(config.data.batch_size, "config.data.batch_size")
+        saved = checks.find_saved(config, workdir)
+        if config.init_from and not saved:
+            transfer.find_step_dir(config.init_from)
+        job = _make_job(config, evaluate, progress)
+        stream: Any = job.stream
+        if saved and config.data.name == "folder" and not stream.source.split:
+            checks.check_held_out(saved, workdir, stream.num_steps)
+    if cluster.count() > 1:
+        fixed = {e.path: e.value for e in config_lib.entries(config) if not e.rule.may_change}
+        cluster.agree("the config", files.checksum(fixed))
+        cluster.agree("the classes", list(job.class_names))
+        names = "\n".join(stream.source.name(i) for i in range(len(stream.source)))
+        where = config_lib.whole_path(config.data.path)
+        cluster.agree(
+            "the training data", [len(stream.source), zlib.crc32(names.replace(where, "").encode())]
+        )
+        cluster.agree("the checkpoint to go on from", saved.meta.step if saved else None)
     return job, saved
 
 
@@ -117,8 +128,8 @@ def _make_stream(config: config_lib.Config, source: Any) -> streams.TrainStream:
         config.seed,
         data.batch_size,
         schedule.epoch_sizes(train, config.seed),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=cluster.index(),
+        process_count=cluster.count(),
         cache=streams.ReadCache(data.cache_mb * 2**20),
         max_steps_per_epoch=train.steps_per_epoch,
     )
@@ -163,13 +174,19 @@ def _compute_mean(
         return {}
     indices = reading.even_sample(len(stream.source), data.mean_examples)
     size = data.crop_size if data.view == "corners" else config.train.sizes[0]
-    mean = reading.mean_image(
+    total, count = reading.sum_images(
         stream.source,
         stream.view,
         size,
         data.num_workers,
-        indices,
+        cluster.share(indices),
         stop=stop,
         progress=progress,
     )
+    parts = cluster.gather_arrays({"total": total, "count": np.asarray(count)})
+    count = sum(int(part["count"]) for part in parts)
+    if not count:
+        raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
+    total = np.sum([part["total"] for part in parts], axis=0)
+    mean = (total / count).astype(np.float32)
     return {"mean": mean.mean((0, 1)) if data.mean == "channel" else mean}

@@ -15,13 +15,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spp_jax import checkpoint, errors, sharding
+from spp_jax import checkpoint, cluster, errors, sharding
 from spp_jax import config as config_lib
 from spp_jax.data.loading import streams
 from spp_jax.models import sppnet
 from spp_jax.runs import lock, signals
 from spp_jax.runs import progress as progress_lib
-from spp_jax.training import checks, schedule, steps, transfer
+from spp_jax.training import checks, schedule, steps, stopping, transfer
 from spp_jax.training import programs as programs_lib
 from spp_jax.training import report as report_lib
 from spp_jax.training import state as state_lib
@@ -99,30 +99,35 @@ def run(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop or signals.Stop())
         mesh = sharding.make_mesh()
+        agreed = stopping.AgreedStop(stop)
         constants = _find_constants(job, saved, plan, stop)
-        if stop.signal is not None:
-            return _stopped(stop.signal, 0, num_steps, progress)
-        stack.enter_context(lock.hold(workdir))
+        if (by := agreed.look()) is not None:
+            return _stopped(by, 0, num_steps, progress)
+        with cluster.together():
+            if cluster.is_first():
+                stack.enter_context(lock.hold(workdir))
         state = _make_state(config, job, saved, plan, mesh, constants)
-        checks.write_config(config, workdir)
         start_step = saved.meta.step if saved else 0
-        with report_lib.Report(workdir, start_step, progress) as report:
-            _introduce(report, job, state, plan, mesh)
-            if start_step == num_steps:
-                report.say(f"{workdir} is already trained to its last step, {num_steps}")
-                return Result(None, start_step)
-            spec = state_lib.state_spec(state)
-            programs = compile_programs(config, job, spec, start_step, mesh, report.say, stop=stop)
-            if stop.signal is not None:
-                return _stopped(stop.signal, start_step, num_steps, progress)
-            if saved:
-                report.say(f"resuming from step {start_step} of {num_steps}")
-            metrics = saved.meta.metrics if saved else {}
-            start = _Start(start_step, state, metrics, programs, mesh)
-            step = _train(config, workdir, job, start, report, stop)
-        if stop.signal is None:
+        with cluster.together():
+            if cluster.is_first():
+                checks.write_config(config, workdir)
+            report = stack.enter_context(report_lib.Report(workdir, start_step, progress))
+        _introduce(report, job, state, plan, mesh)
+        if start_step == num_steps:
+            report.say(f"{workdir} is already trained to its last step, {num_steps}")
+            return Result(None, start_step)
+        spec = state_lib.state_spec(state)
+        programs = compile_programs(config, job, spec, start_step, mesh, report.say, stop=stop)
+        if (by := agreed.look()) is not None:
+            return _stopped(by, start_step, num_steps, progress)
+        if saved:
+            report.say(f"resuming from step {start_step} of {num_steps}")
+        metrics = saved.meta.metrics if saved else {}
+        start = _Start(start_step, state, metrics, programs, mesh)
+        step = _train(config, workdir, job, start, report, agreed)
+        if agreed.signal is None:
             return Result(None, step)
-        return _stopped(stop.signal, step, num_steps, progress)
+        return _stopped(agreed.signal, step, num_steps, progress)
 
 
 def check(
@@ -153,7 +158,7 @@ def _train(
     job: Job,
     start: _Start,
     report: report_lib.Report,
-    stop: signals.Stop,
+    agreed: stopping.AgreedStop,
 ) -> int:
     """Trains to the last step, or until asked to stop; returns the last step that was made.
 
@@ -180,30 +185,38 @@ def _train(
         parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
         writer.save(meta, parts)
 
+    watchdog = stopping.Watchdog(config.run.max_step_seconds)
     try:
         for step in range(start.step + 1, num_steps + 1):
-            if stop.signal is not None:
+            watchdog.tell()
+            if agreed.before_step() is not None:
                 step -= 1
                 break
             waited_from = time.monotonic()
             batch, refused = next(batches)
             waited = time.monotonic() - waited_from
             refusals.add(refused)
+            if interval.is_due(step):
+                refusals.share()
             size = stream.size_at(step - 1)
             state, sums = start.programs[size].run(state, sharding.put_batch(batch, start.mesh))
             interval.add(step, size, batch, sums, waited, state)
 
             if job.evaluate is not None and pace.evaluates_after(step, num_steps):
+                watchdog.pause()
                 metrics = job.evaluate(state.variables)
                 refusals.name(metrics.pop("refused"))
                 report.evaluation(step, step // pace.epoch_steps, metrics)
                 interval.restart()
             if step % pace.checkpoint_every_steps == 0 or step == num_steps:
+                watchdog.pause()
                 save()
                 saved_step = step
-        if stop.signal is not None and saved_step != step:
+        watchdog.pause()
+        if agreed.signal is not None and saved_step != step:
             save()
     finally:
+        watchdog.close()
         batches.close()
         writer.close()
     return step

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spp_jax import checkpoint, errors
+from spp_jax import checkpoint, cluster, errors
 from spp_jax.data.loading import streams
 from spp_jax.runs import progress as progress_lib
 from spp_jax.training import logs, schedule
@@ -25,14 +25,19 @@ class Report:
 
     def __init__(self, workdir: str, resume_step: int, progress: progress_lib.Progress):
         self.say = progress.say
-        self._logs = logs.Logs(workdir, resume_step, progress.say)
-        self.write = self._logs.write
+        self._logs = logs.Logs(workdir, resume_step, progress.say) if cluster.is_first() else None
 
     def __enter__(self) -> "Report":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._logs.close()
+        if self._logs:
+            self._logs.close()
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Writes values, one of which is "step", to the logs; the first process has them."""
+        if self._logs:
+            self._logs.write(values)
 
     def evaluation(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
         """Writes the evaluation after an epoch, and says it."""
@@ -123,12 +128,16 @@ class Interval:
         self._in_flight.append((step, sums))
         self._waited += waited
         self._num_timed += 1
-        # After an epoch as well: the next one may be of another size.
-        is_due = step % self._pace.log_every_steps == 0 or self._pace.ends_epoch(step)
-        is_due |= step == self._num_steps
+        is_due = self.is_due(step)
         self.drain(0 if is_due else _STEPS_IN_FLIGHT)
         if is_due:
             self._write(step, size, batch, state)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is the last one of an interval."""
+        # After an epoch as well: the next one may be of another size.
+        is_last = step == self._num_steps or self._pace.ends_epoch(step)
+        return is_last or step % self._pace.log_every_steps == 0
 
     def drain(self, num_left: int = 0) -> None:
         """Waits until at most `num_left` steps are under way.
@@ -174,7 +183,7 @@ class Interval:
             "learning_rate": self._learning_rate(step - 1, state.opt_state),
             "images_per_second": rate,
             "data_share": self._waited / seconds,
-            # Of this step's rows on the first host: equal runs see equal batches.
+            # Of all rows of this step: equal runs see equal batches.
             "batch_hash": f"{_hash(batch):08x}",
         }
         seconds_left = (self._num_steps - step) * self._stream.batch_size / rate
@@ -186,9 +195,15 @@ class Interval:
 
 
 def _hash(batch: streams.Batch) -> int:
+    """Returns a CRC-32 of the global batch, from those of each process's rows."""
+    arrays = [np.ascontiguousarray(batch[name]).data.cast("B") for name in sorted(batch)]
+    parts = cluster.gather([(zlib.crc32(array), len(array)) for array in arrays])
     value = 0
-    for name in sorted(batch):
-        value = zlib.crc32(np.ascontiguousarray(batch[name]).data, value)
+    for of_array in zip(*parts):
+        for crc, length in of_array:
+            # A CRC goes on by that of what follows and that of as many zeros.
+            zeros = bytes(length)
+            value = zlib.crc32(zeros, value) ^ zlib.crc32(zeros) ^ crc
     return value
 
 
@@ -201,6 +216,7 @@ class Refusals:
         self._max_share = max_share
         self._named: set[str] = set()
         self._in_training: set[str] = set()
+        self._untold: list[str] = []
 
     def name(self, refused: list[str]) -> None:
         """Prints the sentences that were not printed before."""
@@ -210,7 +226,19 @@ class Refusals:
                 self._report.say(f"refused ({len(self._named)}): {sentence}")
 
     def add(self, refused: list[str]) -> None:
-        """Names and counts images of a training batch."""
+        """Names and counts images of a training batch; those of other processes, see `share`."""
+        if cluster.count() > 1:
+            self._untold.extend(refused)
+        else:
+            self._count(refused)
+
+    def share(self) -> None:
+        """Names and counts what several processes have added; every one of them calls it."""
+        if cluster.count() > 1:
+            told, self._untold = cluster.gather(self._untold), []
+            self._count([sentence for part in told for sentence in part])
+
+    def _count(self, refused: list[str]) -> None:
         self.name(refused)
         self._in_training.update(refused)
         if len(self._in_training) > self._max_share * self._num_examples:

@@ -5,6 +5,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -57,10 +58,13 @@ def init_state(
         constants: of the network, {"mean": (3,) or (s, s, 3)}, or None.
     """
 
+    # From wherever they are: the program that makes the state runs on all devices.
+    given = jax.tree.map(np.asarray, constants or {})
+
     def init() -> TrainState:
         images = jnp.zeros((1, size, size, 3), jnp.uint8)
         params: Any = model.init(jax.random.key(seed), images)["params"]
-        fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), constants or {})
+        fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), given)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), fixed)
 
     return jax.jit(init, out_shardings=sharding.replicated(mesh))()

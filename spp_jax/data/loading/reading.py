@@ -125,7 +125,7 @@ class _MiddleView:
         return self.view.middle(self.view.read(data, name), self.size)
 
 
-def mean_image(
+def sum_images(
     source: base.Source,
     view: views.TrainView,
     size: int,
@@ -134,14 +134,11 @@ def mean_image(
     *,
     stop: signals.Stop | None = None,
     progress: progress_lib.Progress = progress_lib.SILENT,
-) -> np.ndarray:
-    """Returns the mean (size, size, 3), float32, of the middle views of some examples.
+) -> tuple[np.ndarray, int]:
+    """Returns the sum (size, size, 3), int64, of some examples' middle views, and their count.
 
     Images that cannot be read are left out, and so are those after the one at which `stop` asked to
-    stop. Whole numbers are added up, so that the result is the same for every number of workers.
-
-    Raises:
-        InputError: none of them can be read.
+    stop. Whole numbers add up to the same sum whoever adds them, in any order.
     """
     total, count = np.zeros((size, size, 3), np.int64), 0
     examples = eval_examples(source, _MiddleView(view, size), num_workers, indices)
@@ -153,9 +150,7 @@ def mean_image(
             advance(1)
             if stop is not None and stop.signal is not None:
                 break
-    if not count:
-        raise errors.InputError(f"none of {len(indices)} images can be read for their mean")
-    return (total / count).astype(np.float32)
+    return total, count
 
 
 def iterate(

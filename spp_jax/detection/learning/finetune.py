@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spp_jax import checkpoint, errors, network, sharding
+from spp_jax import checkpoint, cluster, errors, network, sharding
 from spp_jax import config as config_lib
 from spp_jax.detection import dataset, detector
 from spp_jax.detection.learning import window_stream
@@ -62,7 +62,7 @@ def train(
     check(tune, model)
     is_trained = trained_mask(model, tune.from_layer)
     stream = window_stream.WindowStream(
-        config, data, proposer, model.backbone, jax.process_index(), jax.process_count()
+        config, data, proposer, model.backbone, cluster.index(), cluster.count()
     )
     optimizer = schedule.make_optimizer(run_config.train, 1)
     masked = mask(optimizer, is_trained)

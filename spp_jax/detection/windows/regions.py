@@ -109,7 +109,7 @@ class Regions:
         if fc6_rank:
             model, variables = sppnet.factor_fc6(model, variables, fc6_rank)
         self.model, self.backbone, self.config = model, model.backbone, config
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_local_mesh()
         cast = sppnet.cast_params(model, variables)
         self._variables = sharding.put_replicated(cast, self._mesh)
         self._target_side = config.target_side or default_target(self.backbone, config.scale_rule)
