@@ -60,6 +60,8 @@ RULES: list[Rule] = [
     ("", "python -m spp_jax.interop --", "", {"DIR": ""}),
     ("", "python -m spp_jax.interop", None, "is named there without its flags"),
     ("", "python -m spp_jax.data.object_crops", "", {}),
+    ("", "python -m spp_jax launch -n 2 train", SMOKE, {}),
+    ("", "python -m spp_jax launch -n 2 eval", "--config.eval.num_examples=32", {}),
     ("", "python -m spp_jax", None, "is spp, whose commands have rules of their own"),
     ("", "mkdir", "", {}),
     ("", "ln", "", {}),
