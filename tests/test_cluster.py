@@ -154,6 +154,23 @@ def test_scores_are_those_of_one_process(pair):
     assert one.count("top1") == several.count("top1")
 
 
+def test_features_are_those_of_one_process(given, pair, tmp_path):
+    images = given[1].removeprefix("--config.data.path=")
+    flags = (f"--checkpoint={pair[0]}", f"--images={images}", "--layer=conv5", "--batch_size=4")
+    one, several = tmp_path / "one.npz", tmp_path / "several.npz"
+    _run(1, "extract", *flags, f"--output={one}")
+    # Left by processes that died: a share that is joined, and one that had not begun.
+    pathlib.Path(f"{several}.part").mkdir()
+    assert "(36, 96) float32, 0 refused" in _run(2, "extract", *flags, f"--output={several}")
+    with np.load(one) as expected, np.load(several) as made:
+        assert sorted(expected) == sorted(made)
+        for name in set(expected) - {"metadata"}:
+            np.testing.assert_array_equal(made[name], expected[name])
+        facts = [json.loads(str(file["metadata"]))["facts"] for file in (expected, made)]
+    assert facts[0] == facts[1]
+    assert not pathlib.Path(f"{several}.part").exists()
+
+
 def test_one_that_dies_ends_all_and_is_named(given, tmp_path):
     flags = (*given, f"--workdir={tmp_path}", "--config.train.num_epochs=60")
     process = _start(2, "train", *flags, "--heartbeat_seconds=5")
@@ -204,7 +221,7 @@ def test_wrong_places_are_one_sentence(arguments, sentence):
     [
         ([], "launch begins with -n COUNT"),
         (["-n", "0", "train"], "launch begins with -n COUNT"),
-        (["-n", "2", "prepare"], "launch starts one of train, eval, got 'prepare'"),
+        (["-n", "2", "prepare"], "launch starts one of train, eval, extract, got 'prepare'"),
     ],
 )
 def test_wrong_launches_are_one_sentence(arguments, sentence):

@@ -147,7 +147,7 @@ def _report(result: dict[str, Any], path: str) -> None:
 
 
 def _score_svms(workdir: str) -> None:
-    from spp_jax import checkpoint
+    from spp_jax import checkpoint, cluster
     from spp_jax.commands import console, tables
     from spp_jax.evaluation.svm import benchmark
     from spp_jax.runs import files, places
@@ -159,6 +159,8 @@ def _score_svms(workdir: str) -> None:
         raise errors.InputError("protocol svm needs --checkpoint=DIR, a workdir of train.py")
     model, variables, _ = checkpoint.load(os.path.expanduser(flags.FLAGS.checkpoint))
     result = benchmark.run(model, variables, config, workdir, progress=console.for_all())
+    if not cluster.is_first():
+        return
     path = os.path.join(workdir, "eval_svm.json")
     files.write_json(path, result, indent=2)
     for sentence in result["refused"]:

@@ -13,6 +13,7 @@ from spp_jax import errors
 from spp_jax.commands import cli
 from spp_jax.config import fields
 
+SEVERAL = True
 EXAMPLES = (
     "--checkpoint=runs/mine --images=PHOTOGRAPHS --layer=conv5 --levels=6,3,2,1 --output=conv5.npz",
     "--checkpoint=runs/googlenet --images=PHOTOGRAPHS --layer=pool --normalize --output=pool.npy",
@@ -67,7 +68,7 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> int:
     del arguments
-    from spp_jax import checkpoint
+    from spp_jax import checkpoint, cluster
     from spp_jax.commands import console
     from spp_jax.data.sources import folders, opening
     from spp_jax.evaluation import extraction
@@ -75,24 +76,25 @@ def main(arguments: list[str]) -> int:
 
     given, progress = flags.FLAGS, console.for_all()
     workers.use_one_thread()
-    output = cli.require("output", "it is the FILE.npz or FILE.npy to write")
-    network = cli.require("checkpoint", "it is the workdir of the network")
-    if not given.layer:
-        raise errors.InputError("--layer is missing: it names the maps or vectors to extract")
-    extraction.check_output(output)
-    parts = _parts()
-    if bool(given.tfds) == bool(given.images):
-        raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
-    if given.tfds:
-        data_dir = os.path.expanduser(given.data_dir)
-        splits, check = (given.split,), opening.read_class_names
-        opening.make_embedded(given.tfds, data_dir, splits, check, progress)
-        source = opening.TfdsSource(given.tfds, given.split, data_dir)
-    else:
-        source = folders.scan_images(os.path.expanduser(given.images))
+    with cluster.together():
+        output = cli.require("output", "it is the FILE.npz or FILE.npy to write")
+        network = cli.require("checkpoint", "it is the workdir of the network")
+        if not given.layer:
+            raise errors.InputError("--layer is missing: it names the maps or vectors to extract")
+        extraction.check_output(output)
+        parts = _parts()
+        if bool(given.tfds) == bool(given.images):
+            raise errors.InputError("give --images=FOLDER or --tfds=NAME, one of them")
+        if given.tfds:
+            data_dir = os.path.expanduser(given.data_dir)
+            splits, check = (given.split,), opening.read_class_names
+            opening.make_embedded(given.tfds, data_dir, splits, check, progress)
+            source = opening.TfdsSource(given.tfds, given.split, data_dir)
+        else:
+            source = folders.scan_images(os.path.expanduser(given.images))
+        model, variables, meta = checkpoint.load_with_meta(network)
     for note in source.notes:
-        print(note)
-    model, variables, meta = checkpoint.load_with_meta(network)
+        progress.say(note)
     request = extraction.Request(
         parts,
         extraction.make_view(given.scale, given.size or model.backbone.size),
@@ -112,9 +114,9 @@ def main(arguments: list[str]) -> int:
         progress=progress,
     )
     for sentence in extracted.refused:
-        print(f"refused: {sentence}")
+        progress.say(f"refused: {sentence}")
     features = extracted.features
-    print(f"{features.shape} {features.dtype}, {len(extracted.refused)} refused -> {output}")
+    progress.say(f"{features.shape} {features.dtype}, {len(extracted.refused)} refused -> {output}")
     return 0
 
 

@@ -20,9 +20,10 @@ Process = subprocess.Popen[Any]
 EXAMPLES = (
     "-n 2 train --config=digits_multisize --workdir=runs/digits",
     "-n 2 eval --workdir=runs/digits --protocol=full",
+    "-n 2 extract --checkpoint=runs/digits --images=PHOTOGRAPHS --layer=conv5 --output=conv5.npz",
 )
 # The commands that may be of several processes.
-COMMANDS = ("train", "eval")
+COMMANDS = ("train", "eval", "extract")
 # What the others get to end by themselves once one has failed.
 _GRACE_SECONDS = 10.0
 

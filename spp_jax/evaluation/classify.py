@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from spp_jax import config as config_lib
 from spp_jax.canvas import arithmetic, flight, packing, planning
 from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
-from spp_jax.evaluation import protocols
+from spp_jax.evaluation import protocols, sharing
 from spp_jax.models import sppnet, topology
 from spp_jax.runs import progress as progress_lib
 
@@ -65,25 +65,29 @@ def evaluate(
     start = time.monotonic()
     views = protocols.make_protocol(config, protocol)
     indices = reading.even_sample(len(source), config.eval.num_examples)
-    sizes, refused = dict.fromkeys(indices, (views.size, views.size)), []
+    sizes, refused = dict.fromkeys(indices, (views.size, views.size)), {}
     if views.takes_whole_images:
-        sizes, refused = _read_sizes(source, config.data.num_workers, indices, views)
+        heads, refused = sharing.read_heads(
+            source, config.data.num_workers, indices, limits=views.limits
+        )
+        sizes = {index: head.size for index, head in heads.items()}
     plan = _Plan(views, model.backbone, config, sizes.values(), jax.local_device_count())
     tally = _Tally(views.num_images * (2 if views.is_mirrored else 1))
     own = cluster.share(list(sizes))
     examples = reading.eval_examples(source, views, config.data.num_workers, own)
     bar = progress.bar(f"protocol {protocol}", len(own))
     with contextlib.closing(examples), bar as advance:
-        rows = _rows(zip(own, examples), plan, refused, advance)
+        unread: dict[int, str] = {}
+        rows = _rows(zip(own, examples), plan, unread, advance)
         for batch, scores in flight.behind(_start(model, variables, plan, rows)):
             for row, log_sum in zip(batch.rows, np.asarray(scores)):
                 tally.add(row.index, row.label, log_sum, batch.num_views)
-    refused = sorted(sentence for part in cluster.gather(refused) for sentence in part)
+    refused = sharing.gather_refused(unread) | refused
     return {
         "protocol": protocol,
         **tally.means(),
         "num_refused": len(refused),
-        "refused": refused,
+        "refused": [refused[index] for index in sorted(refused)],
         "scales": list(views.scales if protocol == "multi_view" else views.shown_scales),
         "full_scale": views.scale if protocol == "full" or views.has_full_views else None,
         "size": views.size,
@@ -91,18 +95,6 @@ def evaluate(
         "padded_share": plan.padded_share(),
         "seconds": time.monotonic() - start,
     }
-
-
-def _read_sizes(
-    source: base.Source, num_workers: int, indices: Sequence[int], views: protocols.Protocol
-) -> tuple[dict[int, Size], list[str]]:
-    """Returns the size of each image that is one, in order, and what this process has refused."""
-    heads, refused = reading.read_heads(
-        source, num_workers, cluster.share(indices), limits=views.limits
-    )
-    own = [[index, *head.size] for index, head in heads.items()]
-    sizes = {index: (h, w) for part in cluster.gather(own) for index, h, w in part}
-    return {index: sizes[index] for index in indices if index in sizes}, refused
 
 
 def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -278,14 +270,14 @@ class _Plan:
 def _rows(
     examples: Iterable[tuple[int, reading.EvalExample]],
     plan: _Plan,
-    refused: list[str],
+    unread: dict[int, str],
     advance: Callable[[int], None],
 ) -> Iterator[_Row]:
-    """Yields the images of each example; adds to `refused`, and tells how many examples passed."""
+    """Yields the images of each example; adds to `unread`, and tells how many examples passed."""
     for index, example in examples:
         advance(1)
         if example.refused:
-            refused.append(example.refused)
+            unread[index] = example.refused
             continue
         for image in example.views:
             yield plan.row(index, example.label, image)

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from spp_jax import checkpoint, errors
+from spp_jax import checkpoint, cluster, errors
 from spp_jax import config as config_lib
 from spp_jax.canvas import planning
 from spp_jax.data.loading import reading
 from spp_jax.data.sources import base
-from spp_jax.evaluation import feature_files, features, protocols
+from spp_jax.evaluation import feature_files, feature_shares, features, protocols, sharing
 from spp_jax.models import sppnet
 from spp_jax.runs import places
 from spp_jax.runs import progress as progress_lib
@@ -90,10 +90,14 @@ def extract_to(
             written or is there and of something else, also of other labels; or not one image that
             can be read.
     """
-    check_output(output)
-    parts = features.check_parts(model, request.parts)
-    check_view(model, request.view)
-    heads, refused = reading.read_heads(source, request.num_workers, progress=progress)
+    with cluster.together():
+        check_output(output)
+        parts = features.check_parts(model, request.parts)
+        check_view(model, request.view)
+    heads, unread = sharing.read_heads(
+        source, request.num_workers, range(len(source)), progress=progress
+    )
+    refused = list(unread.values())
     if not heads:
         raise errors.InputError(f"none of {len(source)} images can be read: {refused[0]}")
     facts = _facts(model, variables, source, heads, dataclasses.replace(request, parts=parts))
@@ -103,14 +107,16 @@ def extract_to(
         tuple(output_names) if any(part.layer == "logits" for part in parts) else (),
         _columns(model, parts),
     )
-    finished = feature_files.read_finished(output, facts, description)
-    if finished:
+    cluster.agree("what is extracted", facts)
+    with cluster.together():
+        finished = feature_files.read_finished(output, facts, description)
+    if all(cluster.gather(finished is not None)) and finished:
         progress.say(f"{output} was finished before")
         return finished
     plan = _Plan(source, request, parts, heads)
     try:
         count = features.num_features(model, parts)
-        with feature_files.unfinished(output, facts, description, count) as unfinished:
+        with feature_shares.unfinished(output, facts, description, count) as unfinished:
             _compute(model, variables, plan, unfinished, progress)
             return unfinished.finish(refused, plan.summary)
     except OSError as e:  # those of images are ImageErrors
@@ -164,52 +170,52 @@ def _compute(
     model: sppnet.SPPNet,
     variables: Mapping[str, Any],
     plan: _Plan,
-    unfinished: feature_files.Unfinished,
+    unfinished: feature_shares.Unfinished,
     progress: progress_lib.Progress,
 ) -> None:
-    """Computes the batches that are not done yet."""
-    num_done, num_images, request = unfinished.num_done, len(plan.sizes), plan.request
+    """Computes the batches that are not done yet, of several processes this one's share."""
+    num_done, num_images, request = len(unfinished.done), len(plan.sizes), plan.request
     progress.say(
         f"{num_images} images, {len(set(plan.sizes.values()))} sizes as shown: "
         f"{plan.summary['num_programs']} programs, {100 * plan.summary['padded_share']:.1f} % "
         "of the pixels are padding" + (f"; {num_done} images are done" if num_done else "")
     )
     # Whole batches, so that with the same settings each is computed as in an unbroken run.
-    todo = [batch for batch in plan.batches if not unfinished.is_done(batch.indices)]
+    todo = cluster.share(
+        [batch for batch in plan.batches if not unfinished.done.issuperset(batch.indices)]
+    )
     order = [index for batch in todo for index in batch.indices]
     start = time.monotonic()
     # Closed by name: as many are taken as there are, so that it does not see its end.
     examples = reading.eval_examples(plan.source, request.view, request.num_workers, order)
     bar = progress.bar("features", num_images, done=num_images - len(order))
+    own = unfinished.open_share(order)
     try:
-        with contextlib.closing(examples), unfinished, bar as advance:
+        with contextlib.closing(examples), own, bar as advance:
             for batch, values in features.compute(
                 model,
                 variables,
                 plan.parts,
                 todo,
-                _images(zip(order, examples), unfinished),
+                _images(zip(order, examples), own),
                 normalize=request.normalize,
                 extents=request.view.name == "full",
             ):
-                unfinished.write(batch.indices, values)
+                own.write(batch.indices, values)
                 advance(len(batch.indices))
     except KeyboardInterrupt:
-        progress.say(
-            f"{unfinished.num_done} images are kept in {unfinished.folder}; the same command goes "
-            "on"
-        )
+        progress.say(f"{own.num_done} images are kept in {own.folder}; the same command goes on")
         raise
     seconds = time.monotonic() - start
     progress.say(f"{len(order)} images in {seconds:.1f} s, {len(order) / seconds:.1f} images/s")
 
 
 def _images(
-    examples: Iterable[tuple[int, reading.EvalExample]], unfinished: feature_files.Unfinished
+    examples: Iterable[tuple[int, reading.EvalExample]], own: feature_files.Unfinished
 ) -> Iterator[np.ndarray | None]:
     """Yields the image of each example, None for one that cannot be read, which is noted."""
     for index, example in examples:
-        unfinished.note(index, example.refused)
+        own.note(index, example.refused)
         yield None if example.refused else example.views[0]
 
 

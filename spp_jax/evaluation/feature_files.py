@@ -138,9 +138,18 @@ class Unfinished:
     def num_done(self) -> int:
         return int(np.count_nonzero(self._done))
 
-    def is_done(self, indices: Sequence[int]) -> bool:
-        """Whether the features of all these images are there."""
-        return bool(np.all(self._done[self._rows(indices)] > 0))
+    def done(self) -> set[int]:
+        """Returns the images whose features are there."""
+        return {index for index, row in self._row.items() if self._done[row]}
+
+    def take(self, other: "Unfinished") -> None:
+        """Takes what is there of another unfinished file, of some of the same images."""
+        rows = self._rows(list(other._row))
+        is_done = other._done > 0
+        for row, source in zip(np.asarray(rows)[is_done], np.flatnonzero(is_done)):
+            self._array[row], self._done[row] = other._array[source], other._done[source]
+        self._refused.update(other._refused)
+        self._save()
 
     def _read_done(self) -> np.ndarray:
         """Returns which rows are done, as `_done`; one that is not as saved is computed again.

@@ -88,20 +88,21 @@ def read_heads(
     progress: progress_lib.Progress = progress_lib.SILENT,
     *,
     limits: images.Limits = images.LIMITS,
-) -> tuple[dict[int, Head], list[str]]:
+) -> tuple[dict[int, Head], dict[int, str]]:
     """Reads the headers of all examples, or of `indices`; images beyond the limits are refused.
 
     Returns:
-        {index: head} of the images whose header can be read, and a sentence for each of the others.
+        {index: head} of the images whose header can be read, {index: sentence} of the others.
     """
     chosen = range(len(source)) if indices is None else indices
-    heads, refused = {}, []
+    heads: dict[int, Head] = {}
+    refused: dict[int, str] = {}
     examples = eval_examples(source, _HeadView(limits), num_workers, chosen)
     with contextlib.closing(examples), progress.bar("sizes", len(chosen)) as advance:
         for index, example in zip(chosen, examples):
             advance(1)
             if example.refused:
-                refused.append(example.refused)
+                refused[index] = example.refused
             else:
                 size, crc32 = example.views
                 heads[index] = Head(size, crc32, example.label)

@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from spp_jax import cluster, errors
 from spp_jax import config as config_lib
-from spp_jax import errors
 from spp_jax.evaluation import average_precision, extraction, feature_files, features
 from spp_jax.evaluation import protocols as protocols_lib
 from spp_jax.evaluation.svm import machines
@@ -52,11 +52,13 @@ def run(
     task = task_lib.open_task(config)
     if not np.any(task_lib.is_scorable(task, *task.splits[0])):
         raise errors.InputError(f"no class of {config.data.path} is in both splits")
-    _check_places(workdir, views)
-    try:
-        os.makedirs(os.path.join(workdir, "features"), exist_ok=True)
-    except OSError as e:
-        raise errors.InputError(f"{e.filename or workdir} cannot be written: {e.strerror}") from e
+    with cluster.together():
+        _check_places(workdir, views)
+        try:
+            os.makedirs(os.path.join(workdir, "features"), exist_ok=True)
+        except OSError as e:
+            path = e.filename or workdir
+            raise errors.InputError(f"{path} cannot be written: {e.strerror}") from e
     counts = (
         f"{len(task.source)} images of {len(task.class_names)} classes, {len(task.splits)} "
         f"split(s), {len(rows)} rows x {len(views)} scales"
@@ -136,8 +138,8 @@ class _Table:
         self._entries = _Entries(os.path.join(self._folder, "entries.json"), config, task)
         self.refused: tuple[str, ...] = ()
 
-    def column(self, scale: str, view: protocols_lib.Protocol) -> Iterator[dict[str, Any]]:
-        """Yields the entry of each row at a scale."""
+    def column(self, scale: str, view: protocols_lib.Protocol) -> list[dict[str, Any]]:
+        """Returns the entry of each row at a scale; the first process trains the SVMs of all."""
         config = self._config
         extracted = extraction.extract_to(
             os.path.join(self._folder, f"{scale}.npy"),
@@ -154,20 +156,32 @@ class _Table:
             progress=self._progress,
         )
         self.refused = extracted.refused
-        kernels = rows_lib.Kernels(self._model, self._parts, extracted.features)
-        for row in self._rows:
-            entry = self._entries.get(row, extracted)
-            if entry is None:
-                kernel = np.mean([kernels.of_part(part) for part in row], axis=0)
-                entry = {
-                    "layer": rows_lib.label(row),
-                    "scale": scale,
-                    "num_features": features.num_features(self._model, row),
-                    **score_splits(self._task, kernel, extracted.indices, config),
-                }
-                self._entries.put(row, extracted, entry)
-            self._progress.say(f"{entry['layer']} | {scale} | {percent(entry)}")
-            yield entry
+        entries: list[dict[str, Any]] = []
+        with cluster.together():
+            if cluster.is_first():
+                kernels = rows_lib.Kernels(self._model, self._parts, extracted.features)
+                entries = [self._entry(scale, row, extracted, kernels) for row in self._rows]
+        return cluster.gather(entries)[0]
+
+    def _entry(
+        self,
+        scale: str,
+        row: config_lib.Row,
+        extracted: feature_files.Extracted,
+        kernels: rows_lib.Kernels,
+    ) -> dict[str, Any]:
+        entry = self._entries.get(row, extracted)
+        if entry is None:
+            kernel = np.mean([kernels.of_part(part) for part in row], axis=0)
+            entry = {
+                "layer": rows_lib.label(row),
+                "scale": scale,
+                "num_features": features.num_features(self._model, row),
+                **score_splits(self._task, kernel, extracted.indices, self._config),
+            }
+            self._entries.put(row, extracted, entry)
+        self._progress.say(f"{entry['layer']} | {scale} | {percent(entry)}")
+        return entry
 
 
 def percent(entry: dict[str, Any]) -> str:
