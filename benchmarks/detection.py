@@ -96,16 +96,7 @@ def make_stages(
         for s in scales
     ]
     resized = [np.zeros((1, *extent, 3), np.uint8) for extent in shown]
-    pixels = np.prod(windows[:, 2:] - windows[:, :2], axis=1)[:, None]
-    scaled = pixels * (np.asarray(scales) / min(height, width)) ** 2
-    chosen = np.abs(scaled - model.backbone.size**2).argmin(axis=1)
-    cells = np.zeros((len(windows), 4), np.int32)
-    for number, (scale, extent) in enumerate(zip(scales, shown)):
-        rows = chosen == number
-        cells[rows] = topology.window_cells(
-            model.backbone, layer, windows[rows] * (scale / min(height, width)), extent
-        )
-    placed = {"cells": cells[None], "map_index": chosen[None].astype(np.int32)}
+    placed = _place(model.backbone, windows, np.asarray(scales) / min(height, width), shown)
     pyramid = (tuple(model.levels), model.reduce)
 
     def make_maps() -> tuple[jax.Array, ...]:
@@ -176,6 +167,27 @@ def make_stages(
         "SVMs, regression, NMS": detect,
         "NMS alone": suppress,
     }
+
+
+def _place(
+    backbone: topology.Backbone,
+    windows: np.ndarray,
+    factors: np.ndarray,
+    shown: list[tuple[int, int]],
+) -> dict[str, np.ndarray]:
+    """Returns the cells of windows and the index of each one's map, as `device.pool_maps` takes.
+
+    `factors` enlarge the image to its sizes `shown`.
+    """
+    pixels = np.prod(windows[:, 2:] - windows[:, :2], axis=1)[:, None]
+    chosen = np.abs(pixels * factors**2 - backbone.size**2).argmin(axis=1)
+    cells = np.zeros((len(windows), 4), np.int32)
+    for number, extent in enumerate(shown):
+        rows = chosen == number
+        cells[rows] = topology.window_cells(
+            backbone, backbone.layers[-1].name, windows[rows] * factors[number], extent
+        )
+    return {"cells": cells[None], "map_index": chosen[None].astype(np.int32)}
 
 
 def _find_windows(image: np.ndarray) -> np.ndarray:

@@ -170,7 +170,7 @@ def agree(what: str, value: Any) -> None:
     values = gather(value)
     for name, other in zip(_run.names, values):
         if other != values[0]:
-            _fail(
+            fail(
                 f"{what} of {name} differs from that of {_run.names[0]}: {_shown(other)} is not "
                 f"{_shown(values[0])}"
             )
@@ -188,11 +188,11 @@ def together() -> Iterator[None]:
         own = str(e)
     for name, sentence in zip(_run.names, gather(own)):
         if sentence:
-            _fail(f"{name}: {sentence}")
+            fail(f"{name}: {sentence}")
 
 
-def _fail(sentence: str) -> NoReturn:
-    """Raises an error that every process raises."""
+def fail(sentence: str) -> NoReturn:
+    """Raises the InputError that every process raises here; the first one's says it."""
     _run.fails_together = True
     raise (errors.InputError if is_first() else errors.OthersError)(sentence)
 

@@ -167,23 +167,13 @@ def _train(
     stream, pace, num_steps = job.stream, job.pace, job.stream.num_steps
     writer = checkpoint.Writer(workdir, pace.keep_checkpoints)
     batches = streams.TrainBatches(stream, start.step, config.data.num_workers)
-    interval = report_lib.Interval(
-        report,
-        stream,
-        pace,
-        learning_rate=job.learning_rate,
-        rate_field=job.rate_field,
-        max_bad_steps=config.train.max_bad_steps,
-    )
+    interval = _make_interval(config, job, report)
     refusals = report_lib.Refusals(report, job.num_examples, config.data.max_refused)
     state, metrics, step, saved_step = start.state, start.metrics, start.step, start.step
 
     def save() -> None:
         interval.drain()  # too many bad steps in a row end the run before another is saved
-        _check_finite(step, state, job.rate_field)
-        meta = checkpoint.Meta(step, config, job.class_names, job.num_examples, metrics)
-        parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
-        writer.save(meta, parts)
+        _save(writer, config, job, step, state, metrics)
 
     watchdog = stopping.Watchdog(config.run.max_step_seconds)
     try:
@@ -222,15 +212,38 @@ def _train(
     return step
 
 
-def _check_finite(step: int, state: state_lib.TrainState, rate_field: str) -> None:
-    """Raises InputError if a number of the network to be saved is not finite."""
+def _make_interval(
+    config: config_lib.Config, job: Job, report: report_lib.Report
+) -> report_lib.Interval:
+    return report_lib.Interval(
+        report,
+        job.stream,
+        job.pace,
+        learning_rate=job.learning_rate,
+        rate_field=job.rate_field,
+        max_bad_steps=config.train.max_bad_steps,
+    )
+
+
+def _save(
+    writer: checkpoint.Writer,
+    config: config_lib.Config,
+    job: Job,
+    step: int,
+    state: state_lib.TrainState,
+    metrics: dict[str, Any],
+) -> None:
+    """Saves a step; raises InputError if a number of its network is not finite."""
     # On the host, where saving copies them anyway: no program is compiled for it.
     for name, leaf in checkpoint.named_leaves(state.params):
         if not np.isfinite(leaf).all():
             raise errors.InputError(
-                f"{name} is no longer finite at step {step}, which is not saved; {rate_field} may "
-                "be too high"
+                f"{name} is no longer finite at step {step}, which is not saved; {job.rate_field} "
+                "may be too high"
             )
+    meta = checkpoint.Meta(step, config, job.class_names, job.num_examples, metrics)
+    parts = {"params": state.params, "optimizer": state.opt_state, "constants": state.constants}
+    writer.save(meta, parts)
 
 
 def _find_constants(

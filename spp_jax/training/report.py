@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spp_jax import checkpoint, cluster, errors
+from spp_jax import checkpoint, cluster
 from spp_jax.data.loading import streams
 from spp_jax.runs import progress as progress_lib
 from spp_jax.training import logs, schedule
@@ -156,7 +156,7 @@ class Interval:
     def _watch(self, step: int, bad: float) -> None:
         self._num_bad_in_row = self._num_bad_in_row + 1 if bad else 0
         if self._num_bad_in_row > self._max_bad_steps:
-            raise errors.InputError(
+            cluster.fail(
                 f"the loss or the gradient was no finite number in {self._num_bad_in_row} steps in "
                 f"a row, up to step {step}, which changed nothing; {self._rate_field} may be too "
                 "high, and the last checkpoint is from before them"
@@ -242,7 +242,7 @@ class Refusals:
         self.name(refused)
         self._in_training.update(refused)
         if len(self._in_training) > self._max_share * self._num_examples:
-            raise errors.InputError(
+            cluster.fail(
                 f"{len(self._in_training)} of {self._num_examples} training images cannot be "
                 f"read, more than the share config.data.max_refused={self._max_share}"
             )
