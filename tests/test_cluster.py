@@ -194,6 +194,58 @@ def test_what_one_process_refuses_all_refuse(given, tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.slow
+def test_one_that_stands_still_is_lost(given, tmp_path):
+    flags = (*given, f"--workdir={tmp_path}", "--config.train.num_epochs=60")
+    process = _start(2, "train", *flags, "--heartbeat_seconds=5")
+    code, text, seconds = _at_step(process, 3, lambda pids: os.kill(pids[1], signal.SIGSTOP))
+    assert code == 3
+    assert re.search(r"^error: process 1 \(.+\) ended or gives no sign of life", text, re.M)
+    # Found after five seconds; then the other gets ten to end by itself.
+    assert seconds < 20
+
+
+@pytest.mark.slow
+def test_a_step_that_takes_too_long_ends_the_run_and_says_where(given, tmp_path):
+    flags = (*given, f"--workdir={tmp_path}", "--config.run.max_step_seconds=2")
+    # Heartbeats go on for minutes: it is the step that is watched.
+    process = _start(2, "train", *flags, "--heartbeat_seconds=300")
+    code, text, _ = _at_step(process, 3, lambda pids: os.kill(pids[1], signal.SIGSTOP))
+    assert code == 3
+    assert "process 0 (" in text
+    assert "a step took more than config.run.max_step_seconds=2" in text
+    assert 'File "' in text
+
+
+@pytest.mark.slow
+def test_ten_kills_of_one_process_change_nothing(given, pair, tmp_path):
+    flags = (*given, f"--workdir={tmp_path}", "--config.train.checkpoint_every_steps=1")
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        process = _start(2, "train", *flags, "--heartbeat_seconds=5")
+        victim, after = int(rng.integers(2)), float(rng.uniform(4, 14))
+        time.sleep(after)
+        if process.poll() is None:
+            children = _children(process)
+            if len(children) == 2:
+                os.kill(children[victim], signal.SIGKILL)
+        text, _ = process.communicate(timeout=120)
+        assert "Traceback" not in text
+    _run(2, "train", *flags)
+    _assert_same_run(pair[0], tmp_path, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "devices"), [(4, 1), (1, 4)])
+def test_what_two_processes_saved_others_go_on_with(given, alone, tmp_path, count, devices):
+    flags = (*given, f"--workdir={tmp_path}")
+    process = _start(2, "train", *flags)
+    code, _, _ = _at_step(process, 4, lambda pids: os.kill(pids[0], signal.SIGINT))
+    assert code == 130
+    _run(count, "train", *flags, devices=devices)
+    _assert_same_run(alone, tmp_path, ROUNDING)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -84,7 +84,7 @@ def campaigns() -> list[Campaign]:
             "end the run with its last checkpoint",
             _injected,
             30,
-            1,
+            0,  # tests/training/test_loop.py has it
             needs=("training",),
         )
     ]
