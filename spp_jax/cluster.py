@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
-from spp_jax import errors, sharding
+from spp_jax import errors
 
 T = TypeVar("T")
 
@@ -242,7 +242,9 @@ def _is_indexed_job() -> bool:
 
 def _initialize(place: Place, start_seconds: int, heartbeat_seconds: int) -> None:
     """Starts JAX's processes, and the thread that looks for lost ones."""
-    import jax
+    import jax  # imported here: what is wrong with a place is said before
+
+    from spp_jax import sharding
 
     # Signals are the command's own. And a lost process is named by the thread below: JAX would
     # abort each of the others with a trace of its own functions.

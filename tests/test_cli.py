@@ -50,7 +50,7 @@ def _run(*command):
     ("command", "lines"),
     [
         (("train.py",), ("--config=PRESET", "--config.FIELD=VALUE", "--workdir=", "python train")),
-        (("eval.py",), ("--protocol=", "--config.FIELD=VALUE", "(default: ['center'])")),
+        (("eval.py",), ("--protocol=", "--config.FIELD=VALUE", "(default: center)")),
         (("extract.py",), ("--checkpoint=", "--layer=", "(default: float32)")),
         (("detect.py",), ("predict", "--min_iou=", "python detect.py eval --workdir=DIR")),
         (("detect.py", "train"), ("--dry_run", "python detect.py")),

@@ -169,7 +169,7 @@ def test_eval_with_svms(trained, folder, tmp_path):
         ("train.py", ["--config=configs/imagenette_small.py:x"], "x is none of multisize, single"),
         ("train.py", ["--workdir="], "--workdir is missing: it is the folder that checkpoints"),
         ("train.py", ["--config.train.learning_rate=fast"], "fast"),
-        ("eval.py", ["--workdir=/nowhere"], "no checkpoint in --workdir=/nowhere"),
+        ("eval.py", ["--workdir=/nowhere"], "there is no folder --workdir=/nowhere"),
         ("eval.py", ["--protocol=best"], "best"),
         ("eval.py", ["--protocol=svm,full"], "svm alone"),
         ("eval.py", ["--protocol=svm"], "--config=PRESET is missing, or its get_config"),

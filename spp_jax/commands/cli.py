@@ -192,10 +192,12 @@ def help_text(command: Any, program: str) -> str:
         lines.append("  --config.FIELD=VALUE   a field of the config; `spp fields` lists them")
     if getattr(command, "SEVERAL", False):
         lines.append("  --coordinator=HOST:PORT --num_processes=N --process_id=I")
+        lines.append("  --start_seconds=300 --heartbeat_seconds=30")
         lines.append("                         one of several processes (docs/cluster.md)")
     for flag in own:
         value = "" if flag.boolean else "=" + flag.name.upper()
-        default = "" if flag.default in (None, "", [], False) else f" (default: {flag.default})"
+        shown = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        default = "" if shown in (None, "", False) else f" (default: {shown})"
         lines.append(f"  --{flag.name + value:20} {flag.help}{default}")
     lines += ["", "Examples:", *(f"  {_as_typed(program)} {e}" for e in command.EXAMPLES)]
     return "\n".join(lines)

@@ -49,9 +49,11 @@ def define_config() -> None:
     if _is_svm():
         cli.define_config_file()
         return
+    workdir = cli.require("workdir", _WORKDIR)
+    if not os.path.isdir(workdir):
+        raise errors.InputError(f"there is no folder --workdir={workdir}")
     from spp_jax import checkpoint
 
-    workdir = cli.require("workdir", _WORKDIR)
     step_dir = checkpoint.latest_step_dir(workdir)
     if step_dir is None:
         raise errors.InputError(f"no checkpoint in --workdir={workdir}")
