@@ -92,7 +92,7 @@ def _load_unfinished(folder: pathlib.Path, original: pathlib.Path) -> dict[str, 
     facts, description = _described(original)
     shape = np.load(original, mmap_mode="r").shape
     unfinished = feature_files.Unfinished(str(folder / "x.npy"), facts, description, shape[1])
-    done = [i for i in description.examples if unfinished.is_done([i])]
+    done = sorted(unfinished.done())
     rows = np.load(folder / "x.npy.part/features.npy")
     # Rows that are not known to be done are computed again.
     return {"refused": unfinished._refused, **{f"row {i}": rows[i] for i in done}}
