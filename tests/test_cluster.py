@@ -174,7 +174,8 @@ def test_features_are_those_of_one_process(given, pair, tmp_path):
 def test_one_that_dies_ends_all_and_is_named(given, tmp_path):
     flags = (*given, f"--workdir={tmp_path}", "--config.train.num_epochs=60")
     process = _start(2, "train", *flags, "--heartbeat_seconds=5")
-    code, text, seconds = _at_step(process, 3, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    # At step 4 a save waits for that of step 2.
+    code, text, seconds = _at_step(process, 5, lambda pids: os.kill(pids[1], signal.SIGKILL))
     assert code == 137
     assert re.search(r"^error: process 1 of 2 ended with exit code 137", text, re.M)
     assert re.search(
@@ -203,18 +204,6 @@ def test_one_that_stands_still_is_lost(given, tmp_path):
     assert re.search(r"^error: process 1 \(.+\) ended or gives no sign of life", text, re.M)
     # Found after five seconds; then the other gets ten to end by itself.
     assert seconds < 20
-
-
-@pytest.mark.slow
-def test_a_step_that_takes_too_long_ends_the_run_and_says_where(given, tmp_path):
-    flags = (*given, f"--workdir={tmp_path}", "--config.run.max_step_seconds=2")
-    # Heartbeats go on for minutes: it is the step that is watched.
-    process = _start(2, "train", *flags, "--heartbeat_seconds=300")
-    code, text, _ = _at_step(process, 3, lambda pids: os.kill(pids[1], signal.SIGSTOP))
-    assert code == 3
-    assert "process 0 (" in text
-    assert "a step took more than config.run.max_step_seconds=2" in text
-    assert 'File "' in text
 
 
 @pytest.mark.slow
