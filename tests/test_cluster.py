@@ -159,7 +159,7 @@ def test_features_are_those_of_one_process(given, pair, tmp_path):
     flags = (f"--checkpoint={pair[0]}", f"--images={images}", "--layer=conv5", "--batch_size=4")
     one, several = tmp_path / "one.npz", tmp_path / "several.npz"
     _run(1, "extract", *flags, f"--output={one}")
-    # Left by processes that died: a share that is joined, and one that had not begun.
+    # Left by an extraction that had not begun.
     pathlib.Path(f"{several}.part").mkdir()
     assert "(36, 96) float32, 0 refused" in _run(2, "extract", *flags, f"--output={several}")
     with np.load(one) as expected, np.load(several) as made:
@@ -171,11 +171,17 @@ def test_features_are_those_of_one_process(given, pair, tmp_path):
     assert not pathlib.Path(f"{several}.part").exists()
 
 
+def _hurt(given, workdir, step, number, *flags):
+    """Trains for long and sends the second process a signal after a step; as `_at_step`."""
+    process = _start(
+        *(2, "train", *given, f"--workdir={workdir}", "--config.train.num_epochs=60", *flags)
+    )
+    return _at_step(process, step, lambda pids: os.kill(pids[1], number))
+
+
 def test_one_that_dies_ends_all_and_is_named(given, tmp_path):
-    flags = (*given, f"--workdir={tmp_path}", "--config.train.num_epochs=60")
-    process = _start(2, "train", *flags, "--heartbeat_seconds=5")
     # At step 4 a save waits for that of step 2.
-    code, text, seconds = _at_step(process, 5, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    code, text, seconds = _hurt(given, tmp_path, 5, signal.SIGKILL, "--heartbeat_seconds=5")
     assert code == 137
     assert re.search(r"^error: process 1 of 2 ended with exit code 137", text, re.M)
     assert re.search(
@@ -197,13 +203,25 @@ def test_what_one_process_refuses_all_refuse(given, tmp_path):
 
 @pytest.mark.slow
 def test_one_that_stands_still_is_lost(given, tmp_path):
-    flags = (*given, f"--workdir={tmp_path}", "--config.train.num_epochs=60")
-    process = _start(2, "train", *flags, "--heartbeat_seconds=5")
-    code, text, seconds = _at_step(process, 3, lambda pids: os.kill(pids[1], signal.SIGSTOP))
+    code, text, seconds = _hurt(given, tmp_path, 3, signal.SIGSTOP, "--heartbeat_seconds=5")
     assert code == 3
     assert re.search(r"^error: process 1 \(.+\) ended or gives no sign of life", text, re.M)
     # Found after five seconds; then the other gets ten to end by itself.
     assert seconds < 20
+
+
+@pytest.mark.slow
+def test_a_step_that_takes_too_long_ends_the_run_and_says_where(given, tmp_path):
+    # Heartbeats go on for minutes: it is the step that is watched, the sixth, before an evaluation.
+    flags = ("--heartbeat_seconds=300", "--config.run.max_step_seconds=15")
+    code, text, _ = _hurt(given, tmp_path, 5, signal.SIGSTOP, *flags)
+    assert code == 3
+    assert re.search(
+        r"^error: process 0 \(.+\): a step took more than config.run.max_step_seconds=15",
+        text,
+        re.M,
+    )
+    assert 'File "' in text
 
 
 @pytest.mark.slow
@@ -277,7 +295,7 @@ def test_one_process_starts_nothing_and_agrees_with_itself():
         raise errors.InputError("no")
 
 
-def test_shares_are_interleaved_again(monkeypatch):
+def test_every_item_is_in_one_share(monkeypatch):
     items = list(range(11))
     shares = []
     for index in range(4):
@@ -285,7 +303,7 @@ def test_shares_are_interleaved_again(monkeypatch):
         monkeypatch.setattr(cluster._run, "count", 4)
         shares.append(cluster.share(items))
     assert shares[1] == [1, 5, 9]
-    assert cluster.interleave(shares) == items
+    assert sorted(item for share in shares for item in share) == items
 
 
 def test_a_hash_of_parts_is_that_of_the_whole(monkeypatch):
