@@ -121,7 +121,7 @@ def start(
     """
     if _run.client is not None:
         raise errors.InputError("the processes of this command are started already")
-    if not _is_one_of_several(place):
+    if not is_one_of_several(place):
         yield
         return
     _run.end = end
@@ -136,6 +136,31 @@ def start(
     finally:
         # Whatever fails in this process alone, its end tells the others.
         _run.is_ending = True
+
+
+def is_one_of_several(place: Place) -> bool:
+    """Whether a place is of several processes, or a cluster has started several; imports no JAX.
+
+    Raises:
+        InputError: it is given in part, or cannot be.
+    """
+    if place == Place():
+        return (
+            int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
+        ) or (int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1 or _is_indexed_job())
+    if None in place:
+        raise errors.InputError(
+            "coordinator, num_processes and process_id are given together, or none of them"
+        )
+    host, _, port = str(place.coordinator).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise errors.InputError(f"coordinator={place.coordinator} is not HOST:PORT")
+    number, total = place.process_id or 0, place.num_processes or 0
+    if not 0 <= number < total:
+        raise errors.InputError(
+            f"process_id={number} must be at least 0 and less than num_processes={total}"
+        )
+    return total > 1
 
 
 def gather(value: Any) -> list[Any]:
@@ -205,35 +230,6 @@ def end_alone(sentence: str) -> NoReturn:
 def share(items: Sequence[T]) -> list[T]:
     """Returns the items that are this process's: every `count()`-th one."""
     return list(items[_run.index :: _run.count])
-
-
-def interleave(parts: list[list[Any]]) -> list[Any]:
-    """Returns the items of which `share` gave each process its part, in their order."""
-    whole: list[Any] = [None] * sum(map(len, parts))
-    for number, part in enumerate(parts):
-        whole[number :: len(parts)] = part
-    return whole
-
-
-def _is_one_of_several(place: Place) -> bool:
-    """Whether there are other processes; raises InputError for a place that cannot be."""
-    if place == Place():
-        return (
-            int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
-        ) or (int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1 or _is_indexed_job())
-    if None in place:
-        raise errors.InputError(
-            "coordinator, num_processes and process_id are given together, or none of them"
-        )
-    host, _, port = str(place.coordinator).rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise errors.InputError(f"coordinator={place.coordinator} is not HOST:PORT")
-    number, total = place.process_id or 0, place.num_processes or 0
-    if not 0 <= number < total:
-        raise errors.InputError(
-            f"process_id={number} must be at least 0 and less than num_processes={total}"
-        )
-    return total > 1
 
 
 def _is_indexed_job() -> bool:

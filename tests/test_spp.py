@@ -15,7 +15,7 @@ from tests.support import commands
 ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = (
     *("train", "eval", "extract", "detect", "import", "networks", "prepare", "crops"),
-    *("fields", "presets"),
+    *("fields", "launch", "presets"),
 )
 
 

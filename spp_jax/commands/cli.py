@@ -34,8 +34,6 @@ COMMANDS = {
     "SvmConfig": "eval --protocol=svm",
 }
 _PRESET = "--config="
-# Set where a cluster may have started several processes.
-_CLUSTERS = {"SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX"}
 HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -115,11 +113,10 @@ def _parse(command: Any, argv: Sequence[str], processes: contextlib.ExitStack) -
     if len(presets) > 1:
         fail(f"--config is given {len(presets)} times")
     try:
+        flags.FLAGS(argv, known_only=True)
         if getattr(command, "SEVERAL", False):
-            flags.FLAGS(argv, known_only=True)
             _start_processes(processes)
         if hasattr(command, "KIND"):
-            flags.FLAGS(argv, known_only=True)
             getattr(command, "define_config", define_config_file)()
         rest = flags.FLAGS(argv)[1:]
     except KeyError as e:
@@ -158,14 +155,14 @@ def _define_places() -> None:
 
 def _start_processes(processes: contextlib.ExitStack) -> None:
     """Starts this process as one of several, if it is one; they end when `processes` closes."""
-    given = flags.FLAGS
-    place = given.coordinator, given.num_processes, given.process_id
-    if place == (None, None, None) and not _CLUSTERS & set(os.environ):
-        return  # what is wrong with a command is said before JAX is imported
-    # Our error says in a sentence what C++ says of a lost process. JAX reads it as it is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from spp_jax import cluster
 
+    given = flags.FLAGS
+    place = cluster.Place(given.coordinator, given.num_processes, given.process_id)
+    if not cluster.is_one_of_several(place):
+        return
+    # Our error says in a sentence what C++ says of a lost process. JAX reads it as it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     console.keep_stdout()
     console.end_aborts(
         "process 0, through which the others know each other, ended, or JAX failed for the reason "
@@ -173,7 +170,7 @@ def _start_processes(processes: contextlib.ExitStack) -> None:
     )
     processes.enter_context(
         cluster.start(
-            cluster.Place(*place),
+            place,
             console.end_at_once,
             start_seconds=given.start_seconds,
             heartbeat_seconds=given.heartbeat_seconds,

@@ -97,7 +97,7 @@ def _train(config: config_lib.DetectionConfig) -> int:
     from spp_jax.detection.learning import stages
     from spp_jax.runs import signals
 
-    workdir, progress = _workdir(), console.for_all()
+    workdir, progress = _workdir(), console.Console()
     workdirs.validate(config, workdir)
     if flags.FLAGS.dry_run:
         from spp_jax.commands import dry_run
@@ -117,7 +117,7 @@ def _evaluate(config: config_lib.DetectionConfig) -> int:
     from spp_jax.detection.scoring import testing
     from spp_jax.runs import files
 
-    workdir, progress = _workdir(), console.for_all()
+    workdir, progress = _workdir(), console.Console()
     others = [os.path.expanduser(d) for d in flags.FLAGS["with"].value or ()]
     objects.make_embedded(config.data, progress)
     tested = testing.score_split(workdir, config, others, progress=progress)
@@ -135,7 +135,7 @@ def _predict(config: config_lib.DetectionConfig, arguments: list[str]) -> int:
     from spp_jax.commands import console, pictures
     from spp_jax.detection import prediction
 
-    progress = console.for_all()
+    progress = console.Console()
     output = cli.require("output", "it is the folder that pictures and lists go to")
     names = prediction.list_images(arguments, progress)
     _check_output(output, names)
@@ -197,7 +197,7 @@ def _score() -> int:
     if not os.path.isdir(os.path.dirname(output) or ".") or os.path.isdir(output):
         raise errors.InputError(f"--output={output} is a folder, or lies in none")
     result = testing.score_files(
-        data, folder, split=split, min_iou=min_iou, progress=console.for_all()
+        data, folder, split=split, min_iou=min_iou, progress=console.Console()
     )
     try:
         files.write_json(output, result, indent=2)

@@ -71,7 +71,7 @@ def _start(count: int, command: Sequence[str]) -> list[Process]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # A child has just this process to hear of Ctrl-C from, and dies with it.
-    options: Any = {"start_new_session": True, "preexec_fn": workers.end_with_parent}
+    options: Any = {"start_new_session": True, "preexec_fn": workers.terminate_with_parent}
     return [
         subprocess.Popen(
             [

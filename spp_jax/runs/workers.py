@@ -111,7 +111,7 @@ def begin() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
+def terminate_with_parent() -> None:
     """Makes this process get SIGTERM when the one that started it ends, however that ends."""
     death_signal = 1  # Linux's PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
